@@ -1,0 +1,69 @@
+"""What a whole child process takes: wall time and peak of private memory, seen from outside."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ChildFailed", "ProcessCost", "measure", "private_bytes"]
+
+_INTERVAL = 0.02
+
+
+@dataclass(frozen=True)
+class ProcessCost:
+    """``seconds`` of wall time; ``peak_bytes`` of RssAnon, summed over the process's children."""
+
+    seconds: float
+    peak_bytes: int
+
+
+class ChildFailed(RuntimeError):
+    """A measured process ended with another exit code than 0."""
+
+
+def measure(argv: Sequence[str], cwd: Path | None = None) -> ProcessCost:
+    """Run a process to its end and sample the private memory of it and its children.
+
+    Private memory is RssAnon of /proc: mapped files do not count. It is 0 where there is no
+    /proc. Raises ChildFailed with the end of the process's stderr.
+    """
+    with tempfile.TemporaryFile() as told:
+        start = time.perf_counter()
+        child = subprocess.Popen(argv, cwd=cwd, stdout=subprocess.DEVNULL, stderr=told)
+        peak = 0
+        while child.poll() is None:
+            peak = max(peak, private_bytes(child.pid))
+            time.sleep(_INTERVAL)
+        seconds = time.perf_counter() - start
+        if child.returncode:
+            told.seek(0)
+            tail = told.read().decode(errors="replace")[-2000:]
+            raise ChildFailed(f"{argv[0]} ended with exit code {child.returncode}\n{tail}")
+    return ProcessCost(seconds, peak)
+
+
+def private_bytes(pid: int) -> int:
+    """RssAnon of a process and of all processes below it, in bytes."""
+    family = [pid]
+    for parent in family:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            family += [int(child) for child in _read(children).split()]
+    return sum(_anonymous(_read(Path(f"/proc/{member}/status"))) for member in family)
+
+
+def _anonymous(status: str) -> int:
+    rows = [line.split() for line in status.splitlines() if line.startswith("RssAnon:")]
+    return int(rows[0][1]) * 1024 if rows else 0
+
+
+def _read(path: Path) -> str:
+    """The text of a file of /proc; empty when its process has ended."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

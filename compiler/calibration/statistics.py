@@ -1,0 +1,241 @@
+"""Streaming statistics of a tensor: extremes, counts, and a histogram that grows and merges.
+
+Bins are ``[i*w, (i+1)*w)`` for i in -SIDE .. SIDE-1 and the width w is a power of two. When a
+larger value arrives, neighbouring bins are added and w doubles. All edges are multiples of w,
+so a histogram depends on the numbers alone, never on their order or on how they were split:
+merged statistics equal the statistics of the whole. SIDE = 8192 leaves 4096 to 8192 bins up to
+the largest magnitude, two to four for each of the 2048 bins that methods use.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.types import Array
+
+__all__ = ["SIDE", "Collector", "NonFinite", "Scratch", "Statistics"]
+
+SIDE = 8192
+"""Bins on each side of zero."""
+
+_SIDE_BITS = SIDE.bit_length() - 1
+_MIN_EXPONENT = -126
+"""The smallest width is the smallest normal float32; its reciprocal is a float32, too."""
+
+CHUNK = 65536
+"""Elements worked on at once; measured best between 8192 and 131072 with a 2 MiB L2 cache."""
+
+Counts: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+class Scratch:
+    """Buffers of one chunk, shared by all tensors of a thread."""
+
+    def __init__(self) -> None:
+        self.scaled = np.empty(CHUNK, np.float32)
+        self.narrow = np.empty(CHUNK, np.int32)
+        self.index = np.empty(CHUNK, np.intp)
+        self.flags = np.empty(CHUNK, np.bool_)
+
+
+@dataclass
+class Statistics:
+    """What is known about the numbers of one tensor.
+
+    ``count`` is the number of finite elements, ``zeros`` how many of them are exactly zero.
+    NaN and infinities are counted apart and enter nothing else. ``counts`` is int64
+    [2*SIDE], bin ``SIDE + i`` holds ``[i*w, (i+1)*w)`` with ``w = 2**exponent``.
+    """
+
+    count: int = 0
+    zeros: int = 0
+    nans: int = 0
+    infs: int = 0
+    min: float = math.inf
+    max: float = -math.inf
+    exponent: int = _MIN_EXPONENT
+    counts: Counts = field(default_factory=lambda: np.zeros(2 * SIDE, np.int64), repr=False)
+
+    @property
+    def width(self) -> float:
+        return math.ldexp(1.0, self.exponent)
+
+    @property
+    def absmax(self) -> float:
+        """The largest magnitude, 0 where nothing was seen."""
+        return max(abs(self.min), abs(self.max)) if self.count else 0.0
+
+    @property
+    def nonfinite(self) -> int:
+        return self.nans + self.infs
+
+    def update(self, array: Array, scratch: Scratch | None = None) -> None:
+        """Take in every element of an array of any shape; numbers count as float32."""
+        with np.errstate(over="ignore"):
+            flat = np.ravel(array).astype(np.float32, copy=False)
+        if not flat.size:
+            return
+        low, high = float(flat.min()), float(flat.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            flat = self._drop_nonfinite(flat)
+            if not flat.size:
+                return
+            low, high = float(flat.min()), float(flat.max())
+        self.min, self.max = min(self.min, low), max(self.max, high)
+        self.count += flat.size
+        self._widen(_exponent_for(max(-low, high)))
+        buffers = scratch or Scratch()
+        for start in range(0, flat.size, CHUNK):
+            self._count(flat[start : start + CHUNK], low, high, buffers)
+
+    def merge(self, other: Statistics) -> Statistics:
+        """The statistics of both sets of numbers together; neither operand changes."""
+        out = Statistics(
+            self.count + other.count,
+            self.zeros + other.zeros,
+            self.nans + other.nans,
+            self.infs + other.infs,
+            min(self.min, other.min),
+            max(self.max, other.max),
+            max(self.exponent, other.exponent),
+        )
+        for part in (self, other):
+            out.counts += _narrowed(part.counts, out.exponent - part.exponent)
+        return out
+
+    def edges(self) -> npt.NDArray[np.float64]:
+        """The 2*SIDE + 1 edges of the bins."""
+        return np.arange(-SIDE, SIDE + 1, dtype=np.float64) * self.width
+
+    def magnitudes(self, bins: int) -> npt.NDArray[np.float64]:
+        """Counts of |x| in ``bins`` equal bins over [0, absmax], exact zeros left out: [bins].
+
+        A fine bin that straddles an edge is divided in proportion, so counts are fractions.
+        """
+        fine = self.counts[SIDE:] + self.counts[SIDE - 1 :: -1]
+        fine[0] -= self.zeros
+        used = min(SIDE, int(self.absmax / self.width) + 1)
+        cumulative = np.concatenate(([0], np.cumsum(fine[:used]))).astype(np.float64)
+        edges = np.minimum(np.arange(used + 1) * self.width, self.absmax)
+        wanted = np.arange(bins + 1) * (self.absmax / bins)
+        wanted[-1] = self.absmax
+        return np.diff(np.interp(wanted, edges, cumulative))
+
+    def quantile(self, share: float) -> float:
+        """The value below which ``share`` of the numbers lie, to a fraction of a bin."""
+        if not self.count:
+            return 0.0
+        cumulative = np.concatenate(([0], np.cumsum(self.counts)))
+        wanted = share * self.count
+        index = int(np.searchsorted(cumulative[1:], wanted, side="left"))
+        index = min(index, 2 * SIDE - 1)
+        inside = (wanted - float(cumulative[index])) / max(1, int(self.counts[index]))
+        found = (index - SIDE + min(1.0, max(0.0, inside))) * self.width
+        return min(self.max, max(self.min, found))
+
+    def _drop_nonfinite(self, flat: Floats) -> Floats:
+        nans = int(np.count_nonzero(np.isnan(flat)))
+        kept = flat[np.isfinite(flat)]
+        self.nans += nans
+        self.infs += flat.size - kept.size - nans
+        return kept
+
+    def _widen(self, exponent: int) -> None:
+        if exponent > self.exponent:
+            self.counts = _narrowed(self.counts, exponent - self.exponent)
+            self.exponent = exponent
+
+    def _count(self, chunk: Floats, low: float, high: float, buffers: Scratch) -> None:
+        """Count a chunk whose numbers lie in [low, high].
+
+        Multiplying by a power of two is exact, so an element falls in its bin exactly. Counting
+        starts at the first bin in use: a tensor that is never negative costs half the bins.
+        """
+        size = chunk.size
+        scaled, narrow = buffers.scaled[:size], buffers.narrow[:size]
+        index, flags = buffers.index[:size], buffers.flags[:size]
+        np.multiply(chunk, np.float32(math.ldexp(1.0, -self.exponent)), out=scaled)
+        if low < 0:
+            np.floor(scaled, out=scaled)
+        np.equal(chunk, 0, out=flags)
+        self.zeros += int(np.count_nonzero(flags))
+        np.copyto(narrow, scaled, casting="unsafe")
+        first, last = (math.floor(math.ldexp(v, -self.exponent)) for v in (low, high))
+        if first:
+            np.subtract(narrow, np.int32(first), out=narrow)
+        np.copyto(index, narrow)
+        found = np.bincount(index, minlength=last - first + 1)
+        self.counts[SIDE + first : SIDE + last + 1] += found
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """A tensor that had NaN or infinite elements, and the first sample where it had."""
+
+    name: str
+    sample: int
+
+
+class Collector:
+    """Statistics of many tensors by name.
+
+    ``nonfinite`` lists tensors with NaN or infinite elements in the order in which they were
+    seen first, so its first entry is nearest to the cause.
+    """
+
+    def __init__(self) -> None:
+        self.statistics: dict[str, Statistics] = {}
+        self.nonfinite: list[NonFinite] = []
+        self.samples = 0
+        self._scratch = Scratch()
+
+    def update(self, name: str, array: Array) -> None:
+        """Take in the tensor's numbers of the current sample."""
+        found = self.statistics.get(name)
+        if found is None:
+            found = self.statistics[name] = Statistics()
+        clean = not found.nonfinite
+        found.update(array, self._scratch)
+        if clean and found.nonfinite:
+            self.nonfinite.append(NonFinite(name, self.samples))
+
+    def end_sample(self) -> None:
+        """The next updates belong to the next sample."""
+        self.samples += 1
+
+    def merge(self, other: Collector) -> Collector:
+        """Both together; the samples of ``other`` come after those of this one."""
+        out = Collector()
+        out.samples = self.samples + other.samples
+        for name in dict.fromkeys((*self.statistics, *other.statistics)):
+            parts = [c.statistics[name] for c in (self, other) if name in c.statistics]
+            out.statistics[name] = parts[0].merge(parts[1] if len(parts) > 1 else Statistics())
+        known = {n.name for n in self.nonfinite}
+        later = [NonFinite(n.name, n.sample + self.samples) for n in other.nonfinite]
+        out.nonfinite = [*self.nonfinite, *(n for n in later if n.name not in known)]
+        return out
+
+
+def _exponent_for(absmax: float) -> int:
+    """The smallest exponent of a width with ``absmax < SIDE * width``."""
+    if absmax == 0:
+        return _MIN_EXPONENT
+    return max(_MIN_EXPONENT, math.frexp(absmax)[1] - _SIDE_BITS)
+
+
+def _narrowed(counts: Counts, doublings: int) -> Counts:
+    """The counts after the width doubled so many times. Bins -1 and 0 stay apart for ever."""
+    steps = min(doublings, _SIDE_BITS)
+    if not steps:
+        return counts
+    kept = counts.reshape(-1, 1 << steps).sum(axis=1)
+    out = np.zeros_like(counts)
+    half = SIDE >> steps
+    out[SIDE - half : SIDE + half] = kept
+    return out

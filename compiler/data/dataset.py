@@ -1,0 +1,243 @@
+"""Calibration data as a sequence of samples that are read one at a time."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from compiler.data.files import check_image, kind, load, read_headers, read_list, scan_folder
+from compiler.data.fit import Cut, InputSpec, Sample, fit_arrays, headers_of, input_specs
+from compiler.diagnostics import QdqcError
+from compiler.ir.graph import Graph
+from compiler.ir.types import Array
+
+__all__ = ["Dataset", "choose", "open_dataset", "open_list"]
+
+Loader: TypeAlias = Callable[[], Sample]
+SEED = 0
+
+
+class Dataset:
+    """Samples, each a dict of one array for each input, read when they are asked for.
+
+    Iterating twice gives the same samples, unless they come from an iterator of the user.
+    """
+
+    def __init__(self, items: Sequence[Loader], source: str) -> None:
+        self._items = items
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for item in self._items:
+            yield item()
+
+
+class _Stream(Dataset):
+    """Samples of a Python iterable; its length is known where the iterable's is."""
+
+    def __init__(
+        self, samples: Iterable[Mapping[str, Any]], specs: tuple[InputSpec, ...], limit: int
+    ) -> None:
+        super().__init__((), "the given samples")
+        self._samples = samples
+        self._specs = specs
+        self._limit = limit
+
+    def __len__(self) -> int:
+        if not isinstance(self._samples, Sequence):
+            return self._limit
+        return min(len(self._samples), self._limit or len(self._samples))
+
+    def __iter__(self) -> Iterator[Sample]:
+        given = 0
+        for number, sample in enumerate(self._samples):
+            cut = fit_arrays(self._specs, headers_of(sample), f"sample {number}")
+            arrays = {n: np.asarray(sample[n]) for n in cut.keys.values()}
+            for index in range(cut.count):
+                if self._limit and given >= self._limit:
+                    return
+                yield cut.take(arrays, index)
+                given += 1
+        if not given:
+            raise QdqcError(
+                "no calibration data: the given samples are empty",
+                notes=["an iterator that has been used up gives nothing; give a list"],
+            )
+
+
+def open_dataset(
+    source: str | Path | Iterable[Mapping[str, Any]],
+    graph: Graph,
+    *,
+    input_num: int = 0,
+    batch: int = 1,
+    seed: int = SEED,
+) -> Dataset:
+    """The data of a folder, an npz, npy or image file, or an iterable of dicts of arrays.
+
+    All names, element types and shapes are checked against the graph's inputs before this
+    returns (for iterables: as they come). ``input_num`` of 0 takes all samples, else see
+    ``choose``. ``batch`` is the number of rows of a sample where the batch is a symbol.
+    Raises QdqcError with the file, the reason and the next step.
+    """
+    specs = _needed_specs(graph)
+    if not isinstance(source, str | Path):
+        return _Stream(source, specs, input_num)
+    path = Path(source)
+    if not path.exists():
+        raise QdqcError(
+            "there is no such file or folder",
+            file=str(path),
+            notes=["--dataset names a folder of images, npz or npy files, or one such file"],
+        )
+    files = [[p] for p in scan_folder(path)] if path.is_dir() else [[path]]
+    return _opened(files, specs, path, input_num, batch, seed)
+
+
+def open_list(
+    path: str | Path, graph: Graph, *, input_num: int = 0, batch: int = 1, seed: int = SEED
+) -> Dataset:
+    """The data that a list names, one sample a line; otherwise as ``open_dataset``.
+
+    Raises QdqcError with the line.
+    """
+    specs = _needed_specs(graph)
+    files = read_list(Path(path), len(specs))
+    return _opened(files, specs, Path(path), input_num, batch, seed)
+
+
+def choose(count: int, wanted: int, seed: int = SEED) -> list[int]:
+    """Which of ``count`` samples are used: all, or ``wanted`` drawn with a fixed seed.
+
+    The indices come in rising order: folders are often sorted by class, so the first ones
+    would be of one class only.
+    """
+    if not 0 < wanted < count:
+        return list(range(count))
+    return sorted(random.Random(seed).sample(range(count), wanted))
+
+
+def _needed_specs(graph: Graph) -> tuple[InputSpec, ...]:
+    specs = input_specs(graph)
+    if not specs:
+        raise QdqcError(
+            "the model has no inputs, so there is nothing to calibrate",
+            notes=["its results are constants"],
+        )
+    return specs
+
+
+def _opened(
+    files: list[list[Path]],
+    specs: tuple[InputSpec, ...],
+    source: Path,
+    input_num: int,
+    batch: int,
+    seed: int,
+) -> Dataset:
+    kinds = {kind(p) for group in files for p in group}
+    if None in kinds:
+        raise QdqcError(
+            "the file is neither an image nor npz nor npy",
+            file=str(source),
+            notes=["name a --data_list with the option of that name"],
+        )
+    rows = [_from_arrays(g[0], specs, batch) if kind(g[0]) == "npz" else None for g in files]
+    if any(r is not None for r in rows):
+        items = [i for g, r in zip(files, rows, strict=True) for i in r or [_loader(g, specs)]]
+    elif kinds == {"npy"} and len(specs) == 1:
+        items = [i for group in files for i in _from_arrays(group[0], specs, batch)]
+    else:
+        items = _batches([_loader(g, specs) for g in files], specs, batch)
+    return Dataset([items[i] for i in choose(len(items), input_num, seed)], str(source))
+
+
+def _from_arrays(path: Path, specs: tuple[InputSpec, ...], batch: int) -> list[Loader]:
+    """The samples of an npz or npy; samples of one file share what was read last."""
+    cut = fit_arrays(specs, read_headers(path), str(path), batch)
+    return [functools.partial(_take, path, cut, index) for index in range(cut.count)]
+
+
+def _take(path: Path, cut: Cut, index: int) -> Sample:
+    keys = tuple(cut.keys.values())
+    arrays = _load_last(path, keys) if cut.count > 1 else load(path, keys)
+    return cut.take(arrays, index)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_last(path: Path, keys: tuple[str, ...]) -> Sample:
+    return load(path, keys)
+
+
+def _loader(files: list[Path], specs: tuple[InputSpec, ...]) -> Loader:
+    """One row for each input, from images and npy files. Raises QdqcError."""
+    if len(files) != len(specs):
+        raise QdqcError(
+            f"an image or npy file holds one input, but the model has {len(specs)}: "
+            f"{', '.join(s.name for s in specs)}",
+            file=str(files[0]),
+            notes=["give npz files with one array an input, or a --data_list"],
+        )
+    parts = [
+        _image(path, spec) if kind(path) == "image" else _row(path, spec)
+        for path, spec in zip(files, specs, strict=True)
+    ]
+
+    def loader() -> Sample:
+        return {s.name: part() for s, part in zip(specs, parts, strict=True)}
+
+    return loader
+
+
+def _image(path: Path, spec: InputSpec) -> Callable[[], Array]:
+    preprocess = spec.preprocess
+    if preprocess is None:
+        raise QdqcError(
+            f"the model does not say how an image becomes its input '{spec.name}'",
+            file=str(path),
+            notes=["state --pixel_format, --mean, --scale at model_transform, or give npz data"],
+        )
+    preprocess.check(spec.type)
+    check_image(path)
+    dtype = spec.type.elem.dtype
+    return lambda: preprocess.apply(path, spec.type).astype(dtype, copy=False)
+
+
+def _row(path: Path, spec: InputSpec) -> Callable[[], Array]:
+    cut = fit_arrays((spec,), read_headers(path), str(path))
+    if cut.count != 1:
+        raise QdqcError(
+            f"the file holds {cut.count} samples of input '{spec.name}', but stands for one",
+            file=str(path),
+            notes=["one sample a line; an npz may hold many samples of all inputs"],
+        )
+    return lambda: cut.take(load(path, cut.keys.values()), 0)[spec.name]
+
+
+def _batches(rows: list[Loader], specs: tuple[InputSpec, ...], batch: int) -> list[Loader]:
+    """Rows put together to the graph's batch; the last batch is filled from the first rows."""
+    lead = specs[0].shape[0] if specs[0].shape else 1
+    size = lead if isinstance(lead, int) else batch
+    if size <= 1:
+        return rows
+    fixed = isinstance(lead, int)
+    groups: list[list[Loader]] = []
+    for start in range(0, len(rows), size):
+        group = rows[start : start + size]
+        while fixed and len(group) < size:
+            group += rows[: size - len(group)]
+        groups.append(group)
+    return [functools.partial(_joined, group) for group in groups]
+
+
+def _joined(group: list[Loader]) -> Sample:
+    samples = [loader() for loader in group]
+    return {n: np.concatenate([s[n] for s in samples]) for n in samples[0]}

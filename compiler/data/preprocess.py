@@ -1,0 +1,207 @@
+"""How an image becomes the input of a net: ``y = (x - mean) * scale`` on 0..255 pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from compiler.diagnostics import QdqcError
+from compiler.ir.fields import FieldError, decode
+from compiler.ir.types import TensorType
+
+__all__ = ["Preprocess", "Size", "open_image", "unreadable"]
+
+Size: TypeAlias = tuple[int, int]
+"""Height and width."""
+
+Pixels: TypeAlias = npt.NDArray[np.float32]
+
+_RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+_MARKER = "pixel_format"
+"""The option that is always stored, so that an input with defaults is known as an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Preprocessing of an image input, by the options of ``model_transform``.
+
+    ``resize_dims`` (height, width) is the size that images are brought to before the net's own
+    size is cut from the centre. With ``keep_aspect_ratio``, ``short_side_scale`` makes the
+    image cover that size and ``letterbox`` makes it fit and pads the rest with ``pad_value``.
+    ``mean`` and ``scale`` stand in the order of the channels of ``pixel_format``.
+    """
+
+    resize_dims: tuple[int, int] | None = None
+    keep_aspect_ratio: bool = False
+    keep_ratio_mode: Literal["letterbox", "short_side_scale"] = "letterbox"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    pad_value: float = 0.0
+    pad_type: Literal["normal", "center"] = "center"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    scale: tuple[float, ...] = (1.0, 1.0, 1.0)
+    pixel_format: Literal["rgb", "bgr", "gray"] = "bgr"
+    channel_format: Literal["nchw", "nhwc", "none"] = "nchw"
+
+    @property
+    def is_image(self) -> bool:
+        return self.channel_format != "none"
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.pixel_format == "gray" else 3
+
+    def to_attrs(self) -> dict[str, Any]:
+        """Plain values for ``Graph.input_attrs``: what differs from its default."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        defaults = {f.name: f.default for f in fields(self)}
+        return {n: v for n, v in found.items() if n == _MARKER or v != defaults[n]}
+
+    @classmethod
+    def from_attrs(cls, attrs: Mapping[str, Any] | None) -> Preprocess | None:
+        """The preprocessing that an input states, None where it states none.
+
+        Raises QdqcError for an unknown option or a value of the wrong kind.
+        """
+        if not attrs or _MARKER not in attrs:
+            return None
+        try:
+            return decode(cls, attrs, "preprocessing")
+        except FieldError as err:
+            raise QdqcError(
+                str(err), notes=["the options of model_transform say what fits"]
+            ) from err
+
+    def net_size(self, type: TensorType) -> Size | None:
+        """Height and width of the net's input, None where they are symbols.
+
+        Raises QdqcError when the input takes no image with these options.
+        """
+        shape = type.shape
+        if not self.is_image or shape is None or len(shape) != 4:
+            raise QdqcError(
+                "the input takes no images: it is no tensor of 4 dimensions with a channel format",
+                notes=["give the data as npz or npy files"],
+            )
+        channel, height, width = (
+            shape[1:] if self.channel_format == "nchw" else (shape[3], *shape[1:3])
+        )
+        if isinstance(channel, int) and channel != self.channels:
+            raise QdqcError(
+                f"the input has {channel} channels in {self.channel_format} order, but pixel "
+                f"format '{self.pixel_format}' has {self.channels}",
+                notes=["set --pixel_format and --channel_format at model_transform"],
+            )
+        if not isinstance(height, int) or not isinstance(width, int):
+            return None
+        return height, width
+
+    def check(self, type: TensorType) -> None:
+        """Whether the options fit each other and the input. Raises QdqcError."""
+        net = self.net_size(type)
+        for name, values in (("mean", self.mean), ("scale", self.scale)):
+            if len(values) not in (self.channels, 3):
+                raise QdqcError(
+                    f"--{name} has {len(values)} numbers, but pixel format "
+                    f"'{self.pixel_format}' has {self.channels} channels"
+                )
+        target = self.resize_dims
+        if target is not None and min(target) < 1:
+            raise QdqcError(f"--resize_dims {target[0]},{target[1]} is no size")
+        if target and net and (target[0] < net[0] or target[1] < net[1]):
+            raise QdqcError(
+                f"--resize_dims {target[0]},{target[1]} is smaller than the net's input, "
+                f"{net[0]}x{net[1]}, which is cut from it",
+                notes=["give a size that is at least as large, or leave the option out"],
+            )
+
+    def apply(self, image: Image.Image | str | Path, type: TensorType) -> Pixels:
+        """The input of the net, f32 [1,C,H,W] (or [1,H,W,C]), from an image or its file.
+
+        The image is turned as its EXIF data say and loses its alpha channel. The size of the
+        longer side under ``short_side_scale`` is rounded down, and the cut's offset to even, as
+        torchvision does. Raises QdqcError.
+        """
+        self.check(type)
+        pixels = open_image(image) if isinstance(image, str | Path) else image
+        pixels = _to_mode(ImageOps.exif_transpose(pixels), self.pixel_format == "gray")
+        net = self.net_size(type)
+        target = self.resize_dims or net or (pixels.height, pixels.width)
+        whole = self._resize(pixels, target)
+        if net is not None:
+            top, left = (round((whole.shape[i] - net[i]) / 2) for i in (0, 1))
+            whole = whole[top : top + net[0], left : left + net[1]]
+        if self.pixel_format == "bgr":
+            whole = whole[:, :, ::-1]
+        mean = np.array(self.mean[: self.channels], np.float32)
+        scale = np.array(self.scale[: self.channels], np.float32)
+        out = (whole - mean) * scale
+        if self.channel_format == "nchw":
+            out = out.transpose(2, 0, 1)
+        return np.ascontiguousarray(out[None])
+
+    def _resize(self, image: Image.Image, target: Size) -> Pixels:
+        """Pixels [h,w,C] of at least the target size; exactly it, but for short_side_scale."""
+        height, width = target
+        if not self.keep_aspect_ratio:
+            return self._scaled(image, height, width)
+        wide = image.width * height >= image.height * width
+        by_width = max(1, image.height * width // image.width)
+        by_height = max(1, image.width * height // image.height)
+        if self.keep_ratio_mode == "short_side_scale":
+            return self._scaled(image, *((height, by_height) if wide else (by_width, width)))
+        inner = self._scaled(image, *((by_width, width) if wide else (height, by_height)))
+        out = np.full((height, width, inner.shape[2]), self.pad_value, np.float32)
+        centred = self.pad_type == "center"
+        top, left = ((target[i] - inner.shape[i]) // 2 if centred else 0 for i in (0, 1))
+        out[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+        return out
+
+    def _scaled(self, image: Image.Image, height: int, width: int) -> Pixels:
+        if image.size != (width, height):
+            image = image.resize((width, height), _RESAMPLING[self.interpolation])
+        found = np.asarray(image, np.float32)
+        return found[:, :, None] if found.ndim == 2 else found
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """The decoded image of a file. Raises QdqcError when the file holds none."""
+    image: Image.Image | None = None
+    try:
+        image = Image.open(path)
+        image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
+        if image is not None:
+            image.close()
+        raise unreadable(path, err) from err
+    return image
+
+
+def unreadable(path: str | Path, err: Exception) -> QdqcError:
+    """The error for a file that holds no image that can be read."""
+    if isinstance(err, UnidentifiedImageError):
+        reason = "it is in no known image format"
+    else:
+        reason = (err.strerror or str(err)) if isinstance(err, OSError) else str(err)
+    return QdqcError(
+        f"can't read the image: {reason}",
+        file=str(path),
+        notes=["remove or replace the file, then run again"],
+    )
+
+
+def _to_mode(image: Image.Image, gray: bool) -> Image.Image:
+    """The image with 8 bits a channel, gray or RGB; 16-bit pixels keep their upper byte."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    return image.convert("L" if gray else "RGB")

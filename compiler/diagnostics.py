@@ -1,0 +1,111 @@
+"""
+Diagnostics: one form and one renderer for the parser, the verifier, passes and the importer.
+
+Anything that the user can put right ends in a ``QdqcError``: the commands print it without a
+traceback and leave with exit code 1. Any other exception is a defect of qdqc (exit code 3).
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from compiler.ir.loc import Loc, Position
+
+__all__ = [
+    "EXIT_INPUT",
+    "EXIT_INTERNAL",
+    "EXIT_INTERRUPTED",
+    "EXIT_OK",
+    "EXIT_USAGE",
+    "Diagnostic",
+    "QdqcError",
+    "Severity",
+    "nearest",
+    "suggestion",
+]
+
+EXIT_OK, EXIT_INPUT, EXIT_USAGE, EXIT_INTERNAL, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class Severity(enum.Enum):
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """A message with its place; ``node`` is the op's name as the text spells it."""
+
+    severity: Severity
+    message: str
+    node: str | None = None
+    loc: Loc | None = None
+    file: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def position(self) -> Position | None:
+        return None if self.loc is None else self.loc.position
+
+    def render(self) -> str:
+        """The text that people read: place, severity, message, source line, notes."""
+        place = str(self.position) if self.position else self.file
+        head = f"{place}: " if place else ""
+        about = f"'{self.node}': " if self.node else ""
+        lines = [f"{head}{self.severity.value}: {about}{self.message}"]
+        if self.position and self.position.text.strip():
+            indent = len(self.position.text) - len(self.position.text.lstrip())
+            lines.append("      " + self.position.text.strip())
+            caret = "^" * max(1, self.position.width)
+            lines.append(" " * (6 + self.position.column - 1 - indent) + caret)
+        if self.loc and self.loc.names:
+            names = ", ".join(f'"{n}"' for n in self.loc.names)
+            lines.append(f"note: ONNX node {names}")
+        lines.extend(f"note: {note}" for note in self.notes)
+        return "\n".join(lines)
+
+
+class QdqcError(Exception):
+    """The input can't be used as it is; says where, why, and what to do next."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        node: str | None = None,
+        loc: Loc | None = None,
+        file: str | None = None,
+        notes: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.diagnostic = Diagnostic(Severity.ERROR, message, node, loc, file, tuple(notes))
+
+    @classmethod
+    def of(cls, diagnostic: Diagnostic) -> QdqcError:
+        """The error that a diagnostic states."""
+        d = diagnostic
+        return cls(d.message, node=d.node, loc=d.loc, file=d.file, notes=d.notes)
+
+    def with_notes(self, *notes: str) -> QdqcError:
+        """The same error with further notes behind its own."""
+        d = self.diagnostic
+        return QdqcError.of(replace(d, notes=(*d.notes, *notes)))
+
+    def __str__(self) -> str:
+        return self.diagnostic.render()
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like the given one, or None when none comes near."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the end of a message, or nothing."""
+    found = nearest(name, known)
+    return f"; did you mean '{found}'?" if found else ""

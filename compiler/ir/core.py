@@ -1,0 +1,271 @@
+"""Values, constants and nodes. Together with ``graph.py`` the only place that changes edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from compiler.ir.data import Data
+from compiler.ir.loc import Loc
+from compiler.ir.op import Op
+from compiler.ir.types import VALUE_LIMIT, Elem, TensorType, Type
+
+if TYPE_CHECKING:
+    from compiler.ir.graph import Graph, Module
+
+__all__ = ["Constant", "Node", "Use", "Value"]
+
+OpT = TypeVar("OpT", bound=Op)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Use:
+    """Operand ``index`` of a node, or output ``index`` of a graph."""
+
+    user: Node[Any] | Graph
+    index: int
+
+
+class Value:
+    """
+    What flows along an edge: a graph input or a result of a node.
+
+    ``producer`` is None for graph inputs and constants; ``graph`` is None for constants.
+    """
+
+    __slots__ = ("_name", "_uses", "graph", "index", "module", "producer", "type")
+
+    def __init__(
+        self,
+        module: Module,
+        name: str,
+        type: Type,
+        producer: Node[Any] | None = None,
+        index: int = 0,
+        graph: Graph | None = None,
+    ) -> None:
+        self.module = module
+        self._name = name
+        self.type: Type = type
+        self.producer = producer
+        self.index = index
+        self.graph = graph
+        self._uses: dict[tuple[int, int], Use] = {}
+        module.enter(self)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def rename(self, name: str) -> None:
+        """Give the value another name. Raises ValueError when it is taken."""
+        if name == self._name:
+            return
+        self.module.leave(self)
+        held, self._name = self._name, name
+        try:
+            self.module.enter(self)
+        except ValueError:
+            self._name = held
+            self.module.enter(self)
+            raise
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """Every use, in the order in which they were made."""
+        return tuple(self._uses.values())
+
+    @property
+    def users(self) -> tuple[Node[Any], ...]:
+        """The nodes that read the value, each once; graph outputs are no nodes."""
+        found = dict.fromkeys(u.user for u in self._uses.values() if isinstance(u.user, Node))
+        return tuple(found)
+
+    @property
+    def is_used(self) -> bool:
+        return bool(self._uses)
+
+    @property
+    def is_output(self) -> bool:
+        """Whether a graph returns the value."""
+        return any(not isinstance(u.user, Node) for u in self._uses.values())
+
+    @property
+    def is_input(self) -> bool:
+        return self.producer is None and self.graph is not None
+
+    @property
+    def tensor(self) -> TensorType:
+        """The type, where it must be a tensor. Raises TypeError."""
+        if not isinstance(self.type, TensorType):
+            raise TypeError(f"%{self._name} is no tensor")
+        return self.type
+
+    def replace_uses(self, other: Value, keep: Iterable[Node[Any]] = ()) -> None:
+        """Let every user read ``other`` instead, save the nodes in ``keep``."""
+        kept = set(keep)
+        for use in self.uses:
+            if not isinstance(use.user, Node):
+                use.user.set_output(use.index, other)
+            elif use.user not in kept:
+                use.user.set_operand(use.index, other)
+
+    def add_use(self, user: Node[Any] | Graph, index: int) -> None:
+        self._uses[id(user), index] = Use(user, index)
+
+    def drop_use(self, user: Node[Any] | Graph, index: int) -> None:
+        del self._uses[id(user), index]
+
+    def __repr__(self) -> str:
+        return f"%{self._name}"
+
+
+class Constant(Value):
+    """A value known at compile time; it belongs to the module, not to a graph."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, module: Module, name: str, type: TensorType, data: Data) -> None:
+        super().__init__(module, name, type)
+        self.data = data
+
+
+class Node(Generic[OpT]):
+    """
+    An op applied to operands. Create one with ``Graph.insert``.
+
+    ``mode`` is the precision that a plan chose (``INT8``, ``F32``) until the types say it.
+    """
+
+    __slots__ = (
+        "_operands",
+        "erased",
+        "graph",
+        "graphs",
+        "loc",
+        "mode",
+        "next",
+        "op",
+        "prev",
+        "results",
+    )
+
+    def __init__(self, graph: Graph, op: OpT, loc: Loc, mode: str | None) -> None:
+        self.graph = graph
+        self.op: OpT = op
+        self.loc = loc
+        self.mode = mode
+        self.results: list[Value | None] = []
+        self.graphs: list[Graph] = []
+        self._operands: list[Value | None] = []
+        self.erased = False
+        self.prev: Node[Any] | None = None
+        self.next: Node[Any] | None = None
+
+    @property
+    def operands(self) -> tuple[Value | None, ...]:
+        return tuple(self._operands)
+
+    @property
+    def name(self) -> str:
+        """The name of the first result that is present."""
+        return next((r.name for r in self.results if r is not None), "")
+
+    @property
+    def result(self) -> Value:
+        """The first result. Raises ValueError when it is absent."""
+        if not self.results or self.results[0] is None:
+            raise ValueError(f"node '{self.name}' has no first result")
+        return self.results[0]
+
+    @property
+    def present_results(self) -> tuple[Value, ...]:
+        return tuple(r for r in self.results if r is not None)
+
+    @property
+    def present_operands(self) -> tuple[Value, ...]:
+        return tuple(v for v in self._operands if v is not None)
+
+    def at(self, index: int | None) -> Value | None:
+        """The operand at a position; None where it is absent or there is no such position."""
+        if index is None or not 0 <= index < len(self._operands):
+            return None
+        return self._operands[index]
+
+    def operand(self, name: str) -> Value | None:
+        """The operand that the op calls ``name``; None when it is absent. Raises KeyError."""
+        for index, spec in enumerate(self.op.operand_specs):
+            if spec.name == name:
+                return self._operands[index] if index < len(self._operands) else None
+        raise KeyError(f"'{self.op.name}' has no operand '{name}'")
+
+    def need(self, name: str) -> Value:
+        """The operand that the op calls ``name``, where it must be present. Raises KeyError."""
+        found = self.operand(name)
+        if found is None:
+            raise KeyError(f"'{self.op.name}' lacks its operand '{name}'")
+        return found
+
+    def operand_types(self) -> tuple[Type | None, ...]:
+        """
+        Types as inference sees them: quantized values stand for float32 numbers, and
+        contents of small integer constants are known.
+        """
+        return tuple(None if v is None else _inference_type(v) for v in self._operands)
+
+    def set_operand(self, index: int, value: Value | None) -> None:
+        held = self._operands[index]
+        if held is not None:
+            held.drop_use(self, index)
+        self._operands[index] = value
+        if value is not None:
+            value.add_use(self, index)
+
+    def set_operands(self, values: Sequence[Value | None]) -> None:
+        """Replace all operands; trailing absent ones are left out."""
+        for index, held in enumerate(self._operands):
+            if held is not None:
+                held.drop_use(self, index)
+        count = len(values)
+        while count and values[count - 1] is None:
+            count -= 1
+        self._operands = list(values[:count])
+        for index, value in enumerate(self._operands):
+            if value is not None:
+                value.add_use(self, index)
+
+    def captures(self) -> list[Value]:
+        """Values of outer graphs that the nested graphs read, each once."""
+        inner = set(self.nested_graphs())
+        found: dict[Value, None] = {}
+        for graph in inner:
+            reads = [v for n in graph.nodes() for v in n.present_operands]
+            for value in (*reads, *graph.outputs):
+                if not isinstance(value, Constant) and value.graph not in inner:
+                    found[value] = None
+        return list(found)
+
+    def nested_graphs(self) -> Iterator[Graph]:
+        """All graphs inside this node, outer ones first."""
+        for graph in self.graphs:
+            yield graph
+            for node in graph.nodes():
+                yield from node.nested_graphs()
+
+    def __repr__(self) -> str:
+        return f"<{self.op.name} {self.name}>"
+
+
+def _inference_type(value: Value) -> Type:
+    found = value.type
+    if not isinstance(found, TensorType):
+        return found
+    if isinstance(value, Constant) and found.value is None:
+        data = value.data
+        small = len(data.shape) <= 1 and data.size <= VALUE_LIMIT and not data.is_elided
+        if (found.elem.is_integer or found.elem is Elem.BOOL) and small:
+            numbers = tuple(int(x) for x in data.array().reshape(-1))
+            found = TensorType(found.elem, found.shape, found.quant, value=numbers)
+            value.type = found
+    return found.expressed()

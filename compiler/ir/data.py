@@ -1,0 +1,132 @@
+"""Contents of constants: bytes that are read when somebody looks, and known by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.types import Array, Elem
+
+__all__ = ["Data", "pack", "packed_size", "unpack"]
+
+Buffer: TypeAlias = npt.NDArray[np.uint8]
+
+
+def packed_size(elem: Elem, count: int) -> int:
+    """Bytes that ``count`` elements take; types under 8 bits are packed, low bits first."""
+    return -(-count * elem.bits // 8)
+
+
+def pack(array: Array, elem: Elem) -> Buffer:
+    """Little-endian bytes of an array, as ONNX raw_data has them: uint8 [bytes]."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if elem.bits >= 8:
+        return flat.view(np.uint8)
+    per_byte = 8 // elem.bits
+    codes = flat.view(np.uint8) & ((1 << elem.bits) - 1)
+    padded = np.zeros(-(-codes.size // per_byte) * per_byte, np.uint8)
+    padded[: codes.size] = codes
+    shifts = (np.arange(per_byte) * elem.bits).astype(np.uint8)
+    return np.bitwise_or.reduce(padded.reshape(-1, per_byte) << shifts, axis=1)
+
+
+def unpack(buffer: Buffer, elem: Elem, shape: tuple[int, ...]) -> Array:
+    """The array that ``pack`` took; a view of the buffer where elements are whole bytes."""
+    if elem.bits >= 8:
+        return buffer.view(elem.dtype).reshape(shape)
+    per_byte = 8 // elem.bits
+    shifts = (np.arange(per_byte) * elem.bits).astype(np.uint8)
+    codes = (buffer[:, None] >> shifts) & np.uint8((1 << elem.bits) - 1)
+    values = codes.reshape(-1)[: math.prod(shape)]
+    if elem.text[0] == "i":
+        sign = np.uint8(1 << (elem.bits - 1))
+        values = (values ^ sign) - sign
+        return values.view(np.int8).astype(elem.dtype).reshape(shape)
+    if elem.text[0] == "u":
+        return values.astype(elem.dtype).reshape(shape)
+    return values.view(elem.dtype).reshape(shape)
+
+
+class Data:
+    """
+    Immutable contents of a constant of ``elem`` and ``shape``.
+
+    Strings are held as an object array. Everything else is bytes, loaded by ``load`` when first
+    needed (a memory map as a rule), so that a module of any size opens at once. Elided data
+    know only (the beginning of) their digest: passes run on them, execution does not.
+    """
+
+    def __init__(
+        self,
+        elem: Elem,
+        shape: tuple[int, ...],
+        load: Callable[[], Buffer] | None,
+        digest: str | None = None,
+        strings: tuple[str, ...] | None = None,
+    ) -> None:
+        self.elem = elem
+        self.shape = shape
+        self._load = load
+        self._digest = digest
+        self.strings = strings
+
+    @classmethod
+    def of(cls, array: npt.ArrayLike, elem: Elem | None = None) -> Data:
+        """Data of an array that must not change from here on."""
+        whole = np.asarray(array)
+        found = elem or Elem.of(whole.dtype)
+        if found is Elem.STRING:
+            strings = tuple(str(s) for s in whole.reshape(-1))
+            return cls(found, whole.shape, None, strings=strings)
+        packed = pack(whole.astype(found.dtype, copy=False), found)
+        return cls(found, whole.shape, lambda: packed)
+
+    @classmethod
+    def elided(cls, elem: Elem, shape: tuple[int, ...], digest: str) -> Data:
+        """Contents that were left out of a text; only the digest is known."""
+        return cls(elem, shape, None, digest)
+
+    @property
+    def is_elided(self) -> bool:
+        return self._load is None and self.strings is None
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the sidecar."""
+        return packed_size(self.elem, self.size)
+
+    def buffer(self) -> Buffer:
+        """The bytes, uint8 [nbytes]. Raises ValueError for strings and elided data."""
+        if self._load is None:
+            kind = "strings have no bytes" if self.strings is not None else "data are elided"
+            raise ValueError(f"{kind}: {self.elem.text}{list(self.shape)} {self._digest}")
+        return self._load()
+
+    def array(self) -> Array:
+        """The contents as a read-only array of ``shape``."""
+        if self.strings is not None:
+            out: Array = np.array(self.strings, dtype=np.object_).reshape(self.shape)
+        else:
+            out = unpack(self.buffer(), self.elem, self.shape).view()
+        out.flags.writeable = False
+        return out
+
+    @cached_property
+    def digest(self) -> str:
+        """Hexadecimal sha256 of the bytes; for elided data what the text gave of it."""
+        if self._digest is not None:
+            return self._digest
+        if self.strings is not None:
+            return hashlib.sha256(json.dumps(self.strings).encode()).hexdigest()
+        return hashlib.sha256(self.buffer().data).hexdigest()

@@ -1,0 +1,148 @@
+"""
+The base of all ops: an op is a frozen dataclass of its attributes.
+
+A subclass states its facts in one place: operands, results, attributes, type inference, ONNX
+spelling, and how quantization sees it. What a pass or a target chooses stands beside that pass
+or target.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+
+from compiler.ir.fields import encode
+from compiler.ir.types import Type
+from compiler.registry import Registry
+
+if TYPE_CHECKING:
+    from compiler.ir.core import Node
+
+__all__ = ["OPS", "Kind", "Onnx", "Op", "OperandSpec", "QuantTraits"]
+
+OPS: Registry[type[Op]] = Registry("op")
+
+
+@dataclass(frozen=True)
+class OperandSpec:
+    """``x`` is required, ``x?`` may be absent, ``xs*`` takes all that are left."""
+
+    name: str
+    optional: bool = False
+    variadic: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> OperandSpec:
+        return cls(text.rstrip("?*"), text.endswith("?"), text.endswith("*"))
+
+
+@dataclass(frozen=True)
+class Onnx:
+    """
+    How an op is spelt in ONNX.
+
+    ``attr_inputs`` names fields that newer opsets take as an input instead of an attribute:
+    field name to (opset where it became an input, input index). ``renames`` maps field names to
+    ONNX attribute names where they differ. ``since`` is the lowest opset that has the op in
+    the form that the exporter writes. ``ignored`` are ONNX attributes that say nothing about
+    the result.
+
+    ``elems`` are fields that name an element type (``i64``), which ONNX writes as a number;
+    booleans are 0 and 1 there, and a ``Data`` is a tensor. ``field_since`` gives the opset of
+    fields that are younger than ``since``: a value other than the default needs it.
+    ``result_count`` is the field that holds the number of results where no other field tells
+    it; opsets before its ``field_since`` only count the outputs.
+    """
+
+    type: str
+    domain: str = ""
+    since: int = 7
+    attr_inputs: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    renames: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    elems: tuple[str, ...] = ()
+    field_since: Mapping[str, int] = field(default_factory=dict)
+    result_count: str | None = None
+
+
+class Kind(enum.Enum):
+    """What quantization may do with an op."""
+
+    WEIGHTED = "weighted"
+    """A product with a constant weight: the work that integers are for."""
+    PRODUCT = "product"
+    """A product of two activations."""
+    ARITHMETIC = "arithmetic"
+    """Element by element or pooling: takes any scales, needs its own on the result."""
+    PRESERVING = "preserving"
+    """Moves or selects values: operand 0 and the result share one scale."""
+    FLOAT = "float"
+    """Has no integer form of its own."""
+
+
+@dataclass(frozen=True)
+class QuantTraits:
+    """
+    How quantization sees one node.
+
+    ``weight`` and ``bias`` are operand indices; ``axis`` is the weight's axis of output
+    channels. ``fixed`` is the range of the result where the op itself bounds it.
+    """
+
+    kind: Kind = Kind.FLOAT
+    weight: int | None = None
+    bias: int | None = None
+    axis: int | None = None
+    fixed: tuple[float, float] | None = None
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)
+class Op:
+    """
+    Base class of ops; defining a subclass makes it a frozen dataclass and registers it.
+
+    Class attributes without annotation are the op's facts, annotated ones its attributes.
+    Equality and hash go by the printed attributes, so NaN equals NaN and 0.0 differs from -0.0.
+    """
+
+    name: ClassVar[str] = ""
+    operands: ClassVar[tuple[str, ...]] = ()
+    results: ClassVar[tuple[str, ...]] = ("y",)
+    graphs: ClassVar[tuple[str, ...]] = ()
+    onnx: ClassVar[Onnx | None] = None
+    random: ClassVar[bool] = False
+    operand_specs: ClassVar[tuple[OperandSpec, ...]] = ()
+    result_specs: ClassVar[tuple[OperandSpec, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, kw_only=True, eq=False)(cls)
+        cls.operand_specs = tuple(OperandSpec.parse(s) for s in cls.operands)
+        cls.result_specs = tuple(OperandSpec.parse(s) for s in cls.results)
+        if cls.name:
+            OPS.add(cls.name, cls)
+
+    def infer(self, *operands: Any, **named: Any) -> tuple[Type, ...]:
+        """
+        Types of the results from types of the operands (absent ones are None).
+
+        Gives shapes and the element type of the numbers that are meant; never scales or
+        ranges. Raises ValueError, in words for the user, where operands do not fit.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.infer")
+
+    def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
+        """As ``infer``, for ops that look at more than types; None leaves a type as it is."""
+        return self.infer(*node.operand_types())
+
+    def quant(self, *operands: Any, **named: Any) -> QuantTraits:
+        """How quantization sees the op on operands of these types."""
+        return QuantTraits()
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and encode(self) == encode(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self).__name__, tuple(encode(self))))

@@ -1,0 +1,260 @@
+"""Builds the graph of a module from ONNX nodes: native ops where there are, else opaque ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnx import GraphProto, NodeProto
+
+from compiler.diagnostics import QdqcError
+from compiler.ir.core import Node, Value
+from compiler.ir.fields import Flat
+from compiler.ir.graph import Graph, Module
+from compiler.ir.merge import compatible, merge_types
+from compiler.ir.op import Op
+from compiler.ir.types import Elem, TensorType, Type
+from compiler.onnx_io.attributes import constant_data, read_attributes
+from compiler.onnx_io.declared import Declared
+from compiler.onnx_io.qdq import read_quantized
+from compiler.onnx_io.schemas import schema_at
+from compiler.onnx_io.scope import Scope
+from compiler.onnx_io.structure import (
+    Wiring,
+    inner_path,
+    node_label,
+    node_loc,
+    ordered_nodes,
+    subgraphs,
+)
+from compiler.onnx_io.tensors import TensorReader
+from compiler.ops.onnx_spellings import Spelt
+from compiler.ops.onnx_table import attribute_fields, candidates, defaults_of, nativize
+from compiler.ops.opaque import Opaque
+
+__all__ = ["Builder", "Source"]
+
+_MOST_ELEMENTS = 1 << 48
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    What the nodes are read against.
+
+    ``ask`` finds types of top-level values that nothing declares (onnxruntime knows some).
+    """
+
+    file: str | None
+    opsets: Mapping[str, int]
+    declared: Declared
+    reader: TensorReader
+    ask: Callable[[], Mapping[str, Type]]
+
+
+class Builder:
+    """Fills a module; one per import."""
+
+    def __init__(self, module: Module, source: Source) -> None:
+        self.module = module
+        self.source = source
+
+    def fill(
+        self,
+        proto: GraphProto,
+        nodes: Sequence[NodeProto],
+        graph: Graph,
+        scope: Scope,
+        outputs: Sequence[str],
+    ) -> None:
+        """The nodes, in order, and then the outputs. Inputs are already in the scope."""
+        scope.note_readers(nodes)
+        scope.outputs = set(outputs)
+        self._defer_constants(proto, nodes, scope)
+        for node in nodes:
+            if node.op_type != "Constant" or self._domain(node) != "":
+                self._node(node, graph, scope)
+        graph.set_outputs([scope[name] for name in outputs])
+
+    def _defer_constants(
+        self, proto: GraphProto, nodes: Sequence[NodeProto], scope: Scope
+    ) -> None:
+        reader = self.source.reader
+        for tensor in proto.initializer:
+            scope.defer(tensor.name, lambda t=tensor: reader.read(t, t.name))
+        for sparse in proto.sparse_initializer:
+            label = sparse.values.name
+            scope.defer(label, lambda s=sparse, n=label: reader.sparse(s, n))
+        for node in nodes:
+            if node.op_type == "Constant" and self._domain(node) == "" and len(node.output) == 1:
+                scope.defer(node.output[0], lambda n=node: constant_data(n, reader))
+
+    def _domain(self, node: NodeProto) -> str:
+        return "" if node.domain == "ai.onnx" else node.domain
+
+    def _version(self, node: NodeProto) -> int:
+        domain = self._domain(node)
+        version = self.source.opsets.get(domain)
+        if version is None:
+            raise self._wrong(node, f"the model does not say which opset of '{domain}' it uses")
+        return version
+
+    def _wrong(self, node: NodeProto, message: str, *notes: str) -> QdqcError:
+        return QdqcError(
+            message,
+            node=node.op_type,
+            loc=node_loc(node),
+            file=self.source.file,
+            notes=notes or ("the model is damaged; export it again",),
+        )
+
+    def _node(self, node: NodeProto, graph: Graph, scope: Scope) -> None:
+        version = self._version(node)
+        operands: list[Value | None] = [scope[name] if name else None for name in node.input]
+        if self._domain(node) in ("", "com.microsoft"):
+            found = read_quantized(node, operands, scope, self.source.reader)
+            if found is not None:
+                op, kept, declared = found
+                self._insert(node, op, kept, graph, scope, [], declared)
+                return
+        attrs = read_attributes(node, self.source.reader)
+        names, graphs = self._nested(node, scope)
+        spelt = Spelt(
+            type=node.op_type,
+            domain=self._domain(node),
+            version=version,
+            attrs=self._stated(node, attrs, version),
+            operands=operands,
+            results=self._results_used(node, scope),
+            name=next((o for o in node.output if o), node.op_type),
+            graphs=tuple(names),
+        )
+        native = nativize(spelt, self.module)
+        if native is not None:
+            op, operands = native
+            graphs = [graphs[names.index(attribute)] for attribute in op.graphs]
+        else:
+            op = self._opaque(spelt)
+        self._insert(node, op, operands, graph, scope, graphs, None)
+
+    def _results_used(self, node: NodeProto, scope: Scope) -> int:
+        """How many results count: those up to the last one that somebody reads."""
+        if node.op_type == "Split":
+            return len(node.output)
+        used = [i for i, o in enumerate(node.output) if o in scope.readers or o in scope.outputs]
+        return max(used, default=0) + 1 if node.output else 0
+
+    def _stated(
+        self, node: NodeProto, attrs: Mapping[str, Any], version: int
+    ) -> dict[str, Any]:
+        """
+        Attributes with the defaults of their schema stated where an op has a field for them.
+
+        Attributes that no op has a field for are left out at their default.
+        """
+        schema = schema_at(self._domain(node), node.op_type, version)
+        if schema is None:
+            return dict(attrs)
+        classes = candidates(self._domain(node), node.op_type)
+        fields = {name for cls in classes for name in attribute_fields(cls)}
+        kept = {
+            name: value
+            for name, value in attrs.items()
+            if name in fields or name not in schema.defaults or schema.defaults[name] != value
+        }
+        stated = [defaults_of(cls, schema.defaults) for cls in classes]
+        return {name: v for d in stated for name, v in d.items()} | kept
+
+    def _opaque(self, spelt: Spelt) -> Op:
+        schema = schema_at(spelt.domain, spelt.type, spelt.version)
+        return Opaque(
+            type=spelt.type,
+            domain=spelt.domain,
+            version=spelt.version if schema is None else schema.since,
+            graph_names=spelt.graphs,
+            attrs=Flat(spelt.attrs.items()),
+        )
+
+    def _nested(self, node: NodeProto, scope: Scope) -> tuple[list[str], list[Graph]]:
+        names: list[str] = []
+        graphs: list[Graph] = []
+        for attribute, proto in subgraphs(node):
+            path = inner_path(scope.path, node, attribute)
+            names.append(attribute)
+            graphs.append(self._nested_graph(proto, path, scope))
+        return names, graphs
+
+    def _nested_graph(self, proto: GraphProto, path: str, outer: Scope) -> Graph:
+        graph = Graph(self.module)
+        scope = Scope(self.module, path, outer)
+        nodes = ordered_nodes(proto, Wiring(outer.names(), self.source.file))
+        for info in proto.input:
+            found = self.source.declared.get((path, info.name))
+            # A body's input without a type (onnx allows it) is told by no one here.
+            type = found if found is not None else TensorType(Elem.F32)
+            scope.set(info.name, graph.add_input(scope.free(info.name), type))
+        self.fill(proto, nodes, graph, scope, [o.name for o in proto.output])
+        return graph
+
+    def _insert(
+        self,
+        node: NodeProto,
+        op: Op,
+        operands: Sequence[Value | None],
+        graph: Graph,
+        scope: Scope,
+        graphs: Sequence[Graph],
+        declared: Type | None,
+    ) -> None:
+        outputs = [name or None for name in node.output]
+        specs = op.result_specs
+        if specs and not specs[-1].variadic:
+            outputs = outputs[: len(specs)]
+        names = [None if o is None else scope.free(o) for o in outputs]
+        blank = TensorType(Elem.F32)
+        types = [None if name is None else blank for name in names]
+        made = graph.insert(op, operands, types, names, loc=node_loc(node), graphs=graphs)
+        try:
+            inferred = op.infer_node(made)
+        except (ValueError, ArithmeticError) as error:
+            raise self._wrong(
+                node, str(error), "onnxruntime would refuse this node as well; export it again"
+            ) from error
+        for index, result in enumerate(made.results):
+            name = outputs[index]
+            if result is None or name is None:
+                continue
+            told = declared or self.source.declared.get((scope.path, name))
+            known = inferred[index] if index < len(inferred) else None
+            result.type = self._type(node, made, known, told, name if not scope.path else None)
+            scope.set(name, result)
+
+    def _type(
+        self,
+        proto: NodeProto,
+        node: Node[Any],
+        inferred: Type | None,
+        declared: Type | None,
+        name: str | None,
+    ) -> Type:
+        """The type of a result: what the op infers, else what is declared, else a guess."""
+        found = declared if inferred is None else inferred
+        if inferred is not None and declared is not None:
+            quantized = isinstance(declared, TensorType) and declared.quant is not None
+            first, second = (declared, inferred) if quantized else (inferred, declared)
+            found = merge_types(first, second) if compatible(first, second) else first
+        if found is None and name is not None:
+            found = self.source.ask().get(name)
+        if found is None:
+            tensors = (v.type for v in node.present_operands if isinstance(v.type, TensorType))
+            elem = next((t.elem for t in tensors), Elem.F32)
+            found = TensorType(elem)
+        if isinstance(found, TensorType) and isinstance(found.size, int):
+            if found.size > _MOST_ELEMENTS:
+                raise self._wrong(
+                    proto, f"its result would have {found.size} elements", "check the input shapes"
+                )
+        return found
+
+

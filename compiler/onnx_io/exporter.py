@@ -1,0 +1,235 @@
+"""From the IR to ONNX: one node becomes one node, and what the types say becomes initializers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from compiler.diagnostics import QdqcError
+from compiler.ir.core import Constant, Node, Value
+from compiler.ir.data import Data
+from compiler.ir.graph import Graph, Module
+from compiler.ir.op import Op
+from compiler.ir.types import Elem, Quant, TensorType
+from compiler.onnx_io.attributes import write_attribute
+from compiler.onnx_io.opsets import choose_opset, ir_version
+from compiler.onnx_io.schemas import schema_at
+from compiler.onnx_io.shapes import write_type
+from compiler.onnx_io.spell import clamp_op, quant_of, spell
+from compiler.onnx_io.tensors import to_tensor_proto
+from compiler.ops.onnx_table import load_ops
+from compiler.ops.opaque import Opaque
+
+__all__ = ["build_model", "export_onnx"]
+
+Place = Callable[[Data, str], TensorProto]
+
+
+def export_onnx(
+    module: Module, *, opset: int | None = None, value_info: bool = False
+) -> ModelProto:
+    """
+    A float or lowered module as an ONNX model, weights inline.
+
+    Without ``opset`` it is the lowest one that every node fits. ``value_info`` states the types
+    of inner values too (off by default: onnxruntime fuses differently with them). Raises
+    QdqcError for a module that must be lowered first, for elided weights, and for nodes that
+    the opset can't spell.
+    """
+    return build_model(module, opset, value_info, to_tensor_proto)
+
+
+def build_model(module: Module, opset: int | None, value_info: bool, place: Place) -> ModelProto:
+    """As ``export_onnx``; ``place`` makes the tensor of a constant, inline or external."""
+    load_ops()
+    for node in module.walk():
+        _check_lowered(node)
+    chosen = choose_opset(module, opset)
+    opsets = {"": chosen} | {
+        op.domain: module.opsets.get(op.domain, op.version)
+        for op in (node.op for node in module.walk())
+        if isinstance(op, Opaque) and op.domain
+    }
+    entries = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    model = ModelProto(ir_version=ir_version(module, opsets), opset_import=entries)
+    model.producer_name = "qdqc"
+    model.producer_version = metadata.version("qdq-compiler")
+    _Writer(module, chosen, value_info, place).write(model.graph)
+    return model
+
+
+def _check_lowered(node: Node[Any]) -> None:
+    if quant_of(node) is not None:
+        return
+    for value in (*node.present_operands, *node.present_results):
+        if isinstance(value.type, TensorType) and value.type.quant is not None:
+            raise QdqcError(
+                f"its value %{value.name} is quantized, and ONNX has no form for that",
+                node=node.op.name,
+                loc=node.loc,
+                notes=["lower the module first, with the pass 'lower-to-qdq'"],
+            )
+
+
+class _Writer:
+    def __init__(self, module: Module, opset: int, value_info: bool, place: Place) -> None:
+        self.module = module
+        self.opset = opset
+        self.value_info = value_info
+        self.place = place
+        self.main = GraphProto()
+        self._taken = set(module.value_names())
+        self._node_names: set[str] = set()
+        self._shared: dict[tuple[Any, ...], str] = {}
+
+    def write(self, main: GraphProto) -> None:
+        self.main = main
+        main.name = self.module.name
+        for constant in self.module.constants.values():
+            if constant.is_used:
+                main.initializer.append(self._tensor(constant.data, constant.name))
+        self._graph(self.module.graph, main)
+
+    def _tensor(self, data: Data, name: str) -> TensorProto:
+        if data.is_elided:
+            raise QdqcError(
+                f"constant %{name} was elided from the text, so its contents are not known",
+                notes=["load the module with its weights (the .safetensors beside the .qir)"],
+            )
+        return self.place(data, name)
+
+    def _fresh(self, wish: str) -> str:
+        name, count = wish, 0
+        while name in self._taken:
+            count += 1
+            name = f"{wish}_{count}"
+        self._taken.add(name)
+        return name
+
+    def _graph(self, graph: Graph, out: GraphProto) -> None:
+        """Inputs, nodes and outputs of a graph."""
+        out.input.extend(_info(v.name, v) for v in graph.inputs)
+        for node in graph.nodes():
+            self._node(node, out)
+            if self.value_info:
+                shown = [r for r in node.present_results if not r.is_output]
+                out.value_info.extend(_info(r.name, r) for r in shown)
+        for value in graph.outputs:
+            name = value.name
+            if graph.owner is not None and (value.producer is None or value.graph is not graph):
+                # onnxruntime wants every output of a nested graph made inside it.
+                name = self._fresh(f"{value.name}_out")
+                out.node.append(helper.make_node("Identity", [value.name], [name], name=name))
+            out.output.append(_info(name, value))
+
+    def _node(self, node: Node[Any], out: GraphProto) -> None:
+        inputs = ["" if v is None else v.name for v in node.operands]
+        outputs = ["" if r is None else r.name for r in node.results]
+        clamp = clamp_op(node.op)
+        if clamp is not None:
+            outputs[0] = self._fresh(f"{outputs[0]}_preact")
+        names = node.loc.names or (node.name,)
+        if isinstance(node.op, Opaque):
+            made = self._opaque(node.op, inputs, outputs)
+        else:
+            elem = _elem(node.operands[0]) if node.operands else None
+            made = self._native(node.op, node.name, elem, inputs, outputs)
+        quant = quant_of(node)
+        if quant is not None:
+            self._parameters(made, node.name, *quant)
+        self._nested(node, made)
+        made.name = self._node_name(names[0])
+        out.node.append(made)
+        if clamp is not None:
+            elem = _elem(node.results[0])
+            behind = self._native(clamp, node.name, elem, outputs[:1], [node.name])
+            behind.name = self._node_name(names[-1] if len(names) > 1 else node.name)
+            out.node.append(behind)
+
+    def _node_name(self, wish: str) -> str:
+        name, count = wish, 0
+        while name in self._node_names:
+            count += 1
+            name = f"{wish}_{count}"
+        self._node_names.add(name)
+        return name
+
+    def _native(
+        self, op: Op, name: str, elem: Elem | None, operands: list[str], outputs: list[str]
+    ) -> NodeProto:
+        facts = op.onnx
+        assert facts is not None
+        spelling = spell(op, elem, self.opset)
+        inputs = list(operands)
+        for position in sorted(spelling.inputs):
+            field, data = spelling.inputs[position]
+            inputs.extend([""] * (position - len(inputs)))
+            inputs.insert(position, self._initializer(data, f"{name}_{field}"))
+        made = helper.make_node(facts.type, inputs, outputs, domain=facts.domain)
+        schema = schema_at(facts.domain, facts.type, self.opset)
+        for attribute, value in spelling.attrs.items():
+            kind = None if schema is None else schema.attribute_type(attribute)
+            made.attribute.append(write_attribute(attribute, value, kind))
+        return made
+
+    def _opaque(self, op: Opaque, inputs: list[str], outputs: list[str]) -> NodeProto:
+        made = helper.make_node(op.type, inputs, outputs, domain=op.domain)
+        schema = schema_at(op.domain, op.type, op.version)
+        for name, value in op.attrs:
+            kind = None if schema is None else schema.attribute_type(name)
+            made.attribute.append(write_attribute(name, value, kind))
+        return made
+
+    def _nested(self, node: Node[Any], made: NodeProto) -> None:
+        """Graphs of a node as attributes; ``body[1]`` is an entry in a list of graphs."""
+        names: Sequence[str] = node.op.graphs
+        if isinstance(node.op, Opaque):
+            names = node.op.graph_names
+        lists: dict[str, list[GraphProto]] = {}
+        for name, graph in zip(names, node.graphs, strict=True):
+            proto = GraphProto(name=f"{node.name}_{name}")
+            self._graph(graph, proto)
+            if name.endswith("]"):
+                lists.setdefault(name.partition("[")[0], []).append(proto)
+            else:
+                made.attribute.append(helper.make_attribute(name, proto))
+        for name, protos in lists.items():
+            made.attribute.append(helper.make_attribute(name, protos))
+
+    def _parameters(self, made: NodeProto, name: str, elem: Elem, quant: Quant) -> None:
+        """Scale and zero point of a QuantizeLinear or DequantizeLinear; equal ones are shared."""
+        base = name.removesuffix("_q")
+        zeros = Data.of(quant.zero_point.astype(elem.dtype), elem)
+        made.input.append(self._initializer(Data.of(quant.scale), f"{base}_scale"))
+        made.input.append(self._initializer(zeros, f"{base}_zero_point"))
+        if quant.axis is not None:
+            made.attribute.append(helper.make_attribute("axis", quant.axis))
+        if quant.block is not None:
+            made.attribute.append(helper.make_attribute("block_size", quant.block))
+
+    def _initializer(self, data: Data, wish: str) -> str:
+        """The name of an initializer with these contents, made once."""
+        key = (data.elem, data.shape, data.digest)
+        held = self._shared.get(key)
+        if held is None:
+            held = self._shared[key] = self._fresh(wish)
+            self.main.initializer.append(to_tensor_proto(data, held))
+        return held
+
+
+def _elem(value: Value | None) -> Elem | None:
+    return value.type.elem if value and isinstance(value.type, TensorType) else None
+
+
+def _info(name: str, value: Value) -> ValueInfoProto:
+    return ValueInfoProto(name=name, type=write_type(value.type))
+
+
+def constant_bytes(module: Module) -> int:
+    """Bytes of all constants that are read."""
+    used = (c for c in module.constants.values() if isinstance(c, Constant) and c.is_used)
+    return int(np.sum([c.data.nbytes for c in used], dtype=np.int64))

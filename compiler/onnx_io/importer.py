@@ -1,0 +1,200 @@
+"""From ONNX to the IR: reads a model, checks it, and builds the module."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx.inliner
+from onnx import GraphProto, ModelProto, NodeProto
+
+from compiler.diagnostics import QdqcError, suggestion
+from compiler.ir.graph import Module
+from compiler.ir.types import Type
+from compiler.onnx_io.builder import Builder, Source
+from compiler.onnx_io.declared import ask_onnxruntime, infer_declared, stripped
+from compiler.onnx_io.reader import read_model
+from compiler.onnx_io.schemas import NEWEST, OLDEST
+from compiler.onnx_io.scope import Scope
+from compiler.onnx_io.shapes import ShapeRequest, declared_types
+from compiler.onnx_io.structure import Wiring, check_functions, ordered_nodes, reads
+from compiler.onnx_io.tensors import TensorReader
+from compiler.ops.onnx_table import load_ops
+
+__all__ = ["import_onnx"]
+
+
+def import_onnx(
+    source: str | Path | ModelProto,
+    *,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> Module:
+    """
+    Read an ONNX model into a module.
+
+    ``source`` is the path of a file or a model in memory (which is left as it is).
+    ``input_shapes`` fixes dimensions of inputs: sizes, or names for symbolic ones.
+    ``output_names`` cuts the graph to what these values need. Weights in external files are
+    mapped, not read. Raises QdqcError for whatever is wrong with the model or the wishes.
+    """
+    load_ops()
+    if isinstance(source, ModelProto):
+        file, folder, model = None, None, source
+        if not model.HasField("graph"):
+            raise QdqcError("the model has no graph", notes=["give a complete ModelProto"])
+    else:
+        path = Path(source)
+        file, folder, model = str(path), path.parent, read_model(path)
+    model = _inlined(model, file)
+    opsets = _opsets(model, file)
+    order = ordered_nodes(model.graph, Wiring(frozenset(), file))
+    outputs = _wanted_outputs(model.graph, output_names, file)
+    nodes = order if output_names is None else _needed(order, outputs)
+    types = _input_types(model.graph, file)
+    request = ShapeRequest(types, input_shapes or {}, file)
+    light = stripped(model, request)
+    declared = infer_declared(light)
+
+    @functools.cache
+    def ask() -> Mapping[str, Type]:
+        unknown = [o for n in order for o in n.output if o and ("", o) not in declared]
+        return ask_onnxruntime(light, unknown)
+
+    module = Module(name=_module_name(source, model), opsets=dict(opsets))
+    if file is not None:
+        module.header["source"] = Path(file).name
+    builder = Builder(module, Source(file, opsets, declared, TensorReader(file, folder), ask))
+    scope = Scope(module, "", None)
+    scope.reserved.update(o for node in order for o in node.output)
+    scope.reserved.update(types, (t.name for t in model.graph.initializer))
+    read = {name for node in nodes for name in reads(node)} | set(outputs)
+    for name, type in types.items():
+        if output_names is None or name in read:
+            scope.set(name, module.graph.add_input(name, request.apply(name, type)))
+    builder.fill(model.graph, nodes, module.graph, scope, outputs)
+    module.drop_unused_constants()
+    return module
+
+
+def _module_name(source: str | Path | ModelProto, model: ModelProto) -> str:
+    if not isinstance(source, ModelProto):
+        return Path(source).stem
+    return model.graph.name or "main"
+
+
+def _opsets(model: ModelProto, file: str | None) -> dict[str, int]:
+    """Opsets by domain. Raises QdqcError for those that are out of reach."""
+    found: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        found[domain] = max(entry.version, found.get(domain, 0))
+    version = found.get("")
+    if version is None and all(n.domain not in ("", "ai.onnx") for n in model.graph.node):
+        return found
+    if version is None:
+        version = 1
+    if version < OLDEST:
+        notes = ["convert it first with onnx.version_converter.convert_version"]
+        raise QdqcError(
+            f"the model is written for opset {version}, and qdqc reads {OLDEST} to {NEWEST}",
+            file=file,
+            notes=notes,
+        )
+    if version > NEWEST:
+        notes = ["upgrade onnx and onnxruntime, or export the model for an older opset"]
+        raise QdqcError(
+            f"the model is written for opset {version}, and the installed onnx knows "
+            f"{OLDEST} to {NEWEST}",
+            file=file,
+            notes=notes,
+        )
+    return found
+
+
+def _inlined(model: ModelProto, file: str | None) -> ModelProto:
+    """The model without functions of its own."""
+    if not model.functions:
+        return model
+    check_functions(model, file)
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.functions.extend(model.functions)
+    light.graph.CopyFrom(_without_weights(model.graph))
+    domains = {entry.domain for entry in light.opset_import}
+    for function in model.functions:
+        for entry in function.opset_import:
+            if entry.domain not in domains:
+                light.opset_import.append(entry)
+                domains.add(entry.domain)
+    try:
+        whole = onnx.inliner.inline_local_functions(light)
+        if whole.functions:
+            whole = onnx.inliner.inline_local_functions(light, convert_version=True)
+    except Exception as error:
+        raise QdqcError(
+            f"the functions of the model can't be inlined: {error}",
+            file=file,
+            notes=["inline them where the model is made, or export it again"],
+        ) from error
+    del whole.graph.initializer[:]
+    whole.graph.initializer.extend(model.graph.initializer)
+    return whole
+
+
+def _without_weights(graph: GraphProto) -> GraphProto:
+    """A copy of a graph whose initializers have a name and a type but no contents."""
+    out = GraphProto(name=graph.name)
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(out, field).extend(getattr(graph, field))
+    for tensor in graph.initializer:
+        out.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    return out
+
+
+def _input_types(graph: GraphProto, file: str | None) -> dict[str, Type]:
+    """Types of the inputs that are no initializers, in order."""
+    given = {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    wanted = [info for info in graph.input if info.name not in given]
+    types = declared_types(wanted)
+    for info in wanted:
+        if info.name not in types:
+            raise QdqcError(
+                f"input '{info.name}' has no type that qdqc knows",
+                file=file,
+                notes=["give the input an element type where the model is made"],
+            )
+    if len(types) < len(wanted):
+        raise QdqcError(
+            "two inputs have one name", file=file, notes=["export the model again"]
+        )
+    return types
+
+
+def _wanted_outputs(
+    graph: GraphProto, output_names: Sequence[str] | None, file: str | None
+) -> list[str]:
+    if output_names is None:
+        return [info.name for info in graph.output]
+    known = {name for node in graph.node for name in node.output if name}
+    known |= {info.name for info in graph.input}
+    for name in output_names:
+        if name not in known:
+            made = ", ".join(info.name for info in graph.output)
+            raise QdqcError(
+                f"the model has no value '{name}' to end at{suggestion(name, known)}",
+                file=file,
+                notes=[f"its outputs are {made}; any value inside may be named as well"],
+            )
+    return list(dict.fromkeys(output_names))
+
+
+def _needed(order: Sequence[NodeProto], outputs: Sequence[str]) -> list[NodeProto]:
+    """Those of the ordered nodes that the outputs depend on."""
+    wanted = set(outputs)
+    kept: list[NodeProto] = []
+    for node in reversed(order):
+        if wanted.intersection(node.output):
+            wanted.update(reads(node))
+            kept.append(node)
+    return kept[::-1]

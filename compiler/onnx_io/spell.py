@@ -1,0 +1,214 @@
+"""How one node of the IR is spelt at an opset: its attributes, its inputs, or why it can't be."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compiler.ir.core import Node
+from compiler.ir.data import Data
+from compiler.ir.fields import encode, hints
+from compiler.ir.op import Op
+from compiler.ir.spelling import print_value
+from compiler.ir.types import Elem, Quant, TensorType
+from compiler.onnx_io.schemas import Schema, elem_spelling, schema_at, unchanged_until
+from compiler.ops.activation import Clip, Relu
+from compiler.ops.onnx_table import attribute_fields, elem_code
+from compiler.ops.opaque import Opaque
+from compiler.ops.quant import Dequantize, Quantize
+
+__all__ = ["Spelling", "clamp_op", "misfit", "quant_of", "signature", "spell"]
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """
+    Attributes by ONNX name as plain data, and inputs that stand for attributes.
+
+    ``inputs`` maps input positions to (field name, contents).
+    """
+
+    attrs: dict[str, Any]
+    inputs: dict[int, tuple[str, Data]]
+
+
+def quant_of(node: Node[Any]) -> tuple[Elem, Quant] | None:
+    """Integer type and scale of a quantize or dequantize node; None for other nodes."""
+    if isinstance(node.op, Quantize):
+        found = node.result.type
+    elif isinstance(node.op, Dequantize):
+        found = node.need("x").type
+    else:
+        return None
+    if not isinstance(found, TensorType) or found.quant is None:
+        return None
+    return found.elem, found.quant
+
+
+def clamp_op(op: Op) -> Op | None:
+    """The activation that is fused into an op, as an op of its own."""
+    clamp: tuple[float, float] | None = getattr(op, "clamp", None)
+    if clamp is None:
+        return None
+    low, high = clamp
+    return Relu() if low == 0 and high == float("inf") else Clip(min=low, max=high)
+
+
+def signature(node: Node[Any]) -> tuple[Any, ...]:
+    """What decides at which opsets a node can be spelt."""
+    elems = tuple(_elem(v.type) if v else None for v in (*node.operands, None, *node.results))
+    quant = quant_of(node)
+    layout = None if quant is None else (quant[1].axis is None, quant[1].block is None)
+    if isinstance(node.op, Opaque):
+        return (node.op.domain, node.op.type, node.op.version)
+    fields = tuple(name for name, _ in encode(node.op))
+    return (type(node.op), fields, elems, layout, type(clamp_op(node.op)), _is_uneven(node))
+
+
+def _elem(found: object) -> Elem | None:
+    return found.elem if isinstance(found, TensorType) else None
+
+
+def _is_uneven(node: Node[Any]) -> bool:
+    """Whether a Split by number has a smaller last part; old opsets have no such thing."""
+    counter = None if node.op.onnx is None else node.op.onnx.result_count
+    if counter is None or not getattr(node.op, counter):
+        return False
+    types = [r.type for r in node.present_results if isinstance(r.type, TensorType)]
+    return len({t.shape for t in types}) > 1
+
+
+def misfit(node: Node[Any], opset: int) -> str | None:
+    """Why a node can't be written at an opset; None where it can."""
+    op = node.op
+    if isinstance(op, Opaque):
+        if op.domain or unchanged_until(op.domain, op.type, op.version, opset):
+            return None
+        return f"ONNX changed '{op.type}' between opset {op.version} and {opset}"
+    facts = op.onnx
+    if facts is None:
+        return "it has no ONNX form"
+    if facts.domain:
+        return None
+    schema = schema_at("", facts.type, opset)
+    if schema is None or opset < facts.since:
+        return f"'{facts.type}' needs opset {facts.since} or newer"
+    reason = _attributes_misfit(op, schema, opset) or _types_misfit(node, schema, opset)
+    if reason is None and _is_uneven(node) and opset < facts.field_since.get("num_outputs", 0):
+        reason = f"'{facts.type}' in uneven parts needs a newer opset"
+    clamp = clamp_op(op)
+    if reason is None and clamp is not None:
+        formal = None if clamp.onnx is None else schema_at("", clamp.onnx.type, opset)
+        elem = _elem(node.result.type)
+        if formal and elem and elem_spelling(elem) not in formal.raw.inputs[0].types:
+            reason = f"its activation does not take {elem.text}"
+    return reason
+
+
+def _attributes_misfit(op: Op, schema: Schema, opset: int) -> str | None:
+    facts = op.onnx
+    assert facts is not None
+    names = {field: name for name, field in attribute_fields(type(op)).items()}
+    for field, _ in encode(op):
+        if field not in names or field == facts.result_count:
+            continue
+        since = facts.field_since.get(field, 0)
+        by_input = facts.attr_inputs.get(field)
+        if opset < since:
+            return f"'{field}' needs opset {since} or newer"
+        if by_input is not None and opset >= by_input[0]:
+            continue
+        if schema.attribute_type(names[field]) is None:
+            return f"'{facts.type}' has no attribute '{names[field]}' at opset {opset}"
+    return None
+
+
+def _types_misfit(node: Node[Any], schema: Schema, opset: int) -> str | None:
+    elems: list[Elem | None] = [None if v is None else _elem(v.type) for v in node.operands]
+    quant = quant_of(node)
+    if quant is not None:
+        held, parameters = quant
+        if parameters.axis is not None and schema.attribute_type("axis") is None:
+            return "a scale per axis needs opset 13 or newer"
+        if parameters.block is not None and schema.attribute_type("block_size") is None:
+            return "a scale per block needs opset 21 or newer"
+        elems = [elems[0], Elem.F32, held]
+    facts = node.op.onnx
+    assert facts is not None
+    taken = {i for since, i in facts.attr_inputs.values() if opset >= since}
+    free = [i for i in range(len(elems) + len(taken)) if i not in taken]
+    for position, elem in zip(free, elems, strict=False):
+        formal = schema.input_at(position)
+        if formal is None:
+            return f"'{facts.type}' takes {len(schema.raw.inputs)} inputs at opset {opset}"
+        if elem is not None and elem_spelling(elem) not in formal.types:
+            return f"'{facts.type}' takes no {elem.text} at opset {opset}"
+    for index, result in enumerate(node.results):
+        formal = schema.output_at(index)
+        elem = None if result is None else _elem(result.type)
+        if result is not None and formal is None:
+            return f"'{facts.type}' gives {len(schema.raw.outputs)} results at opset {opset}"
+        if formal and elem and elem_spelling(elem) not in formal.types:
+            return f"'{facts.type}' gives no {elem.text} at opset {opset}"
+    return None
+
+
+@functools.cache
+def _class_defaults(cls: type[Op]) -> dict[str, Any]:
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType] - every Op is one
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+
+
+def _same(a: Any, b: Any) -> bool:
+    return print_value(a, True) == print_value(b, True)
+
+
+def spell(op: Op, elem: Elem | None, opset: int) -> Spelling:
+    """
+    Attributes and attribute inputs of a native op at an opset that it fits.
+
+    ``elem`` is the element type of operand 0, which numbers as inputs take.
+    """
+    facts = op.onnx
+    assert facts is not None
+    schema = schema_at(facts.domain, facts.type, opset)
+    attrs: dict[str, Any] = {}
+    inputs: dict[int, tuple[str, Data]] = {}
+    defaults = _class_defaults(type(op))
+    for name, field in attribute_fields(type(op)).items():
+        value = getattr(op, field)
+        at_default = field in defaults and _same(value, defaults[field])
+        by_input = facts.attr_inputs.get(field)
+        if by_input is not None and opset >= by_input[0]:
+            if not at_default:
+                inputs[by_input[1]] = (field, _as_input(value, hints(type(op))[field], elem))
+            continue
+        if value is None or (at_default and (value == () or schema is None)):
+            continue
+        if schema is not None and schema.attribute_type(name) is None:
+            continue
+        if field in facts.elems:
+            value = elem_code(Elem.named(value)) if isinstance(value, str) else value
+        if isinstance(value, bool):
+            value = int(value)
+        if schema is not None and name in schema.defaults:
+            if not isinstance(value, Data) and _same(value, schema.defaults[name]):
+                continue
+        attrs[name] = value
+    return Spelling(attrs, inputs)
+
+
+def _as_input(value: Any, annotation: Any, elem: Elem | None) -> Data:
+    """A field as a tensor: integers are int64, other numbers of the type of operand 0."""
+    if isinstance(value, Data):
+        return value
+    if annotation is float and elem is not None:
+        return Data.of(np.asarray(value).astype(elem.dtype), elem)
+    array = np.asarray(value)
+    if array.dtype.kind in "iub" or array.size == 0:
+        return Data.of(array.astype(np.int64))
+    return Data.of(array.astype(np.float32))

@@ -1,0 +1,194 @@
+"""Checks of an ONNX graph's wiring, before any native library sees it, and its order."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+
+import networkx as nx
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
+
+from compiler.diagnostics import QdqcError, suggestion
+from compiler.ir.loc import Loc
+
+__all__ = [
+    "Wiring",
+    "check_functions",
+    "inner_path",
+    "node_label",
+    "node_loc",
+    "ordered_nodes",
+    "reads",
+    "subgraphs",
+]
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What is known around a graph: names of outer values, and the file for messages."""
+
+    outer: Set[str]
+    file: str | None
+
+
+def node_label(node: NodeProto) -> str:
+    """The name that messages and locations give a node: its own, or its first output's."""
+    return node.name or next((o for o in node.output if o), node.op_type)
+
+
+def node_loc(node: NodeProto) -> Loc:
+    return Loc((node_label(node),))
+
+
+def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
+    """Nested graphs with the names of their attributes; ``body[1]`` in a list of graphs."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.name, attribute.g
+        for index, graph in enumerate(attribute.graphs):
+            yield f"{attribute.name}[{index}]", graph
+
+
+def inner_path(path: str, node: NodeProto, attribute: str) -> str:
+    """The path of a nested graph, which qualifies its names: ``if_3/then/``."""
+    return f"{path}{node_label(node)}/{attribute.removesuffix('_branch')}/"
+
+
+def ordered_nodes(graph: GraphProto, wiring: Wiring) -> list[NodeProto]:
+    """
+    The nodes in an order of execution: the file's own order where that is one.
+
+    Raises QdqcError for a name that is defined twice or never, and for cycles.
+    """
+    nodes = list(graph.node)
+    given = _given_names(graph)
+    makers = _makers(nodes, given, wiring)
+    readers: dict[int, list[int]] = {}
+    missing = [0] * len(nodes)
+    for index, node in enumerate(nodes):
+        sources: set[int] = set()
+        for name in dict.fromkeys(reads(node)):
+            if name in makers:
+                sources.add(makers[name])
+            elif name not in given and name not in wiring.outer:
+                raise _undefined(name, node, [*makers, *given], wiring)
+        missing[index] = len(sources)
+        for source in sources:
+            readers.setdefault(source, []).append(index)
+    for info in graph.output:
+        if info.name not in makers and info.name not in given and info.name not in wiring.outer:
+            near = suggestion(info.name, [*makers, *given])
+            raise QdqcError(
+                f"graph output '{info.name}' is made by no node{near}",
+                file=wiring.file,
+                notes=["the model is damaged or was cut wrongly; export it again"],
+            )
+    ready = [i for i, count in enumerate(missing) if count == 0]
+    order: list[NodeProto] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(nodes[index])
+        for reader in readers.get(index, ()):
+            missing[reader] -= 1
+            if missing[reader] == 0:
+                heapq.heappush(ready, reader)
+    if len(order) < len(nodes):
+        raise _cycle(nodes, readers, wiring)
+    return order
+
+
+def _given_names(graph: GraphProto) -> set[str]:
+    """Names of a graph's inputs and initializers."""
+    given = {i.name for i in graph.input} | {i.name for i in graph.initializer}
+    return given | {s.values.name for s in graph.sparse_initializer}
+
+
+def _makers(nodes: Sequence[NodeProto], given: Set[str], wiring: Wiring) -> dict[str, int]:
+    """Which node makes each name."""
+    makers: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        for name in filter(None, node.output):
+            if name in makers or name in given:
+                held = f"node '{node_label(nodes[makers[name]])}'" if name in makers else "an input"
+                raise QdqcError(
+                    f"the name '{name}' is defined twice: by {held} and by this node",
+                    node=node.op_type,
+                    loc=node_loc(node),
+                    file=wiring.file,
+                    notes=["ONNX wants each value to be made once; export the model again"],
+                )
+            makers[name] = index
+    return makers
+
+
+def reads(node: NodeProto) -> Iterator[str]:
+    """Names that a node reads, in its nested graphs too."""
+    yield from filter(None, node.input)
+    for _, graph in subgraphs(node):
+        yield from _free_names(graph)
+
+
+def _free_names(graph: GraphProto) -> list[str]:
+    """Names that a nested graph reads and does not define."""
+    own = _given_names(graph)
+    own.update(name for node in graph.node for name in node.output)
+    found = [name for node in graph.node for name in reads(node)]
+    found += [info.name for info in graph.output]
+    return [name for name in dict.fromkeys(found) if name not in own]
+
+
+def _undefined(
+    name: str, node: NodeProto, known: Iterable[str], wiring: Wiring
+) -> QdqcError:
+    near = suggestion(name, [*known, *wiring.outer])
+    return QdqcError(
+        f"input '{name}' is defined nowhere{near}",
+        node=node.op_type,
+        loc=node_loc(node),
+        file=wiring.file,
+        notes=["the model is damaged or was cut wrongly; export it again"],
+    )
+
+
+def _cycle(
+    nodes: Sequence[NodeProto], readers: dict[int, list[int]], wiring: Wiring
+) -> QdqcError:
+    graph: nx.DiGraph[int] = nx.DiGraph((a, b) for a, found in readers.items() for b in found)
+    ring = [source for source, _ in nx.find_cycle(graph)]
+    labels = [f"'{node_label(nodes[i])}'" for i in ring[:_SHOWN]]
+    more = f" and {len(ring) - _SHOWN} more" if len(ring) > _SHOWN else ""
+    return QdqcError(
+        f"the graph has a cycle: {' -> '.join([*labels, labels[0]])}{more}",
+        node=nodes[ring[0]].op_type,
+        loc=node_loc(nodes[ring[0]]),
+        file=wiring.file,
+        notes=["a graph must flow from inputs to outputs; export the model again"],
+    )
+
+
+def check_functions(model: ModelProto, file: str | None) -> None:
+    """Refuse model-local functions that call themselves. Raises QdqcError."""
+    known: dict[tuple[str, str], FunctionProto] = {(f.domain, f.name): f for f in model.functions}
+    calls: nx.DiGraph[tuple[str, str]] = nx.DiGraph()
+    for key, function in known.items():
+        for node in _all_nodes(function.node):
+            if (node.domain, node.op_type) in known:
+                calls.add_edge(key, (node.domain, node.op_type))
+    if not nx.is_directed_acyclic_graph(calls):
+        ring = [source for source, _ in nx.find_cycle(calls)]
+        names = " -> ".join(f"'{name}'" for _, name in [*ring, ring[0]])
+        raise QdqcError(
+            f"a function of the model calls itself: {names}",
+            file=file,
+            notes=["ONNX forbids recursion; export the model again"],
+        )
+
+
+def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    for node in nodes:
+        yield node
+        for _, graph in subgraphs(node):
+            yield from _all_nodes(graph.node)

@@ -1,0 +1,209 @@
+"""ONNX tensors to ``Data`` and back. Sizes are checked before anything is allocated."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from onnx import SparseTensorProto, TensorProto
+
+from compiler.diagnostics import QdqcError
+from compiler.ir.data import Buffer, Data, packed_size
+from compiler.ir.types import Elem
+from compiler.ops.onnx_table import elem_code, elem_of_code
+
+__all__ = ["TensorReader", "to_tensor_proto"]
+
+_MOST_BYTES = 1 << 42
+"""A declared size above 4 TiB is taken for a corrupt or hostile file."""
+
+
+class TensorReader:
+    """Reads the tensors of one model; ``folder`` is where its external data may lie."""
+
+    def __init__(self, file: str | None, folder: Path | None) -> None:
+        self.file = file
+        self.folder = folder
+        self._maps: dict[Path, Buffer] = {}
+
+    def read(self, tensor: TensorProto, label: str) -> Data:
+        """The contents of a tensor. Raises QdqcError where they are not whole."""
+        elem = elem_of_code(tensor.data_type)
+        if elem is None:
+            kind = tensor.data_type
+            raise self._bad(label, f"has the element type {kind}, which qdqc does not know")
+        shape = self._shape(tensor.dims, elem, label)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            if elem is Elem.STRING:
+                raise self._bad(label, "holds strings in an external file; ONNX forbids that")
+            return self._external(tensor, elem, shape, label)
+        if elem is Elem.STRING:
+            return self._strings(tensor, shape, label)
+        if tensor.HasField("raw_data"):
+            buffer: Buffer = np.frombuffer(tensor.raw_data, dtype=np.uint8)
+        else:
+            buffer = self._typed(tensor, elem, label)
+        wanted = packed_size(elem, math.prod(shape))
+        if buffer.size != wanted:
+            raise self._bad(
+                label, f"declares {_shape_text(elem, shape)}, {wanted} bytes, but holds {buffer.size}"
+            )
+        return Data(elem, shape, _keep(buffer))
+
+    def sparse(self, tensor: SparseTensorProto, label: str) -> Data:
+        """A sparse tensor made dense. Raises QdqcError."""
+        values = self.read(tensor.values, label)
+        indices = self.read(tensor.indices, f"{label} (indices)").array()
+        shape = self._shape(tensor.dims, values.elem, label)
+        count = values.size
+        if indices.dtype != np.int64 or indices.shape not in ((count,), (count, len(shape))):
+            raise self._bad(label, f"has indices of shape {list(indices.shape)}")
+        if packed_size(values.elem, math.prod(shape)) > 1 << 31:
+            raise self._bad(label, "is a sparse tensor of more than 2 GB when written out")
+        dense = np.zeros(shape, dtype=values.elem.dtype)
+        positions = indices.astype(np.int64)
+        if indices.ndim == 2:
+            bounds = np.asarray(shape, dtype=np.int64)
+            inside = bool(np.all((positions >= 0) & (positions < bounds)))
+            dense_at = tuple(positions.T)
+        else:
+            inside = bool(np.all((positions >= 0) & (positions < dense.size)))
+            dense_at = np.unravel_index(positions, shape) if inside else ()
+        if not inside:
+            raise self._bad(label, "has an index outside its shape")
+        dense[dense_at] = values.array()
+        return Data.of(dense, values.elem)
+
+    def _shape(self, dims: Sequence[int], elem: Elem, label: str) -> tuple[int, ...]:
+        shape = tuple(int(d) for d in dims)
+        if any(d < 0 for d in shape):
+            raise self._bad(label, f"has a negative dimension: {list(shape)}")
+        if len(shape) > 64 or math.prod(d for d in shape if d) * max(elem.bits, 8) > _MOST_BYTES * 8:
+            raise self._bad(label, f"declares {_shape_text(elem, shape)}, which overflows")
+        return shape
+
+    def _strings(self, tensor: TensorProto, shape: tuple[int, ...], label: str) -> Data:
+        texts = tuple(s.decode("utf-8", "replace") for s in tensor.string_data)
+        if len(texts) != math.prod(shape):
+            raise self._bad(label, f"declares {list(shape)} strings, but holds {len(texts)}")
+        return Data(Elem.STRING, shape, None, strings=texts)
+
+    def _typed(self, tensor: TensorProto, elem: Elem, label: str) -> Buffer:
+        """The bytes of the typed fields: codes of narrow types stand in ``int32_data``."""
+        try:
+            if elem in (Elem.F32, Elem.C64):
+                return _bytes(np.array(tensor.float_data, dtype=np.float32))
+            if elem in (Elem.F64, Elem.C128):
+                return _bytes(np.array(tensor.double_data, dtype=np.float64))
+            if elem is Elem.I64:
+                return _bytes(np.array(tensor.int64_data, dtype=np.int64))
+            if elem in (Elem.U64, Elem.U32):
+                wide = np.array(tensor.uint64_data, dtype=np.uint64)
+                return _bytes(wide.astype(elem.dtype))
+            codes = np.array(tensor.int32_data, dtype=np.int32)
+        except (OverflowError, ValueError) as error:
+            raise self._bad(label, f"holds numbers that do not fit {elem.text}") from error
+        if elem is Elem.I32:
+            return _bytes(codes)
+        return _bytes(codes.astype(np.uint16 if elem.bits == 16 else np.uint8))
+
+    def _external(
+        self, tensor: TensorProto, elem: Elem, shape: tuple[int, ...], label: str
+    ) -> Data:
+        entries = {e.key: e.value for e in tensor.external_data}
+        path = self._external_path(entries.get("location", ""), label)
+        try:
+            offset = int(entries.get("offset") or 0)
+            length = int(entries.get("length") or packed_size(elem, math.prod(shape)))
+        except ValueError as error:
+            raise self._bad(label, "has an offset or length that is no number") from error
+        wanted = packed_size(elem, math.prod(shape))
+        if length != wanted:
+            raise self._bad(
+                label, f"declares {_shape_text(elem, shape)}, {wanted} bytes, but length {length}"
+            )
+        present = path.stat().st_size
+        if offset < 0 or length < 0 or offset + length > present:
+            raise self._bad(
+                label,
+                f"reaches from byte {offset} to {offset + length} of '{path.name}', "
+                f"which has {present} bytes",
+                "the external data file is cut short, or belongs to another model",
+            )
+
+        def load() -> Buffer:
+            return self._map(path)[offset : offset + length]
+
+        return Data(elem, shape, load)
+
+    def _external_path(self, location: str, label: str) -> Path:
+        """The file of external data: inside the model's folder, symbolic links resolved."""
+        if self.folder is None:
+            raise self._bad(
+                label,
+                "keeps its data in an external file, but the model was given without a folder",
+                "give the path of the model file instead of a ModelProto",
+            )
+        hint = "external data must lie in the model's own folder, under a relative path"
+        if not location or "\0" in location or len(location) > 4096:
+            raise self._bad(label, "has no usable external location", hint)
+        parts = location.replace("\\", "/").split("/")
+        if os.path.isabs(location) or ":" in parts[0] or location[0] in "/\\" or ".." in parts:
+            raise self._bad(label, f"points outside the model's folder: '{location}'", hint)
+        base = self.folder.resolve()
+        try:
+            path = (base / location).resolve()
+            inside = path.is_relative_to(base)
+            found = inside and path.is_file()
+        except (OSError, RuntimeError) as error:
+            raise self._bad(label, f"can't resolve '{location}': {error}", hint) from error
+        if not inside:
+            raise self._bad(label, f"points outside the model's folder: '{location}'", hint)
+        if not found:
+            raise self._bad(
+                label,
+                f"keeps its data in '{location}', which is not there",
+                f"put that file into {base}, beside the model",
+            )
+        return path
+
+    def _map(self, path: Path) -> Buffer:
+        held = self._maps.get(path)
+        if held is None:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            held = np.frombuffer(view, dtype=np.uint8)
+            self._maps[path] = held
+        return held
+
+    def _bad(self, label: str, reason: str, *notes: str) -> QdqcError:
+        notes = notes or ("the file is damaged or was written by a faulty exporter; export it again",)
+        return QdqcError(f"tensor '{label}' {reason}", file=self.file, notes=notes)
+
+
+def to_tensor_proto(data: Data, name: str) -> TensorProto:
+    """A tensor with its bytes inline. Raises ValueError for elided data."""
+    tensor = TensorProto(name=name, data_type=elem_code(data.elem), dims=data.shape)
+    if data.strings is not None:
+        tensor.string_data.extend(s.encode() for s in data.strings)
+    else:
+        tensor.raw_data = data.buffer().tobytes()
+    return tensor
+
+
+def _keep(buffer: Buffer) -> Callable[[], Buffer]:
+    return lambda: buffer
+
+
+def _bytes(array: npt.NDArray[np.generic]) -> Buffer:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _shape_text(elem: Elem, shape: tuple[int, ...]) -> str:
+    return f"{elem.text}[{','.join(map(str, shape))}]"

@@ -1,0 +1,235 @@
+"""Activation functions."""
+
+from __future__ import annotations
+
+import math
+
+from compiler.ir.op import Kind, Onnx, Op, QuantTraits
+from compiler.ir.types import TensorType
+from compiler.ops.inference import axis_in, broadcast_shapes, same_elem, traits
+from compiler.ops.pointwise import Pointwise
+
+__all__ = [
+    "Celu",
+    "Clip",
+    "Elu",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Hardmax",
+    "LeakyRelu",
+    "LogSoftmax",
+    "Mish",
+    "PRelu",
+    "Relu",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Swish",
+    "Tanh",
+    "ThresholdedRelu",
+]
+
+
+class Relu(Pointwise):
+    """max(x, 0)."""
+
+    name = "relu"
+    onnx = Onnx("Relu")
+    kind = Kind.ARITHMETIC
+
+
+class Clip(Pointwise):
+    """x limited to [min, max]."""
+
+    name = "clip"
+    onnx = Onnx("Clip", attr_inputs={"min": (11, 1), "max": (11, 2)})
+    kind = Kind.ARITHMETIC
+
+    min: float = -math.inf
+    max: float = math.inf
+
+
+class LeakyRelu(Pointwise):
+    """x where x >= 0, else alpha * x."""
+
+    name = "leaky_relu"
+    onnx = Onnx("LeakyRelu")
+    kind = Kind.ARITHMETIC
+
+    alpha: float = 0.01
+
+
+class PRelu(Op):
+    """x where x >= 0, else slope * x; the slope broadcasts to x."""
+
+    name = "prelu"
+    operands = ("x", "slope")
+    onnx = Onnx("PRelu")
+
+    def infer(self, x: TensorType, slope: TensorType) -> tuple[TensorType]:
+        same_elem(x=x, slope=slope)
+        broadcast_shapes(x.shape, slope.shape)
+        return (TensorType(x.elem, x.shape),)
+
+
+class Sigmoid(Pointwise):
+    """1 / (1 + exp(-x))."""
+
+    name = "sigmoid"
+    onnx = Onnx("Sigmoid")
+    kind = Kind.ARITHMETIC
+    fixed = (0.0, 1.0)
+
+
+class HardSigmoid(Pointwise):
+    """alpha * x + beta limited to [0, 1]."""
+
+    name = "hard_sigmoid"
+    onnx = Onnx("HardSigmoid")
+    fixed = (0.0, 1.0)
+
+    alpha: float = 0.2
+    beta: float = 0.5
+
+
+class HardSwish(Pointwise):
+    """x * hard_sigmoid(x) with alpha 1/6 and beta 1/2."""
+
+    name = "hard_swish"
+    onnx = Onnx("HardSwish", since=14)
+
+
+class Swish(Pointwise):
+    """x * sigmoid(alpha * x)."""
+
+    name = "swish"
+    onnx = Onnx("Swish", since=24)
+
+    alpha: float = 1.0
+
+
+class Tanh(Pointwise):
+    """Hyperbolic tangent."""
+
+    name = "tanh"
+    onnx = Onnx("Tanh")
+    fixed = (-1.0, 1.0)
+
+
+class Gelu(Pointwise):
+    """x * Phi(x) with the normal distribution Phi; ``approximate`` is ``none`` or ``tanh``."""
+
+    name = "gelu"
+    onnx = Onnx("Gelu", since=20)
+
+    approximate: str = "none"
+
+
+class Elu(Pointwise):
+    """x where x >= 0, else alpha * (exp(x) - 1)."""
+
+    name = "elu"
+    onnx = Onnx("Elu")
+
+    alpha: float = 1.0
+
+
+class Selu(Pointwise):
+    """gamma * elu(x)."""
+
+    name = "selu"
+    onnx = Onnx("Selu")
+
+    alpha: float = 1.67326319217681884765625
+    gamma: float = 1.05070102214813232421875
+
+
+class Celu(Pointwise):
+    """max(x, 0) + min(0, alpha * (exp(x / alpha) - 1))."""
+
+    name = "celu"
+    onnx = Onnx("Celu", since=12)
+
+    alpha: float = 1.0
+
+
+class Softplus(Pointwise):
+    """log(1 + exp(x))."""
+
+    name = "softplus"
+    onnx = Onnx("Softplus")
+
+
+class Softsign(Pointwise):
+    """x / (1 + abs(x))."""
+
+    name = "softsign"
+    onnx = Onnx("Softsign")
+    fixed = (-1.0, 1.0)
+
+
+class Mish(Pointwise):
+    """x * tanh(softplus(x))."""
+
+    name = "mish"
+    onnx = Onnx("Mish", since=18)
+
+
+class ThresholdedRelu(Pointwise):
+    """x where x > alpha, else 0."""
+
+    name = "thresholded_relu"
+    onnx = Onnx("ThresholdedRelu", since=10)
+
+    alpha: float = 1.0
+
+
+class Shrink(Pointwise):
+    """x + bias below -lambd, x - bias above lambd, 0 between."""
+
+    name = "shrink"
+    onnx = Onnx("Shrink", since=9)
+
+    lambd: float = 0.5
+    bias: float = 0.0
+
+
+class _AlongAxis(Pointwise):
+    """What the functions along one axis share."""
+
+    axis: int = -1
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        if x.shape is not None:
+            axis_in(self.axis, len(x.shape))
+        return (TensorType(x.elem, x.shape),)
+
+
+class Softmax(_AlongAxis):
+    """exp(x) over its sum along ``axis``."""
+
+    name = "softmax"
+    onnx = Onnx("Softmax", since=13)
+    kind = Kind.ARITHMETIC
+    fixed = (0.0, 1.0)
+
+
+class LogSoftmax(_AlongAxis):
+    """Logarithm of the softmax along ``axis``."""
+
+    name = "log_softmax"
+    onnx = Onnx("LogSoftmax", since=13)
+
+
+class Hardmax(_AlongAxis):
+    """1 at the first maximum along ``axis``, else 0."""
+
+    name = "hardmax"
+    onnx = Onnx("Hardmax", since=13)
+
+    def quant(self, x: TensorType) -> QuantTraits:
+        return traits(x, fixed=(0.0, 1.0))

@@ -1,0 +1,62 @@
+"""Conversions of the element type."""
+
+from __future__ import annotations
+
+from compiler.ir.dims import Dim, Expr
+from compiler.ir.op import Onnx, Op
+from compiler.ir.types import Elem, TensorType
+from compiler.ops.inference import typed
+
+__all__ = ["Cast", "CastLike"]
+
+_WIDE = (Elem.I64, Elem.I32, Elem.U64, Elem.U32)
+
+
+def _converted(value: Dim, elem: Elem) -> Dim:
+    """A dimension after the conversion; None where it can't be told."""
+    if elem is Elem.BOOL:
+        return int(value != 0) if isinstance(value, int) else None
+    if isinstance(value, Expr):
+        return value if elem in _WIDE else None
+    if value is None or not elem.is_integer:
+        return None
+    low, high = elem.limits
+    return value if low <= value <= high else None
+
+
+class Cast(Op):
+    """x as elements of type ``to``, by its name in the text.
+
+    ``saturate`` and ``round_mode`` concern conversions to 8-bit floats.
+    """
+
+    name = "cast"
+    operands = ("x",)
+    onnx = Onnx("Cast", elems=("to",), field_since={"saturate": 19, "round_mode": 24})
+
+    to: str
+    saturate: bool = True
+    round_mode: str = "up"
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        try:
+            elem = Elem.named(self.to)
+        except KeyError:
+            raise ValueError(f"'{self.to}' is no element type") from None
+        value = None if x.value is None else [_converted(d, elem) for d in x.value]
+        return (typed(elem, x.shape, value),)
+
+
+class CastLike(Op):
+    """x as elements of the type that ``target`` has."""
+
+    name = "cast_like"
+    operands = ("x", "target")
+    onnx = Onnx("CastLike", since=15, field_since={"saturate": 19, "round_mode": 24})
+
+    saturate: bool = True
+    round_mode: str = "up"
+
+    def infer(self, x: TensorType, target: TensorType) -> tuple[TensorType]:
+        value = None if x.value is None else [_converted(d, target.elem) for d in x.value]
+        return (typed(target.elem, x.shape, value),)

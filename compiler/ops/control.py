@@ -1,0 +1,89 @@
+"""Ops with nested graphs. Values of outer graphs are captured, not passed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from compiler.ir.dims import Dim
+from compiler.ir.op import Onnx, Op
+from compiler.ir.types import TensorType, Type
+
+if TYPE_CHECKING:
+    from compiler.ir.core import Node
+
+__all__ = ["If", "Loop", "Scan"]
+
+
+class _Control(Op):
+    """What If, Loop and Scan share: results are declared where nothing better is known."""
+
+    def infer(self, *operands: Any, **named: Any) -> tuple[Type, ...]:
+        raise ValueError(f"types of the results of '{self.name}' must be declared")
+
+    def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
+        return (None,) * len(node.results)
+
+
+class If(_Control):
+    """Gives the outputs of its first graph where ``cond`` holds, else of its second."""
+
+    name = "if"
+    operands = ("cond",)
+    results = ("ys*",)
+    graphs = ("then_branch", "else_branch")
+    onnx = Onnx("If")
+
+    def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
+        if len(node.graphs) != 2:
+            raise ValueError(f"needs a graph for each of two branches, has {len(node.graphs)}")
+        then, other = (g.outputs for g in node.graphs)
+        if len(then) != len(other):
+            raise ValueError(f"branches give {len(then)} and {len(other)} values")
+        return tuple(_either(a.type, b.type) for a, b in zip(then, other, strict=True))
+
+
+class Loop(_Control):
+    """Runs its graph ``trip`` times or until its first output is false.
+
+    Graph inputs are (iteration, condition, carried...), its outputs (condition, carried...,
+    scanned...). Results are the carried values after the last run, then each scanned value
+    stacked along a new first axis.
+    """
+
+    name = "loop"
+    operands = ("trip?", "cond?", "xs*")
+    results = ("ys*",)
+    graphs = ("body",)
+    onnx = Onnx("Loop")
+
+
+class Scan(_Control):
+    """Runs its graph over slices of the last ``num_scan_inputs`` operands.
+
+    Graph inputs are (state..., slices...), its outputs (state..., scanned slices...).
+    """
+
+    name = "scan"
+    operands = ("xs*",)
+    results = ("ys*",)
+    graphs = ("body",)
+    onnx = Onnx("Scan", since=9)
+
+    num_scan_inputs: int
+    scan_input_axes: tuple[int, ...] = ()
+    scan_input_directions: tuple[int, ...] = ()
+    scan_output_axes: tuple[int, ...] = ()
+    scan_output_directions: tuple[int, ...] = ()
+
+
+def _either(a: Type, b: Type) -> Type | None:
+    """What holds of both types; None leaves the declared type."""
+    if not isinstance(a, TensorType) or not isinstance(b, TensorType):
+        return a if a == b else None
+    a, b = a.expressed(), b.expressed()
+    if a.elem is not b.elem:
+        raise ValueError(f"branches give {a.elem.text} and {b.elem.text} for one result")
+    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+        return TensorType(a.elem, None)
+    dims: list[Dim] = [x if x == y else None for x, y in zip(a.shape, b.shape, strict=True)]
+    return TensorType(a.elem, tuple(dims))

@@ -1,0 +1,262 @@
+"""Ops that read and write elements by index, and ops that give indices."""
+
+from __future__ import annotations
+
+from compiler.ir.dims import Dim
+from compiler.ir.op import Kind, Onnx, Op, QuantTraits
+from compiler.ir.types import Elem, TensorType
+from compiler.ops.inference import (
+    axis_in,
+    need_elem,
+    need_rank,
+    same_elem,
+    traits,
+    typed,
+    whole_numbers,
+)
+
+__all__ = [
+    "Compress",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "NonZero",
+    "OneHot",
+    "ReverseSequence",
+    "ScatterElements",
+    "ScatterND",
+    "TopK",
+    "Trilu",
+]
+
+
+class Gather(Op):
+    """The slices of x along ``axis`` that ``indices`` (i32 or i64) name."""
+
+    name = "gather"
+    operands = ("x", "indices")
+    onnx = Onnx("Gather")
+
+    axis: int = 0
+
+    def infer(self, x: TensorType, indices: TensorType) -> tuple[TensorType]:
+        need_elem(indices, "indices", Elem.I32, Elem.I64)
+        if x.shape is None or indices.shape is None:
+            return (TensorType(x.elem, None),)
+        axis = axis_in(self.axis, len(x.shape))
+        wanted = whole_numbers(indices)
+        size = x.shape[axis]
+        if wanted is not None and isinstance(size, int):
+            for index in wanted:
+                if not -size <= index < size:
+                    raise ValueError(f"index {index} is out of range for axis {axis} of {size}")
+        shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+        value = None
+        if x.value is not None and wanted is not None:
+            value = tuple(x.value[index] for index in wanted)
+        return (typed(x.elem, shape, value),)
+
+    def quant(self, x: TensorType, indices: TensorType) -> QuantTraits:
+        return traits(x, Kind.PRESERVING)
+
+
+class GatherElements(Op):
+    """Elements of x, each at its own place save that ``indices`` names it along ``axis``."""
+
+    name = "gather_elements"
+    operands = ("x", "indices")
+    onnx = Onnx("GatherElements", since=11)
+
+    axis: int = 0
+
+    def infer(self, x: TensorType, indices: TensorType) -> tuple[TensorType]:
+        need_elem(indices, "indices", Elem.I32, Elem.I64)
+        if x.rank is not None:
+            axis_in(self.axis, x.rank)
+            need_rank(indices, "indices", x.rank)
+        return (TensorType(x.elem, indices.shape),)
+
+
+class GatherND(Op):
+    """The slices of x that the rows of ``indices`` (i64) name, after ``batch_dims`` shared axes."""
+
+    name = "gather_nd"
+    operands = ("x", "indices")
+    onnx = Onnx("GatherND", since=11, field_since={"batch_dims": 12})
+
+    batch_dims: int = 0
+
+    def infer(self, x: TensorType, indices: TensorType) -> tuple[TensorType]:
+        need_elem(indices, "indices", Elem.I64)
+        if x.shape is None or indices.shape is None:
+            return (TensorType(x.elem, None),)
+        if not x.shape or not indices.shape:
+            raise ValueError("x and indices need rank 1 or more")
+        width = indices.shape[-1]
+        if not isinstance(width, int):
+            return (TensorType(x.elem, None),)
+        taken = self.batch_dims + width
+        if self.batch_dims >= min(len(x.shape), len(indices.shape)) or taken > len(x.shape):
+            raise ValueError(
+                f"rows of {width} indices after {self.batch_dims} shared axes do not fit "
+                f"x of rank {len(x.shape)}"
+            )
+        return (TensorType(x.elem, (*indices.shape[:-1], *x.shape[taken:])),)
+
+
+class ScatterElements(Op):
+    """x with ``updates`` written, each at its own place save that ``indices`` names it on ``axis``.
+
+    ``reduction`` joins old and new: none, add, mul, max or min.
+    """
+
+    name = "scatter_elements"
+    operands = ("x", "indices", "updates")
+    onnx = Onnx("ScatterElements", since=11, field_since={"reduction": 16})
+
+    axis: int = 0
+    reduction: str = "none"
+
+    def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> tuple[TensorType]:
+        need_elem(indices, "indices", Elem.I32, Elem.I64)
+        same_elem(x=x, updates=updates)
+        if x.rank is not None:
+            axis_in(self.axis, x.rank)
+            need_rank(indices, "indices", x.rank)
+            need_rank(updates, "updates", x.rank)
+        return (TensorType(x.elem, x.shape),)
+
+
+class ScatterND(Op):
+    """x with slices ``updates`` written where the rows of ``indices`` (i64) say."""
+
+    name = "scatter_nd"
+    operands = ("x", "indices", "updates")
+    onnx = Onnx("ScatterND", since=11, field_since={"reduction": 16})
+
+    reduction: str = "none"
+
+    def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> tuple[TensorType]:
+        need_elem(indices, "indices", Elem.I64)
+        same_elem(x=x, updates=updates)
+        width = indices.shape[-1] if indices.shape else None
+        if isinstance(width, int) and x.rank is not None and width > x.rank:
+            raise ValueError(f"rows of {width} indices do not fit x of rank {x.rank}")
+        return (TensorType(x.elem, x.shape),)
+
+
+class TopK(Op):
+    """The ``k`` largest (or smallest) elements along ``axis`` and their indices."""
+
+    name = "topk"
+    operands = ("x", "k")
+    results = ("values", "indices")
+    onnx = Onnx("TopK", since=10, field_since={"largest": 11, "sorted": 11})
+
+    axis: int = -1
+    largest: bool = True
+    sorted: bool = True
+
+    def infer(self, x: TensorType, k: TensorType) -> tuple[TensorType, TensorType]:
+        need_elem(k, "k", Elem.I64)
+        need_rank(k, "k", 0, 1)
+        if x.shape is None:
+            return (TensorType(x.elem, None), TensorType(Elem.I64, None))
+        axis = axis_in(self.axis, len(x.shape))
+        size, count = x.shape[axis], k.value[0] if k.value else None
+        if isinstance(size, int) and isinstance(count, int) and not 0 <= count <= size:
+            raise ValueError(f"k is {count}, but axis {axis} has {size} elements")
+        shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+        return (TensorType(x.elem, shape), TensorType(Elem.I64, shape))
+
+
+class OneHot(Op):
+    """``values[1]`` where an index points along a new axis of ``depth``, else ``values[0]``."""
+
+    name = "one_hot"
+    operands = ("indices", "depth", "values")
+    onnx = Onnx("OneHot", since=9)
+
+    axis: int = -1
+
+    def infer(
+        self, indices: TensorType, depth: TensorType, values: TensorType
+    ) -> tuple[TensorType]:
+        need_rank(values, "values", 1)
+        need_rank(depth, "depth", 0, 1)
+        if indices.shape is None:
+            return (TensorType(values.elem, None),)
+        axis = axis_in(self.axis, len(indices.shape) + 1)
+        size = depth.value[0] if depth.value else None
+        if isinstance(size, int) and size < 1:
+            raise ValueError(f"depth is {size}, but 1 or more is needed")
+        return (TensorType(values.elem, (*indices.shape[:axis], size, *indices.shape[axis:])),)
+
+
+class NonZero(Op):
+    """Indices of the elements that are not zero, i64 [rank, count]."""
+
+    name = "non_zero"
+    operands = ("x",)
+    onnx = Onnx("NonZero", since=9)
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        return (TensorType(Elem.I64, (x.rank, None)),)
+
+
+class Compress(Op):
+    """The slices of x along ``axis`` whose condition holds; no axis stands for a flat x."""
+
+    name = "compress"
+    operands = ("x", "condition")
+    onnx = Onnx("Compress", since=9)
+
+    axis: int | None = None
+
+    def infer(self, x: TensorType, condition: TensorType) -> tuple[TensorType]:
+        need_elem(condition, "condition", Elem.BOOL)
+        need_rank(condition, "condition", 1)
+        if self.axis is None:
+            return (TensorType(x.elem, (None,)),)
+        if x.shape is None:
+            return (TensorType(x.elem, None),)
+        axis = axis_in(self.axis, len(x.shape))
+        count: Dim = None
+        if condition.value is not None and all(isinstance(c, int) for c in condition.value):
+            count = sum(1 for c in condition.value if c)
+        return (TensorType(x.elem, (*x.shape[:axis], count, *x.shape[axis + 1 :])),)
+
+
+class Trilu(Op):
+    """The upper or lower triangle of matrices from diagonal ``k`` (i64) on, zeros elsewhere."""
+
+    name = "trilu"
+    operands = ("x", "k?")
+    onnx = Onnx("Trilu", since=14)
+
+    upper: bool = True
+
+    def infer(self, x: TensorType, k: TensorType | None = None) -> tuple[TensorType]:
+        if k is not None:
+            need_elem(k, "k", Elem.I64)
+        if x.rank is not None and x.rank < 2:
+            raise ValueError(f"x has rank {x.rank}, but rank 2 or more is needed")
+        return (TensorType(x.elem, x.shape),)
+
+
+class ReverseSequence(Op):
+    """x with the first ``lengths[i]`` entries of sequence i along ``time_axis`` reversed."""
+
+    name = "reverse_sequence"
+    operands = ("x", "lengths")
+    onnx = Onnx("ReverseSequence", since=10)
+
+    batch_axis: int = 1
+    time_axis: int = 0
+
+    def infer(self, x: TensorType, lengths: TensorType) -> tuple[TensorType]:
+        need_elem(lengths, "lengths", Elem.I64)
+        need_rank(lengths, "lengths", 1)
+        if x.rank is not None and x.rank < 2:
+            raise ValueError(f"x has rank {x.rank}, but rank 2 or more is needed")
+        return (TensorType(x.elem, x.shape),)

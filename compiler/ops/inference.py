@@ -1,0 +1,182 @@
+"""Shape arithmetic that the ops' ``infer`` methods share. All raise ValueError in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from compiler.ir.dims import Dim, Expr, FloorDiv, broadcast
+from compiler.ir.op import Kind, QuantTraits
+from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
+
+__all__ = [
+    "axes_in",
+    "axis_in",
+    "broadcast_shapes",
+    "dims_operand",
+    "least",
+    "need_elem",
+    "need_rank",
+    "same_elem",
+    "spatial",
+    "traits",
+    "typed",
+    "whole_numbers",
+    "window_dim",
+]
+
+
+def typed(elem: Elem, shape: tuple[Dim, ...] | None, value: Iterable[Dim] | None) -> TensorType:
+    """A tensor type with known contents; they are left out where inference has no use for them."""
+    if value is None or shape is None or len(shape) > 1 or elem.is_float:
+        return TensorType(elem, shape)
+    held = tuple(value)
+    count = shape[0] if shape else 1
+    if len(held) > VALUE_LIMIT or (isinstance(count, int) and count != len(held)):
+        return TensorType(elem, shape)
+    return TensorType(elem, (len(held),) if shape else (), value=held)
+
+
+def traits(
+    found: TensorType, kind: Kind = Kind.FLOAT, fixed: tuple[float, float] | None = None
+) -> QuantTraits:
+    """Traits of an op on an operand of that type: only float32 numbers are ever quantized."""
+    return QuantTraits(kind, fixed=fixed) if found.elem is Elem.F32 else QuantTraits()
+
+
+def axis_in(axis: int, rank: int, what: str = "axis") -> int:
+    """The axis counted from the front. Raises ValueError when it is out of range."""
+    if not -rank <= axis < rank:
+        raise ValueError(f"{what} {axis} is out of range for rank {rank}")
+    return axis % rank
+
+
+def axes_in(axes: Sequence[int], rank: int, what: str = "axis") -> tuple[int, ...]:
+    """Axes counted from the front, each once. Raises ValueError."""
+    found = tuple(axis_in(axis, rank, what) for axis in axes)
+    if len(set(found)) != len(found):
+        raise ValueError(f"{what} {list(axes)} names an axis twice for rank {rank}")
+    return found
+
+
+def need_rank(found: TensorType, name: str, low: int, high: int | None = None) -> None:
+    """Check a rank between ``low`` and ``high`` (default: ``low`` itself or unknown)."""
+    top = low if high is None else high
+    if found.rank is not None and not low <= found.rank <= top:
+        wanted = str(low) if top == low else f"{low} to {top}"
+        raise ValueError(f"{name} has rank {found.rank}, but rank {wanted} is needed")
+
+
+def need_elem(found: TensorType, name: str, *elems: Elem) -> None:
+    """Check that an operand has one of these element types."""
+    if found.elem not in elems:
+        wanted = " or ".join(e.text for e in elems)
+        raise ValueError(f"{name} is {found.elem.text}, but {wanted} is needed")
+
+
+def same_elem(**operands: TensorType | None) -> None:
+    """Check that all operands that are present have one element type."""
+    present = {n: t for n, t in operands.items() if t is not None}
+    if len({t.elem for t in present.values()}) > 1:
+        listed = ", ".join(f"{n} is {t.elem.text}" for n, t in present.items())
+        raise ValueError(f"operands differ in element type: {listed}")
+
+
+def whole_numbers(found: TensorType | None) -> tuple[int, ...] | None:
+    """Known contents, where all of them are numbers."""
+    if found is None or found.value is None:
+        return None
+    numbers = tuple(d for d in found.value if isinstance(d, int))
+    return numbers if len(numbers) == len(found.value) else None
+
+
+def dims_operand(found: TensorType, name: str) -> tuple[Dim, ...] | None:
+    """The dimensions that an i64 operand of rank 1 gives; None where their number is unknown."""
+    need_elem(found, name, Elem.I64)
+    need_rank(found, name, 1)
+    if found.value is not None:
+        return found.value
+    length = None if found.shape is None else found.shape[0]
+    return (None,) * length if isinstance(length, int) and length <= VALUE_LIMIT else None
+
+
+def least(dim: Dim) -> int | None:
+    """The smallest value that an expression can take, where that is easily told.
+
+    Symbols stand for sizes of 1 or more: inference does not follow empty dynamic dimensions.
+    """
+    if dim is None or isinstance(dim, int):
+        return dim
+    total = 0
+    for monomial, factor in dim.terms:
+        if factor < 0:
+            return None
+        smallest = factor
+        for atom in monomial:
+            bound = _least_division(atom) if isinstance(atom, FloorDiv) else 1
+            if bound is None:
+                return None
+            smallest *= bound
+        total += smallest
+    return total
+
+
+def _least_division(atom: FloorDiv) -> int | None:
+    bound = least(atom.num)
+    if bound is None or bound < 0:
+        return None
+    return bound // atom.den if isinstance(atom.den, int) and atom.den > 0 else 0
+
+
+def broadcast_shapes(*shapes: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
+    """The shape of operands broadcast as numpy does it; None when a rank is unknown."""
+    if any(s is None for s in shapes):
+        return None
+    known = [s for s in shapes if s is not None]
+    rank = max((len(s) for s in known), default=0)
+    out: list[Dim] = [1] * rank
+    for shape in known:
+        for position, dim in enumerate(shape, rank - len(shape)):
+            out[position] = broadcast(out[position], dim)
+    return tuple(out)
+
+
+def window_dim(
+    size: Dim,
+    kernel: Dim,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    pads: tuple[int, int] = (0, 0),
+    auto_pad: str = "NOTSET",
+    ceil: bool = False,
+) -> Dim:
+    """Output size of a sliding window along one dimension, by the ONNX formulas."""
+    if stride < 1 or dilation < 1:
+        raise ValueError(f"stride {stride} and dilation {dilation} need to be 1 or more")
+    if isinstance(kernel, int) and kernel < 1:
+        raise ValueError(f"a window needs a size of 1 or more, not {kernel}")
+    if size is None or kernel is None or isinstance(kernel, Expr):
+        return None
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        return (size + stride - 1) // stride
+    reach = dilation * (kernel - 1) + 1
+    begin, end = (0, 0) if auto_pad == "VALID" else pads
+    span = size + begin + end - reach
+    if isinstance(span, int) and span < 0:
+        raise ValueError(f"a window of {reach} does not fit a padded size of {span + reach}")
+    if not ceil:
+        return span // stride + 1
+    count = (span + stride - 1) // stride + 1
+    # The last window must start inside the input or the left padding.
+    if isinstance(count, int) and isinstance(size, int):
+        return count - 1 if (count - 1) * stride >= size + begin else count
+    return count if end + stride - 1 < reach else None
+
+
+def spatial(values: Sequence[int], count: int, default: int, what: str) -> tuple[int, ...]:
+    """An attribute with one entry per spatial dimension; empty means the default."""
+    if not values:
+        return (default,) * count
+    if len(values) != count:
+        raise ValueError(f"{what} has {len(values)} entries for {count} dimensions")
+    return tuple(values)

@@ -1,0 +1,84 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from compiler.ir.dims import Dim
+from compiler.ir.op import Kind, Onnx, Op, QuantTraits
+from compiler.ir.types import Elem, TensorType
+from compiler.ops.inference import broadcast_shapes, need_rank, same_elem
+
+__all__ = ["Gemm", "MatMul"]
+
+
+def _same_depth(a: Dim, b: Dim) -> None:
+    if isinstance(a, int) and isinstance(b, int) and a != b:
+        raise ValueError(f"a has {a} columns, but b has {b} rows")
+
+
+class MatMul(Op):
+    """a @ b as numpy does it: leading dimensions broadcast. ``clamp`` is a fused activation."""
+
+    name = "matmul"
+    operands = ("a", "b")
+    onnx = Onnx("MatMul")
+
+    clamp: tuple[float, float] | None = None
+
+    def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:
+        same_elem(a=a, b=b)
+        if a.shape is None or b.shape is None:
+            return (TensorType(a.elem, None),)
+        if not a.shape or not b.shape:
+            raise ValueError("a and b need rank 1 or more")
+        left = a.shape if len(a.shape) > 1 else (1, *a.shape)
+        right = b.shape if len(b.shape) > 1 else (*b.shape, 1)
+        _same_depth(left[-1], right[-2])
+        batch = broadcast_shapes(left[:-2], right[:-2]) or ()
+        rows = left[-2:-1] if len(a.shape) > 1 else ()
+        columns = right[-1:] if len(b.shape) > 1 else ()
+        return (TensorType(a.elem, (*batch, *rows, *columns)),)
+
+    def quant(self, a: TensorType, b: TensorType) -> QuantTraits:
+        """A weight has rank 2; its last axis holds the output channels."""
+        if a.elem is not Elem.F32:
+            return QuantTraits()
+        if b.rank == 2:
+            return QuantTraits(Kind.WEIGHTED, weight=1, axis=1)
+        return QuantTraits(Kind.PRODUCT)
+
+
+class Gemm(Op):
+    """alpha * a @ b + beta * c on matrices, either transposed first; c broadcasts."""
+
+    name = "gemm"
+    operands = ("a", "b", "c?")
+    onnx = Onnx("Gemm", renames={"trans_a": "transA", "trans_b": "transB"})
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    trans_a: bool = False
+    trans_b: bool = False
+    clamp: tuple[float, float] | None = None
+
+    def infer(self, a: TensorType, b: TensorType, c: TensorType | None = None) -> tuple[TensorType]:
+        same_elem(a=a, b=b, c=c)
+        need_rank(a, "a", 2)
+        need_rank(b, "b", 2)
+        rows, depth_a = self._sides(a, self.trans_a)
+        depth_b, columns = self._sides(b, self.trans_b)
+        _same_depth(depth_a, depth_b)
+        if c is not None and c.shape is not None:
+            need_rank(c, "c", 0, 2)
+            broadcast_shapes((rows, columns), c.shape)
+        return (TensorType(a.elem, (rows, columns)),)
+
+    def _sides(self, found: TensorType, transposed: bool) -> tuple[Dim, Dim]:
+        if found.shape is None:
+            return None, None
+        first, second = found.shape
+        return (second, first) if transposed else (first, second)
+
+    def quant(self, a: TensorType, b: TensorType, c: TensorType | None = None) -> QuantTraits:
+        if a.elem is not Elem.F32:
+            return QuantTraits()
+        return QuantTraits(Kind.WEIGHTED, weight=1, bias=2, axis=0 if self.trans_b else 1)

@@ -1,0 +1,185 @@
+"""Normalizations."""
+
+from __future__ import annotations
+
+from compiler.ir.dims import Dim
+from compiler.ir.op import Onnx, Op
+from compiler.ir.types import Elem, TensorType
+from compiler.ops.inference import axes_in, axis_in, broadcast_shapes, need_rank, same_elem
+from compiler.ops.pointwise import Pointwise
+
+__all__ = [
+    "LRN",
+    "BatchNormalization",
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "RMSNormalization",
+]
+
+
+def _channels(x: TensorType) -> Dim:
+    if x.shape is None:
+        return None
+    if len(x.shape) < 2:
+        raise ValueError(f"x has rank {len(x.shape)}, but rank 2 or more is needed")
+    return x.shape[1]
+
+
+def _per_channel(channels: Dim, **operands: TensorType) -> None:
+    """Check operands that hold one number per channel."""
+    for name, found in operands.items():
+        need_rank(found, name, 1)
+        size = None if found.shape is None else found.shape[0]
+        if isinstance(size, int) and isinstance(channels, int) and size != channels:
+            raise ValueError(f"{name} has {size} entries, but x has {channels} channels")
+
+
+class BatchNormalization(Op):
+    """(x - mean) / sqrt(var + epsilon) * scale + bias per channel of NC..., as inference has it."""
+
+    name = "batch_normalization"
+    operands = ("x", "scale", "bias", "mean", "var")
+    onnx = Onnx(
+        "BatchNormalization",
+        since=9,
+        ignored=("momentum", "spatial", "is_test", "consumed_inputs"),
+    )
+
+    epsilon: float = 1e-5
+
+    def infer(
+        self,
+        x: TensorType,
+        scale: TensorType,
+        bias: TensorType,
+        mean: TensorType,
+        var: TensorType,
+    ) -> tuple[TensorType]:
+        # A network for vectors may normalize a tensor of rank 1: one channel.
+        channels = 1 if x.rank == 1 else _channels(x)
+        _per_channel(channels, scale=scale, bias=bias, mean=mean, var=var)
+        return (TensorType(x.elem, x.shape),)
+
+
+class InstanceNormalization(Op):
+    """Zero mean and unit variance per image and channel, then scale and bias per channel."""
+
+    name = "instance_normalization"
+    operands = ("x", "scale", "bias")
+    onnx = Onnx("InstanceNormalization")
+
+    epsilon: float = 1e-5
+
+    def infer(self, x: TensorType, scale: TensorType, bias: TensorType) -> tuple[TensorType]:
+        same_elem(x=x, scale=scale, bias=bias)
+        _per_channel(_channels(x), scale=scale, bias=bias)
+        return (TensorType(x.elem, x.shape),)
+
+
+class GroupNormalization(Op):
+    """Zero mean and unit variance per image and group of channels, then scale and bias."""
+
+    name = "group_normalization"
+    operands = ("x", "scale", "bias")
+    onnx = Onnx("GroupNormalization", since=21)
+
+    num_groups: int
+    epsilon: float = 1e-5
+    stash_type: int = 1
+
+    def infer(self, x: TensorType, scale: TensorType, bias: TensorType) -> tuple[TensorType]:
+        same_elem(x=x, scale=scale, bias=bias)
+        channels = _channels(x)
+        _per_channel(channels, scale=scale, bias=bias)
+        if self.num_groups < 1 or (isinstance(channels, int) and channels % self.num_groups):
+            raise ValueError(f"{channels} channels do not make {self.num_groups} groups")
+        return (TensorType(x.elem, x.shape),)
+
+
+class LayerNormalization(Op):
+    """Zero mean and unit variance over the axes from ``axis`` on, then scale and bias.
+
+    Mean and inverse deviation, float32, are optional results.
+    """
+
+    name = "layer_normalization"
+    operands = ("x", "scale", "bias?")
+    results = ("y", "mean?", "inv_std_dev?")
+    onnx = Onnx("LayerNormalization", since=17)
+
+    axis: int = -1
+    epsilon: float = 1e-5
+    stash_type: int = 1
+
+    def infer(
+        self, x: TensorType, scale: TensorType, bias: TensorType | None = None
+    ) -> tuple[TensorType, TensorType, TensorType]:
+        statistics = TensorType(Elem.F32, None)
+        if x.shape is not None:
+            axis = axis_in(self.axis, len(x.shape))
+            broadcast_shapes(x.shape[axis:], scale.shape)
+            ones = (1,) * (len(x.shape) - axis)
+            statistics = TensorType(Elem.F32, (*x.shape[:axis], *ones))
+        return (TensorType(x.elem, x.shape), statistics, statistics)
+
+
+class RMSNormalization(Op):
+    """x over its root mean square along the axes from ``axis`` on, times scale."""
+
+    name = "rms_normalization"
+    operands = ("x", "scale")
+    onnx = Onnx("RMSNormalization", since=23)
+
+    axis: int = -1
+    epsilon: float = 1e-5
+    stash_type: int = 1
+
+    def infer(self, x: TensorType, scale: TensorType) -> tuple[TensorType]:
+        if x.shape is not None:
+            axis = axis_in(self.axis, len(x.shape))
+            broadcast_shapes(x.shape[axis:], scale.shape)
+        return (TensorType(scale.elem, x.shape),)
+
+
+class LRN(Pointwise):
+    """x over a power of the sum of squares of ``size`` neighbouring channels."""
+
+    name = "lrn"
+    onnx = Onnx("LRN")
+
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    bias: float = 1.0
+
+
+class MeanVarianceNormalization(Pointwise):
+    """Zero mean and unit variance over ``axes``."""
+
+    name = "mean_variance_normalization"
+    onnx = Onnx("MeanVarianceNormalization", since=9)
+
+    axes: tuple[int, ...] = (0, 2, 3)
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        if x.shape is not None:
+            axes_in(self.axes, len(x.shape))
+        return (TensorType(x.elem, x.shape),)
+
+
+class LpNormalization(Pointwise):
+    """x over its norm of order ``p`` along ``axis``."""
+
+    name = "lp_normalization"
+    onnx = Onnx("LpNormalization")
+
+    axis: int = -1
+    p: int = 2
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        if x.shape is not None:
+            axis_in(self.axis, len(x.shape))
+        return (TensorType(x.elem, x.shape),)

@@ -1,0 +1,78 @@
+"""The shared forms of ops that work element by element."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from compiler.ir.dims import Dim
+from compiler.ir.op import Kind, Op, QuantTraits
+from compiler.ir.types import Elem, TensorType
+from compiler.ops.inference import broadcast_shapes, same_elem, traits, typed
+
+__all__ = ["Pointwise", "Predicate", "Variadic", "pairs"]
+
+
+def pairs(a: TensorType, b: TensorType) -> list[tuple[Dim, Dim]] | None:
+    """Pairs of known contents of two integer tensors of rank 0 or 1, broadcast."""
+    left, right = a.value, b.value
+    if left is None or right is None:
+        return None
+    if len(left) != len(right):
+        left = left * len(right) if len(left) == 1 else left
+        right = right * len(left) if len(right) == 1 else right
+    return list(zip(left, right, strict=True)) if len(left) == len(right) else None
+
+
+class Pointwise(Op):
+    """An op of one operand whose result has the operand's type.
+
+    ``kind`` and ``fixed`` are what ``quant`` says for float32 operands.
+    """
+
+    operands = ("x",)
+    kind: ClassVar[Kind] = Kind.FLOAT
+    fixed: ClassVar[tuple[float, float] | None] = None
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        return (TensorType(x.elem, x.shape),)
+
+    def quant(self, x: TensorType) -> QuantTraits:
+        return traits(x, self.kind, self.fixed)
+
+
+class Variadic(Op):
+    """An op of any number of operands of one element type, broadcast against each other."""
+
+    operands = ("xs*",)
+
+    def infer(self, *xs: TensorType) -> tuple[TensorType]:
+        if not xs:
+            raise ValueError("at least one operand is needed")
+        same_elem(**{f"operand {i}": x for i, x in enumerate(xs)})
+        shape = broadcast_shapes(*(x.shape for x in xs))
+        found = xs[0]
+        for x in xs[1:]:
+            both = pairs(found, x)
+            value = None if both is None else tuple(self.compute(a, b) for a, b in both)
+            found = TensorType(x.elem, shape, value=value)
+        return (typed(xs[0].elem, shape, found.value),)
+
+    def compute(self, a: Dim, b: Dim) -> Dim:
+        """The result on two dimensions; None where it can't be told."""
+        return None
+
+
+class Predicate(Op):
+    """An op of two operands of one element type, broadcast, that gives booleans."""
+
+    operands = ("a", "b")
+
+    def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:
+        same_elem(a=a, b=b)
+        both = pairs(a, b)
+        value = None if both is None else [self.compute(x, y) for x, y in both]
+        return (typed(Elem.BOOL, broadcast_shapes(a.shape, b.shape), value),)
+
+    def compute(self, a: Dim, b: Dim) -> Dim:
+        """1 or 0 on dimensions; None where it can't be told."""
+        return None

@@ -1,0 +1,139 @@
+"""Pooling over windows and over whole images; x is NC... throughout."""
+
+from __future__ import annotations
+
+from compiler.ir.dims import Dim
+from compiler.ir.op import Kind, Onnx, Op, QuantTraits
+from compiler.ir.types import Elem, TensorType
+from compiler.ops.inference import spatial, traits, window_dim
+
+__all__ = [
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalLpPool",
+    "GlobalMaxPool",
+    "LpPool",
+    "MaxPool",
+]
+
+
+class _Window(Op):
+    """What pooling over windows shares; empty attributes stand for zeros and ones."""
+
+    operands = ("x",)
+
+    kernel_shape: tuple[int, ...]
+    pads: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    ceil_mode: bool = False
+    auto_pad: str = "NOTSET"
+
+    def pooled(self, x: TensorType) -> tuple[Dim, ...] | None:
+        """The shape of the result."""
+        count = len(self.kernel_shape)
+        if x.shape is None:
+            return None
+        if len(x.shape) != count + 2:
+            raise ValueError(
+                f"x has rank {len(x.shape)}, but a window of {count} dimensions needs {count + 2}"
+            )
+        pads = spatial(self.pads, 2 * count, 0, "pads")
+        strides = spatial(self.strides, count, 1, "strides")
+        dilations = spatial(self.dilations, count, 1, "dilations")
+        dims = [
+            window_dim(
+                x.shape[2 + i],
+                self.kernel_shape[i],
+                stride=strides[i],
+                dilation=dilations[i],
+                pads=(pads[i], pads[count + i]),
+                auto_pad=self.auto_pad,
+                ceil=self.ceil_mode and self.auto_pad == "NOTSET",
+            )
+            for i in range(count)
+        ]
+        return (*x.shape[:2], *dims)
+
+
+class AveragePool(_Window):
+    """The mean of each window; padding counts with ``count_include_pad``."""
+
+    name = "average_pool"
+    onnx = Onnx("AveragePool", field_since={"ceil_mode": 10, "dilations": 19})
+
+    count_include_pad: bool = False
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        return (TensorType(x.elem, self.pooled(x)),)
+
+    def quant(self, x: TensorType) -> QuantTraits:
+        return traits(x, Kind.ARITHMETIC)
+
+
+class MaxPool(_Window):
+    """The largest element of each window, and optionally its index in the flattened x."""
+
+    name = "max_pool"
+    results = ("y", "indices?")
+    onnx = Onnx("MaxPool", since=8, field_since={"ceil_mode": 10, "dilations": 10})
+
+    storage_order: int = 0
+
+    def infer(self, x: TensorType) -> tuple[TensorType, TensorType]:
+        shape = self.pooled(x)
+        return (TensorType(x.elem, shape), TensorType(Elem.I64, shape))
+
+    def quant(self, x: TensorType) -> QuantTraits:
+        return traits(x, Kind.PRESERVING)
+
+
+class LpPool(_Window):
+    """The norm of order ``p`` of each window."""
+
+    name = "lp_pool"
+    onnx = Onnx("LpPool", field_since={"ceil_mode": 18, "dilations": 18})
+
+    p: int = 2
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        return (TensorType(x.elem, self.pooled(x)),)
+
+
+class _Global(Op):
+    """What pooling over whole images shares."""
+
+    operands = ("x",)
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        if x.shape is None:
+            return (TensorType(x.elem, None),)
+        if len(x.shape) < 2:
+            raise ValueError(f"x has rank {len(x.shape)}, but rank 2 or more is needed")
+        return (TensorType(x.elem, (*x.shape[:2], *(1,) * (len(x.shape) - 2))),)
+
+
+class GlobalAveragePool(_Global):
+    """The mean of each channel."""
+
+    name = "global_average_pool"
+    onnx = Onnx("GlobalAveragePool")
+
+    def quant(self, x: TensorType) -> QuantTraits:
+        return traits(x, Kind.ARITHMETIC)
+
+
+class GlobalMaxPool(_Global):
+    """The largest element of each channel."""
+
+    name = "global_max_pool"
+    onnx = Onnx("GlobalMaxPool")
+
+
+class GlobalLpPool(_Global):
+    """The norm of order ``p`` of each channel."""
+
+    name = "global_lp_pool"
+    onnx = Onnx("GlobalLpPool")
+
+    p: int = 2

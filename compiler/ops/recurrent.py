@@ -1,0 +1,130 @@
+"""Recurrent layers. D is the number of directions, H the hidden size."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from compiler.ir.dims import Dim
+from compiler.ir.op import Onnx, Op
+from compiler.ir.types import TensorType
+from compiler.ops.inference import need_rank, same_elem
+
+__all__ = ["GRU", "LSTM", "RNN"]
+
+
+class _Recurrent(Op):
+    """What recurrent layers share: x is [steps, N, in], w [D, gates * H, in], r [D, gates * H, H].
+
+    With ``layout`` 1 x is [N, steps, in]. The results are all hidden states
+    [steps, D, N, H] ([N, steps, D, H]) and the last ones [D, N, H] ([N, D, H]).
+    """
+
+    gates: ClassVar[int] = 1
+
+    hidden_size: int | None = None
+    direction: str = "forward"
+    activations: tuple[str, ...] = ()
+    activation_alpha: tuple[float, ...] = ()
+    activation_beta: tuple[float, ...] = ()
+    clip: float | None = None
+    layout: int = 0
+
+    def states(
+        self, x: TensorType, w: TensorType, r: TensorType, **others: TensorType | None
+    ) -> tuple[TensorType, TensorType]:
+        """Types of all hidden states and of the last ones."""
+        floats = {n: t for n, t in others.items() if n != "lengths"}
+        same_elem(x=x, w=w, r=r, **floats)
+        for name, found in {"x": x, "w": w, "r": r}.items():
+            need_rank(found, name, 3)
+        if self.direction not in ("forward", "reverse", "bidirectional"):
+            raise ValueError(f"direction '{self.direction}' is unknown")
+        count = 2 if self.direction == "bidirectional" else 1
+        hidden = self._hidden(w, r)
+        first, second = (None, None) if x.shape is None else x.shape[:2]
+        if self.layout:
+            every, last = (first, second, count, hidden), (first, count, hidden)
+        else:
+            every, last = (first, count, second, hidden), (count, second, hidden)
+        return TensorType(x.elem, every), TensorType(x.elem, last)
+
+    def _hidden(self, w: TensorType, r: TensorType) -> Dim:
+        size: Dim = self.hidden_size
+        if size is None:
+            size = None if r.shape is None else r.shape[2]
+        rows = None if w.shape is None else w.shape[1]
+        if isinstance(size, int) and isinstance(rows, int) and rows != self.gates * size:
+            raise ValueError(f"w has {rows} rows, but {self.gates} gates of {size} are needed")
+        return size
+
+
+class RNN(_Recurrent):
+    """One gate a step: h = f(w x + r h + b)."""
+
+    name = "rnn"
+    operands = ("x", "w", "r", "bias?", "lengths?", "initial_h?")
+    results = ("y?", "y_h?")
+    onnx = Onnx("RNN", field_since={"layout": 14})
+
+    activations: tuple[str, ...] = ("Tanh", "Tanh")
+
+    def infer(
+        self,
+        x: TensorType,
+        w: TensorType,
+        r: TensorType,
+        bias: TensorType | None = None,
+        lengths: TensorType | None = None,
+        initial_h: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType]:
+        return self.states(x, w, r, bias=bias, lengths=lengths, initial_h=initial_h)
+
+
+class GRU(_Recurrent):
+    """Gated recurrent unit; gates are update, reset, hidden."""
+
+    name = "gru"
+    operands = ("x", "w", "r", "bias?", "lengths?", "initial_h?")
+    results = ("y?", "y_h?")
+    onnx = Onnx("GRU", field_since={"layout": 14})
+    gates = 3
+
+    linear_before_reset: bool = False
+
+    def infer(
+        self,
+        x: TensorType,
+        w: TensorType,
+        r: TensorType,
+        bias: TensorType | None = None,
+        lengths: TensorType | None = None,
+        initial_h: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType]:
+        return self.states(x, w, r, bias=bias, lengths=lengths, initial_h=initial_h)
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory; gates are input, output, forget, cell; ``p`` are peepholes."""
+
+    name = "lstm"
+    operands = ("x", "w", "r", "bias?", "lengths?", "initial_h?", "initial_c?", "p?")
+    results = ("y?", "y_h?", "y_c?")
+    onnx = Onnx("LSTM", field_since={"layout": 14})
+    gates = 4
+
+    input_forget: bool = False
+
+    def infer(
+        self,
+        x: TensorType,
+        w: TensorType,
+        r: TensorType,
+        bias: TensorType | None = None,
+        lengths: TensorType | None = None,
+        initial_h: TensorType | None = None,
+        initial_c: TensorType | None = None,
+        p: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType, TensorType]:
+        states = {"bias": bias, "initial_h": initial_h, "initial_c": initial_c, "p": p}
+        every, last = self.states(x, w, r, lengths=lengths, **states)
+        return (every, last, last)

@@ -1,0 +1,204 @@
+"""Reductions along axes, and running sums."""
+
+from __future__ import annotations
+
+from compiler.ir.dims import Dim, product
+from compiler.ir.op import Kind, Onnx, Op, QuantTraits
+from compiler.ir.types import Elem, TensorType
+from compiler.ops.inference import axes_in, axis_in, need_elem, traits, typed
+
+__all__ = [
+    "ArgMax",
+    "ArgMin",
+    "CumSum",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+]
+
+
+def _spelling(type: str, axes_input: int = 18) -> Onnx:
+    """The axes became an input in one opset, which also brought ``noop_with_empty_axes``."""
+    return Onnx(
+        type,
+        attr_inputs={"axes": (axes_input, 1)},
+        field_since={"noop_with_empty_axes": axes_input},
+    )
+
+
+class _Reduce(Op):
+    """What reductions share.
+
+    No axes stand for all of them, or with ``noop_with_empty_axes`` for none.
+    """
+
+    operands = ("x",)
+
+    axes: tuple[int, ...] = ()
+    keepdims: bool = True
+    noop_with_empty_axes: bool = False
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        if not self.axes and self.noop_with_empty_axes:
+            return (typed(x.elem, x.shape, x.value),)
+        if x.shape is None:
+            scalar = not self.axes and not self.keepdims
+            return (TensorType(x.elem, () if scalar else None),)
+        axes = set(axes_in(self.axes, len(x.shape)) or range(len(x.shape)))
+        dims: list[Dim] = []
+        for axis, dim in enumerate(x.shape):
+            if axis not in axes:
+                dims.append(dim)
+            elif self.keepdims:
+                dims.append(1)
+        value = None if x.value is None or not x.shape else self.compute(x.value)
+        return (typed(x.elem, tuple(dims), None if value is None else (value,)),)
+
+    def compute(self, values: tuple[Dim, ...]) -> Dim:
+        """The result on dimensions; None where it can't be told."""
+        return None
+
+
+class ReduceMean(_Reduce):
+    """The mean."""
+
+    name = "reduce_mean"
+    onnx = _spelling("ReduceMean")
+
+
+class ReduceSum(_Reduce):
+    """The sum."""
+
+    name = "reduce_sum"
+    onnx = _spelling("ReduceSum", 13)
+
+    def compute(self, values: tuple[Dim, ...]) -> Dim:
+        total: Dim = 0
+        for value in values:
+            total = None if total is None or value is None else total + value
+        return total
+
+
+class ReduceMax(_Reduce):
+    """The largest element."""
+
+    name = "reduce_max"
+    onnx = _spelling("ReduceMax")
+
+    def compute(self, values: tuple[Dim, ...]) -> Dim:
+        numbers = [v for v in values if isinstance(v, int)]
+        return max(numbers) if numbers and len(numbers) == len(values) else None
+
+    def quant(self, x: TensorType) -> QuantTraits:
+        return traits(x, Kind.PRESERVING)
+
+
+class ReduceMin(_Reduce):
+    """The smallest element."""
+
+    name = "reduce_min"
+    onnx = _spelling("ReduceMin")
+
+    def compute(self, values: tuple[Dim, ...]) -> Dim:
+        numbers = [v for v in values if isinstance(v, int)]
+        return min(numbers) if numbers and len(numbers) == len(values) else None
+
+
+class ReduceProd(_Reduce):
+    """The product."""
+
+    name = "reduce_prod"
+    onnx = _spelling("ReduceProd")
+
+    def compute(self, values: tuple[Dim, ...]) -> Dim:
+        return product(values)
+
+
+class ReduceL1(_Reduce):
+    """The sum of absolute values."""
+
+    name = "reduce_l1"
+    onnx = _spelling("ReduceL1")
+
+
+class ReduceL2(_Reduce):
+    """The square root of the sum of squares."""
+
+    name = "reduce_l2"
+    onnx = _spelling("ReduceL2")
+
+
+class ReduceLogSum(_Reduce):
+    """The logarithm of the sum."""
+
+    name = "reduce_log_sum"
+    onnx = _spelling("ReduceLogSum")
+
+
+class ReduceLogSumExp(_Reduce):
+    """The logarithm of the sum of exponentials."""
+
+    name = "reduce_log_sum_exp"
+    onnx = _spelling("ReduceLogSumExp")
+
+
+class ReduceSumSquare(_Reduce):
+    """The sum of squares."""
+
+    name = "reduce_sum_square"
+    onnx = _spelling("ReduceSumSquare")
+
+
+class _Arg(Op):
+    """What searches for an extreme along one axis share; the result is an i64 index."""
+
+    operands = ("x",)
+
+    axis: int = 0
+    keepdims: bool = True
+    select_last_index: bool = False
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        if x.shape is None:
+            return (TensorType(Elem.I64, None),)
+        axis = axis_in(self.axis, len(x.shape))
+        kept = (1,) if self.keepdims else ()
+        return (TensorType(Elem.I64, (*x.shape[:axis], *kept, *x.shape[axis + 1 :])),)
+
+
+class ArgMax(_Arg):
+    """Where the largest element is."""
+
+    name = "arg_max"
+    onnx = Onnx("ArgMax", field_since={"select_last_index": 12})
+
+
+class ArgMin(_Arg):
+    """Where the smallest element is."""
+
+    name = "arg_min"
+    onnx = Onnx("ArgMin", field_since={"select_last_index": 12})
+
+
+class CumSum(Op):
+    """Running sums along an axis, which is an operand of rank 0."""
+
+    name = "cum_sum"
+    operands = ("x", "axis")
+    onnx = Onnx("CumSum", since=11)
+
+    exclusive: bool = False
+    reverse: bool = False
+
+    def infer(self, x: TensorType, axis: TensorType) -> tuple[TensorType]:
+        need_elem(axis, "axis", Elem.I32, Elem.I64)
+        if x.shape is not None and axis.value and isinstance(axis.value[0], int):
+            axis_in(axis.value[0], len(x.shape))
+        return (TensorType(x.elem, x.shape),)

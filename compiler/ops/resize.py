@@ -1,0 +1,145 @@
+"""Interpolation on a grid."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.core import Constant, Node
+from compiler.ir.dims import Dim
+from compiler.ir.op import Kind, Onnx, Op, QuantTraits
+from compiler.ir.types import TensorType, Type
+from compiler.ops.inference import axes_in, dims_operand, need_rank, traits
+
+__all__ = ["GridSample", "Resize"]
+
+
+class Resize(Op):
+    """x brought to other sizes along ``axes`` (default: all): by ``scales`` (f32) or to ``sizes``.
+
+    An operand of no elements counts as absent, as opset 11 spells it.
+    """
+
+    name = "resize"
+    operands = ("x", "roi?", "scales?", "sizes?")
+    onnx = Onnx(
+        "Resize",
+        since=11,
+        field_since={"antialias": 18, "axes": 18, "keep_aspect_ratio_policy": 18},
+    )
+
+    mode: str = "nearest"
+    coordinate_transformation_mode: str = "half_pixel"
+    nearest_mode: str = "round_prefer_floor"
+    cubic_coeff_a: float = -0.75
+    exclude_outside: bool = False
+    extrapolation_value: float = 0.0
+    antialias: bool = False
+    axes: tuple[int, ...] = ()
+    keep_aspect_ratio_policy: str = "stretch"
+
+    def infer(
+        self,
+        x: TensorType,
+        roi: TensorType | None = None,
+        scales: TensorType | None = None,
+        sizes: TensorType | None = None,
+    ) -> tuple[TensorType]:
+        """Shapes by sizes; by scales only ``infer_node`` can tell, which sees their contents."""
+        if _is_absent(scales) and _is_absent(sizes):
+            raise ValueError("neither scales nor sizes are given")
+        if x.shape is None:
+            return (TensorType(x.elem, None),)
+        axes = axes_in(self.axes, len(x.shape)) or tuple(range(len(x.shape)))
+        if scales is not None:
+            need_rank(scales, "scales", 1)
+        wanted = None
+        if sizes is not None and not _is_absent(sizes):
+            wanted = dims_operand(sizes, "sizes")
+        if wanted is None or self.keep_aspect_ratio_policy != "stretch":
+            wanted = (None,) * len(axes)
+        return (TensorType(x.elem, _placed(x.shape, axes, wanted, "sizes")),)
+
+    def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
+        found = super().infer_node(node)
+        x, scales = node.operand_types()[0], node.operand("scales")
+        if not isinstance(scales, Constant) or not isinstance(x, TensorType):
+            return found
+        if not scales.data.size or scales.data.is_elided:
+            return found
+        return (self.scaled(x, scales.data.array().astype(np.float32)),)
+
+    def scaled(self, x: TensorType, scales: npt.NDArray[np.float32]) -> TensorType:
+        """The type after resizing by these scales: floor(size * scale) along each axis."""
+        if x.shape is None:
+            return TensorType(x.elem, None)
+        axes = axes_in(self.axes, len(x.shape)) or tuple(range(len(x.shape)))
+        if scales.size != len(axes):
+            raise ValueError(f"scales has {scales.size} entries for {len(axes)} axes")
+        pairs = zip(axes, scales.reshape(-1), strict=True)
+        sizes = tuple(_scaled(x.shape[axis], scale) for axis, scale in pairs)
+        return TensorType(x.elem, _placed(x.shape, axes, sizes, "scales"))
+
+    def quant(self, x: TensorType, *others: TensorType | None) -> QuantTraits:
+        """Only the nearest neighbour keeps elements as they are."""
+        return traits(x, Kind.PRESERVING if self.mode == "nearest" else Kind.FLOAT)
+
+
+def _is_absent(found: TensorType | None) -> bool:
+    return found is None or found.shape == (0,)
+
+
+def _scaled(dim: Dim, scale: np.float32) -> Dim:
+    """floor(dim * scale), in float32 as the runtime counts."""
+    if dim is None or not scale > 0:
+        return None
+    if isinstance(dim, int):
+        return math.floor(np.float32(dim) * scale)
+    if float(scale).is_integer():
+        return dim * int(scale)
+    inverse = 1 / float(scale)
+    return dim // int(inverse) if inverse.is_integer() else None
+
+
+def _placed(
+    shape: tuple[Dim, ...], axes: tuple[int, ...], sizes: tuple[Dim, ...], what: str
+) -> tuple[Dim, ...]:
+    if len(sizes) != len(axes):
+        raise ValueError(f"{what} has {len(sizes)} entries for {len(axes)} axes")
+    dims = list(shape)
+    for axis, size in zip(axes, sizes, strict=True):
+        dims[axis] = size
+    return tuple(dims)
+
+
+class GridSample(Op):
+    """x, NC..., sampled where ``grid`` [N, out..., spatial rank] points, in units of -1 to 1.
+
+    ``mode`` is ``linear``, ``nearest`` or ``cubic``; ``padding_mode`` is ``zeros``, ``border``
+    or ``reflection``.
+    """
+
+    name = "grid_sample"
+    operands = ("x", "grid")
+    onnx = Onnx("GridSample", since=20)
+
+    mode: str = "linear"
+    padding_mode: str = "zeros"
+    align_corners: bool = False
+
+    def infer(self, x: TensorType, grid: TensorType) -> tuple[TensorType]:
+        if x.shape is None and grid.shape is None:
+            return (TensorType(x.elem, None),)
+        known = x.shape if x.shape is not None else grid.shape
+        assert known is not None
+        rank = len(known)
+        need_rank(x, "x", rank)
+        need_rank(grid, "grid", rank)
+        if rank < 3:
+            raise ValueError(f"x has rank {rank}, but rank 3 or more is needed")
+        batch, channels = (None, None) if x.shape is None else x.shape[:2]
+        places = (None,) * (rank - 2) if grid.shape is None else grid.shape[1:-1]
+        return (TensorType(x.elem, (batch, channels, *places)),)

@@ -1,0 +1,164 @@
+"""
+Finding passes: packages under the entry-point group ``qdqc.passes``, and plugin files.
+
+A package holds one pass a file, named as the pass; its ``PIPELINES`` maps names of pipelines
+to pipeline strings. A plugin is one Python file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from compiler.diagnostics import QdqcError, suggestion
+
+__all__ = ["GROUP", "check_package", "load_passes", "load_plugin", "pipelines"]
+
+GROUP = "qdqc.passes"
+
+_HOME = Path(__file__).resolve().parents[2]
+_OURS = "passes"
+_pipelines: dict[str, str] = {}
+_loaded: dict[str, ModuleType] = {}
+
+
+def load_passes(plugins: Iterable[str | Path] = ()) -> None:
+    """
+    Import all installed passes, then the plugin files. Loading again changes nothing.
+
+    Raises QdqcError where a package or a plugin can't be loaded.
+    """
+    if GROUP not in _loaded:
+        _load_package(_OURS)
+        for entry in importlib.metadata.entry_points(group=GROUP):
+            if entry.value != _OURS:
+                _load_foreign(entry.name, entry.value)
+        _loaded[GROUP] = sys.modules[__name__]
+    for plugin in plugins:
+        load_plugin(plugin)
+
+
+def pipelines() -> dict[str, str]:
+    """The named pipelines of everything that was loaded, without their ``@``."""
+    return dict(_pipelines)
+
+
+def load_plugin(path: str | Path) -> ModuleType:
+    """
+    Import a Python file that defines passes (or ops).
+
+    Raises QdqcError, located in the file, when it is missing or fails.
+    """
+    file = Path(path)
+    key = str(file.resolve())
+    if key in _loaded:
+        return _loaded[key]
+    if not file.is_file():
+        near = suggestion(file.name, [p.name for p in file.parent.glob("*.py")])
+        raise QdqcError(f"the plugin '{path}' is no file{near}", file=str(path))
+    name = f"qdqc_plugin_{file.stem}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, key)
+    if spec is None or spec.loader is None:
+        raise QdqcError("a plugin is a Python file; its name ends in .py", file=str(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # annotations of the options are resolved through sys.modules
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _explain(error, key, str(path)) from error
+    _loaded[key] = module
+    _take_pipelines(module)
+    return module
+
+
+def check_package(name: str, home: Path = _HOME) -> None:
+    """
+    Make sure that a generic name (``passes``, ``tools``) means our package.
+
+    Raises QdqcError that says which folder hides it.
+    """
+    module = sys.modules.get(name)
+    spec = module.__spec__ if module is not None else importlib.util.find_spec(name)
+    if spec is None:
+        raise QdqcError(
+            f"the package '{name}' of qdqc is not installed",
+            notes=["install qdq-compiler again: pip install --force-reinstall qdq-compiler"],
+        )
+    places = [Path(p).resolve() for p in spec.submodule_search_locations or []]
+    if (home / name).resolve() in places:
+        return
+    found = places[0] if places else Path(spec.origin or name)
+    raise QdqcError(
+        f"another Python package named '{name}', at '{found}', hides the one of qdqc",
+        file=str(found),
+        notes=[_remedy(found), f"qdqc's own is at '{home / name}'"],
+    )
+
+
+def _remedy(found: Path) -> str:
+    """How to get rid of a foreign package, by the way in which Python came upon it."""
+    if found.parent == Path.cwd():
+        return "run the command from another folder, or rename that one"
+    if "site-packages" in found.parts or "dist-packages" in found.parts:
+        return "uninstall the distribution that it belongs to, or install qdqc in its own venv"
+    return f"take '{found.parent}' off PYTHONPATH, or rename the folder"
+
+
+def _load_package(name: str) -> None:
+    check_package(name)
+    _import_all(importlib.import_module(name))
+
+
+def _load_foreign(name: str, value: str) -> None:
+    """A user's package; whatever it raises is told as an error of that package."""
+    try:
+        _import_all(importlib.import_module(value))
+    except Exception as error:
+        about = f"passes of '{value}' (entry point '{name}')"
+        raise _explain(error, value.replace(".", "/"), about) from error
+
+
+def _import_all(package: ModuleType) -> None:
+    for found in pkgutil.iter_modules(getattr(package, "__path__", [])):
+        if not found.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{found.name}")
+    _take_pipelines(package)
+
+
+def _take_pipelines(module: ModuleType) -> None:
+    found: dict[str, str] = getattr(module, "PIPELINES", {})
+    for name, text in found.items():
+        if _pipelines.setdefault(name, text) != text:
+            raise QdqcError(
+                f"the pipeline '@{name}' of '{module.__name__}' is already defined otherwise",
+                file=module.__file__,
+                notes=["give it another name"],
+            )
+
+
+def _explain(error: Exception, where: str, about: str) -> QdqcError:
+    """An error in somebody's file: its line there, what was raised, and what to do."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, QdqcError):
+        reason = error.diagnostic.message
+    place = about
+    if isinstance(error, SyntaxError) and error.filename:
+        place, reason = f"{error.filename}:{error.lineno}", f"SyntaxError: {error.msg}"
+    else:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if where in f.filename]
+        if frames:
+            place = f"{frames[-1].filename}:{frames[-1].lineno}"
+    return QdqcError(
+        f"can't load {about}: {reason}",
+        file=place,
+        notes=["correct the file; docs/writing-a-pass.md shows a whole one"],
+    )

@@ -1,0 +1,158 @@
+"""Running passes one after another, with the verifier between them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from compiler.diagnostics import Diagnostic, QdqcError, Severity
+from compiler.ir.clone import clone
+from compiler.ir.graph import Module
+from compiler.pipeline.instrument import Instrument, PassRun, Report, Where
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.pipeline.spec import print_pipeline, resolve
+
+__all__ = ["PassCrash", "PassManager", "run"]
+
+_MORE = 4
+"""So many further findings of the verifier are told behind the first."""
+
+
+class PassCrash(Exception):
+    """A pass raised something that is no user error: a defect of that pass."""
+
+
+class PassManager:
+    """
+    Runs passes on a module, in place.
+
+    With ``verify_each`` the verifier runs after each pass, and a pass that claims to have
+    changed nothing is held to it. Instruments look on. Warnings of passes go to ``warn``.
+    """
+
+    def __init__(
+        self,
+        passes: Sequence[Pass],
+        *,
+        instruments: Iterable[Instrument] = (),
+        verify_each: bool = True,
+        warn: Callable[[Diagnostic], object] | None = None,
+    ) -> None:
+        self.passes = list(passes)
+        self.instruments = list(instruments)
+        self.verify_each = verify_each
+        self.warn = warn if warn is not None else _to_stderr
+
+    def run(self, module: Module) -> Report:
+        """
+        Run all passes and append them to the module's ``pipeline`` entry.
+
+        Raises QdqcError, with the pass in a note, when a pass refuses the module or breaks it,
+        and PassCrash when a pass fails in any other way. The module is then as the failing
+        pass left it.
+        """
+        report = Report()
+        for instrument in self.instruments:
+            instrument.begin(module, self.passes)
+        try:
+            for index, pass_ in enumerate(self.passes, 1):
+                where = Where(pass_, index, len(self.passes))
+                report.runs.append(self._run_one(module, where))
+        finally:
+            for instrument in self.instruments:
+                instrument.end(module, report)
+        if self.passes:
+            held = module.header.get("pipeline")
+            ran = print_pipeline(self.passes)
+            module.header["pipeline"] = f"{held},{ran}" if held else ran
+        return report
+
+    def _run_one(self, module: Module, where: Where) -> PassRun:
+        ctx = PassContext()
+        done = PassRun(where.pass_.name, statistics=ctx.statistics)
+        for instrument in self.instruments:
+            instrument.before(module, where, ctx)
+        text = _text(module) if self.verify_each else ""
+        try:
+            start = time.perf_counter()
+            done.changes = where.pass_.run(module.graph, ctx)
+            done.seconds = time.perf_counter() - start
+            if self.verify_each:
+                start = time.perf_counter()
+                _verify(module)
+                _check_claim(module, text, done)
+                done.verify_seconds = time.perf_counter() - start
+        except Exception as error:
+            raise self._failure(module, where, error) from error
+        finally:
+            for warning in ctx.warnings:
+                self.warn(warning)
+        for instrument in self.instruments:
+            instrument.after(module, where, done, ctx)
+        return done
+
+    def _failure(self, module: Module, where: Where, error: Exception) -> Exception:
+        """The error as it is told: with the pass, its place and how to reproduce it."""
+        notes = [i.failed(module, where, error) for i in self.instruments]
+        told = "; ".join(note for note in notes if note)
+        how = told or "--crash-reproducer crash.qir writes what reproduces it"
+        note = f"found after pass {where}; {how}"
+        if isinstance(error, QdqcError):
+            return error.with_notes(note)
+        return PassCrash(f"pass {where} failed with {type(error).__name__}: {error}\nnote: {note}")
+
+
+def run(module: Module, pipeline: str) -> Module:
+    """
+    A new module: the given one after a pipeline such as ``@transform`` or ``canonicalize``.
+
+    Raises QdqcError for a pipeline that can't be read and where a pass refuses the module.
+    """
+    from compiler.pipeline.discovery import load_passes, pipelines
+
+    load_passes()
+    passes = resolve(pipeline, pipelines())
+    out = clone(module)
+    PassManager(passes).run(out)
+    return out
+
+
+def _text(module: Module) -> str:
+    from compiler.text.printer import print_module
+
+    return print_module(module, elide=True)
+
+
+def _verify(module: Module) -> None:
+    from compiler.ir.verify import verify
+
+    found = [d for d in verify(module) if d.severity is Severity.ERROR]
+    if not found:
+        return
+    first, *others = found
+    notes = [f"also: {d.render().partition(chr(10))[0]}" for d in others[:_MORE]]
+    if len(others) > _MORE:
+        notes.append(f"and {len(others) - _MORE} more")
+    raise QdqcError(
+        first.message,
+        node=first.node,
+        loc=first.loc,
+        file=first.file,
+        notes=[*first.notes, *notes],
+    )
+
+
+def _check_claim(module: Module, before: str, done: PassRun) -> None:
+    """A pass that counts no change must leave the module's text as it was."""
+    if done.changes == 0 and _text(module) != before:
+        raise QdqcError(
+            f"pass '{done.name}' said that it changed nothing, but it changed the module",
+            notes=[
+                "a pass returns the number of its changes; --print-ir-diff shows what it did",
+            ],
+        )
+
+
+def _to_stderr(warning: Diagnostic) -> None:
+    sys.stderr.write(warning.render() + "\n")

@@ -1,0 +1,108 @@
+"""Arithmetic of scales and zero points. Numbers are ``real = scale * (stored - zero_point)``.
+
+Rounding is to nearest, ties to even, as ONNX QuantizeLinear does it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.types import Array, Elem, Quant, Range
+
+__all__ = [
+    "activation_quant",
+    "bias_floor",
+    "bias_quant",
+    "dequantize",
+    "quantize",
+    "weight_quant",
+]
+
+_BIAS_LIMIT = 2.0**30
+"""Largest stored bias: half of int32, so that the sum of products has room beside it."""
+
+
+def activation_quant(found: Range, elem: Elem, *, symmetric: bool = False) -> Quant:
+    """Scale and zero point of an activation, per tensor.
+
+    Asymmetric: ``scale = (max - min) / (qmax - qmin)`` over the range widened to hold zero,
+    ``zero_point = round(qmin - min / scale)``. Symmetric: the threshold is the range, with the
+    zero point at the type's lower end for values that are never negative, else in its middle.
+    A range without extent (all values zero) gets scale 1.
+    """
+    qmin, qmax = elem.limits
+    if symmetric:
+        low = 0.0 if found.min >= 0 else -found.threshold
+        high = found.threshold
+    else:
+        low, high = min(found.min, 0.0), max(found.max, 0.0)
+    scale = np.float32((high - low) / (qmax - qmin))
+    if not scale > 0:
+        return Quant.make(1.0, qmin if low >= 0 else (qmin + qmax + 1) // 2)
+    if symmetric and low < 0:
+        middle = (qmin + qmax + 1) // 2
+        return Quant.make(high / (qmax - middle), middle)
+    zero = np.clip(np.rint(qmin - low / float(scale)), qmin, qmax)
+    return Quant.make(scale, int(zero))
+
+
+def weight_quant(
+    weight: Array, axis: int | None, elem: Elem, *, floor: npt.ArrayLike = 0.0
+) -> Quant:
+    """Symmetric scales of a weight, per channel along ``axis`` or per tensor (None).
+
+    ``scale = absmax / qmax``, with zero point 0. A channel of zeros takes the largest scale of
+    the others, so that its bias keeps its resolution. ``floor`` is the least scale allowed,
+    broadcast over the channels (see ``bias_floor``).
+    """
+    qmax = elem.limits[1]
+    values = np.abs(weight.astype(np.float32, copy=False))
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    absmax = values.max(axis=others if axis is not None else None, initial=0.0)
+    scale = np.asarray(absmax / qmax, dtype=np.float32)
+    largest = float(scale.max(initial=0.0))
+    scale = np.where(scale > 0, scale, np.float32(largest if largest > 0 else 1.0))
+    tiny = np.finfo(np.float32).tiny
+    return Quant.make(np.maximum(np.maximum(scale, floor), tiny), 0, axis)
+
+
+def bias_floor(bias: Array, input_scale: float) -> npt.NDArray[np.float32]:
+    """The least weight scale per channel at which the bias fits: |b| / (s_x * s_w) < 2^30."""
+    return (np.abs(bias.astype(np.float64)) / (input_scale * _BIAS_LIMIT)).astype(np.float32)
+
+
+def bias_quant(input_scale: Array, weight: Quant) -> Quant:
+    """Scale of the int32 bias: the float32 product s_x * s_w, channel by channel."""
+    product = np.float32(input_scale) * weight.scale
+    return Quant.make(product, 0, None if product.ndim == 0 else 0)
+
+
+def quantize(array: Array, quant: Quant, elem: Elem, *, narrow: bool = False) -> Array:
+    """Stored integers of an array, saturated; ``narrow`` leaves out the most negative value."""
+    qmin, qmax = elem.limits
+    scale, zero = _spread(quant, array.ndim)
+    # Division in float64 for a bias: float32 has too few digits for large int32 values.
+    wide = np.float64 if elem.bits > 16 else np.float32
+    stored = np.rint(array.astype(wide) / scale.astype(wide)) + zero
+    return np.clip(stored, qmin + (1 if narrow else 0), qmax).astype(elem.dtype)
+
+
+def dequantize(array: Array, quant: Quant) -> npt.NDArray[np.float32]:
+    """The float32 numbers that stored integers stand for."""
+    scale, zero = _spread(quant, array.ndim)
+    return ((array.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
+
+
+def _spread(quant: Quant, rank: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Scale and zero point shaped to broadcast against a tensor of that rank."""
+    if quant.axis is None:
+        return quant.scale, quant.zero_point
+    if quant.block is not None:
+        return (
+            np.repeat(quant.scale, quant.block, axis=quant.axis),
+            np.repeat(quant.zero_point, quant.block, axis=quant.axis),
+        )
+    shape = [1] * rank
+    shape[quant.axis] = -1
+    return quant.scale.reshape(shape), quant.zero_point.reshape(shape)

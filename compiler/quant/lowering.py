@@ -1,0 +1,131 @@
+"""Spells out what quantized types say: every integer op becomes dequantize, op, quantize.
+
+An integer convolution ``%y = conv(%x, %w, %b) : u8`` is written as ONNX knows it, a float
+convolution between casts, which the runtimes fuse into the integer kernel again. The
+dequantized result bears the value's name, the integer tensor is ``{name}_q``, the op's float
+result before it ``{name}_f``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compiler.ir.core import Constant, Node, Value
+from compiler.ir.graph import Graph, Module
+from compiler.ir.types import TensorType
+from compiler.ops import Dequantize, Quantize
+
+__all__ = ["is_lowered", "lower"]
+
+
+def is_lowered(module: Module) -> bool:
+    """Whether only casts touch quantized values, as the exporter wants it."""
+    return not any(
+        _touches_integers(n) for n in module.walk() if not isinstance(n.op, Quantize | Dequantize)
+    )
+
+
+def lower(module: Module) -> int:
+    """Spell out all quantized types of the module in place; returns the number of nodes."""
+    if is_lowered(module):
+        return 0
+    return _Lowering(module).run()
+
+
+def _is_quantized(value: Value | None) -> bool:
+    return value is not None and isinstance(value.type, TensorType) and value.type.quant is not None
+
+
+def _touches_integers(node: Node[Any]) -> bool:
+    return any(_is_quantized(v) for v in (*node.operands, *node.results))
+
+
+class _Lowering:
+    """Walks the top graph once. ``views`` holds the float view of every quantized value."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.graph: Graph = module.graph
+        self.views: dict[Value, Value] = {}
+        self.split_names: dict[Value, str] = {}
+        self.changes = 0
+
+    def run(self) -> int:
+        for node in self.graph.nodes():
+            if isinstance(node.op, Quantize):
+                continue
+            if isinstance(node.op, Dequantize):
+                self._merge_cast(node)
+            elif _touches_integers(node):
+                self._lower_node(node)
+        return self.changes
+
+    def _merge_cast(self, node: Node[Any]) -> None:
+        """An explicit dequantize becomes the float view, unless it says more than that."""
+        source = node.operands[0]
+        if source is None or node.op != Dequantize() or node.result.is_output:
+            return
+        node.result.replace_uses(self._view(source, node))
+        self.graph.erase(node)
+        self.changes += 1
+
+    def _lower_node(self, node: Node[Any]) -> None:
+        for index, value in enumerate(node.operands):
+            if value is not None and _is_quantized(value):
+                node.set_operand(index, self._view(value, node))
+        for result in node.present_results:
+            if _is_quantized(result):
+                self._split_result(node, result)
+        self.changes += 1
+
+    def _split_result(self, node: Node[Any], result: Value) -> None:
+        """The node now gives float ``{name}_f``; a quantize behind it gives ``{name}_q``."""
+        name, quantized = result.name, result.tensor
+        result.rename(self.module.fresh_name(f"{name}_f"))
+        result.type = quantized.expressed()
+        uses = result.uses
+        stored = self.graph.insert(
+            Quantize(),
+            [result],
+            [quantized],
+            [self.module.fresh_name(f"{name}_q")],
+            loc=node.loc,
+            before=node.next,
+        ).result
+        self.split_names[stored] = name
+        for use in uses:
+            if isinstance(use.user, Node):
+                use.user.set_operand(use.index, stored)
+            else:
+                use.user.set_output(use.index, stored)
+
+    def _view(self, stored: Value, before: Node[Any]) -> Value:
+        """The float view of a quantized value, made where it is first read."""
+        held = self.views.get(stored)
+        if held is not None:
+            return held
+        name = self._view_name(stored)
+        producer = stored.producer
+        node = self.graph.insert(
+            Dequantize(),
+            [stored],
+            [stored.tensor.expressed()],
+            [name],
+            loc=producer.loc if producer is not None else before.loc,
+            before=before,
+        )
+        self.views[stored] = node.result
+        return node.result
+
+    def _view_name(self, stored: Value) -> str:
+        if stored in self.split_names:
+            return self.split_names[stored]
+        if isinstance(stored, Constant):
+            name = stored.name
+            stored.rename(self.module.fresh_name(f"{name}_q"))
+            return name
+        producer = stored.producer
+        # A value that is quantized at a border stays in float beside its view.
+        is_cast = producer is not None and isinstance(producer.op, Quantize)
+        base = producer.need("x").name if is_cast and producer is not None else stored.name
+        return self.module.fresh_name(f"{base}_dq")

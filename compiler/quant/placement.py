@@ -1,0 +1,114 @@
+"""Which nodes run in integers, and why the others do not.
+
+Products with weights carry the gain; around them, elementwise and pooling ops go integer only
+where integers come in and go out, so that no cast is bought that saves no float kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from compiler.ir.core import Node, Value
+from compiler.ir.graph import Graph
+from compiler.ir.op import Kind, QuantTraits
+from compiler.quant.targets.target import Target
+
+__all__ = ["Decision", "decide"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a node is integer, whether its result is; ``reason`` says why it is float."""
+
+    integer: bool
+    traits: QuantTraits
+    result: bool = False
+    reason: str = ""
+
+
+def decide(graph: Graph, target: Target) -> dict[Node[Any], Decision]:
+    """The placement of every node of the top graph. Nodes of mode other than INT8 stay float."""
+    traits = {n: n.op.quant(*n.operand_types()) for n in graph.nodes()}
+    reasons: dict[Node[Any], str] = {}
+    for node, seen in traits.items():
+        if node.mode != "INT8":
+            reasons[node] = f"its mode is {node.mode or 'F32'}"
+        elif (refusal := target.refusal(node, seen)) is not None:
+            reasons[node] = refusal
+    able = {n for n in traits if n not in reasons}
+    fed = _fed(graph, able, traits, target)
+    feeds = _feeds(graph, able, traits)
+    found: dict[Node[Any], Decision] = {}
+    for node, seen in traits.items():
+        if node in reasons:
+            found[node] = Decision(False, seen, reason=reasons[node])
+        elif seen.kind is Kind.WEIGHTED:
+            result = node.op.name not in target.float_result or _quantized_result(node, feeds)
+            found[node] = Decision(True, seen, result=result)
+        elif node in fed and node in feeds:
+            found[node] = Decision(True, seen, result=True)
+        else:
+            missing = "reads no" if node not in fed else "feeds no"
+            reason = f"it {missing} integer node: casts would cost more than they save"
+            found[node] = Decision(False, seen, reason=reason)
+    return found
+
+
+def _main_operands(node: Node[Any], traits: QuantTraits) -> list[Value]:
+    """Operands through which integers come in."""
+    present = [v for v in node.operands[:1] if v is not None]
+    return present if traits.kind is Kind.PRESERVING else list(node.present_operands)
+
+
+def _fed(
+    graph: Graph,
+    able: set[Node[Any]],
+    traits: dict[Node[Any], QuantTraits],
+    target: Target,
+) -> set[Node[Any]]:
+    """Able nodes that read integers, directly or through other able nodes."""
+    found: set[Node[Any]] = set()
+    for node in graph.nodes():
+        if node not in able or traits[node].kind is Kind.WEIGHTED:
+            continue
+        for value in _main_operands(node, traits[node]):
+            producer = value.producer
+            if producer is None or producer not in able:
+                continue
+            weighted = traits[producer].kind is Kind.WEIGHTED
+            if producer in found or (weighted and producer.op.name not in target.float_result):
+                found.add(node)
+    return found
+
+
+def _feeds(
+    graph: Graph, able: set[Node[Any]], traits: dict[Node[Any], QuantTraits]
+) -> set[Node[Any]]:
+    """Able nodes whose result an integer product reads, directly or through able nodes."""
+    found: set[Node[Any]] = set()
+    for node in reversed(list(graph.nodes())):
+        if node not in able:
+            continue
+        for result in node.present_results:
+            for use in result.uses:
+                user = use.user
+                if not isinstance(user, Node) or user not in able:
+                    continue
+                reads = traits[user].kind is Kind.WEIGHTED and use.index == 0
+                passes = user in found and traits[user].kind is not Kind.WEIGHTED
+                if reads or passes:
+                    found.add(node)
+    return found
+
+
+def _quantized_result(node: Node[Any], feeds: set[Node[Any]]) -> bool:
+    """Whether an op that may give float had better give integers: all its readers take them."""
+    return (
+        node in feeds
+        and not node.result.is_output
+        and all(
+            user in feeds or user.op.quant(*user.operand_types()).kind is Kind.WEIGHTED
+            for user in node.result.users
+        )
+    )

@@ -1,0 +1,138 @@
+"""The precision plan: which mode each node is deployed in, from a default and a qtable."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compiler.diagnostics import QdqcError, suggestion
+from compiler.ir.graph import Graph
+from compiler.ir.loc import Loc, Position
+
+__all__ = ["ALIASES", "MODES", "QtableLine", "mode_named", "parse_qtable", "plan", "read_qtable"]
+
+MODES = ("F32", "INT8")
+"""Modes that a node may be deployed in."""
+
+ALIASES: Mapping[str, str] = {"FLOAT": "F32", "FP32": "F32", "UINT8": "INT8", "I8": "INT8"}
+
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class QtableLine:
+    """One line: a name or pattern, its mode, and whether it may match nothing (``?``)."""
+
+    pattern: str
+    mode: str
+    optional: bool
+    loc: Loc
+
+    @property
+    def is_exact(self) -> bool:
+        return not self.pattern.startswith(("type:", "re:")) and not _GLOB.search(self.pattern)
+
+    def matches(self, name: str, op: str) -> bool:
+        """Whether the line speaks of the node of that name and op."""
+        if self.pattern.startswith("type:"):
+            return fnmatch.fnmatchcase(op, self.pattern.removeprefix("type:"))
+        if self.pattern.startswith("re:"):
+            return re.fullmatch(self.pattern.removeprefix("re:"), name) is not None
+        return self.pattern == name or (
+            not self.is_exact and fnmatch.fnmatchcase(name, self.pattern)
+        )
+
+
+def mode_named(text: str) -> str | None:
+    """The mode by its name or alias in any case; None for an unknown one."""
+    upper = text.upper()
+    found = ALIASES.get(upper, upper)
+    return found if found in MODES else None
+
+
+def read_qtable(path: str | Path) -> list[QtableLine]:
+    """The lines of a qtable file. Raises QdqcError, located, for what can't be read."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise QdqcError(
+            f"can't read the qtable: {reason}",
+            file=str(path),
+            notes=["give a text file with lines 'name mode', as run_qtable writes it"],
+        ) from error
+    return parse_qtable(text, str(path))
+
+
+def parse_qtable(text: str, file: str) -> list[QtableLine]:
+    """The lines of a qtable text. Raises QdqcError, located, for a malformed line."""
+    found: list[QtableLine] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        content = line.strip()
+        if content and not content.startswith("#"):
+            found.append(_parse_line(content, Loc((), _position(file, number, line, content))))
+    return found
+
+
+def _position(file: str, number: int, line: str, content: str) -> Position:
+    return Position(file, number, line.index(content) + 1, line, len(content))
+
+
+def _parse_line(content: str, loc: Loc) -> QtableLine:
+    optional = content.endswith("?")
+    body = content.removesuffix("?").rstrip()
+    name, _, mode_text = body.rpartition(" ")
+    pattern = name.strip()
+    if not pattern:
+        raise QdqcError(
+            "a qtable line is a name and a mode", loc=loc, notes=["write it as 'name F32'"]
+        )
+    if pattern.startswith('"'):
+        try:
+            pattern = str(json.loads(pattern))
+        except ValueError as error:
+            raise QdqcError(f"the name {pattern} is no JSON string", loc=loc) from error
+    mode = mode_named(mode_text)
+    if mode is None:
+        known = ", ".join(MODES)
+        raise QdqcError(
+            f"unknown mode '{mode_text}'{suggestion(mode_text.upper(), [*MODES, *ALIASES])}",
+            loc=loc,
+            notes=[f"modes are {known}"],
+        )
+    if pattern.startswith("re:"):
+        try:
+            re.compile(pattern.removeprefix("re:"))
+        except re.error as error:
+            raise QdqcError(f"'{pattern}' is no regular expression: {error}", loc=loc) from error
+    return QtableLine(pattern, mode, optional, loc)
+
+
+def plan(graph: Graph, default: str, lines: Iterable[QtableLine] = ()) -> dict[str, str]:
+    """The mode of every node of the top graph by the node's name.
+
+    A later line wins over an earlier one, an exact name over a pattern. Raises QdqcError for a
+    line that matches nothing, unless it ends in ``?``.
+    """
+    ops = {r.name: n for n in graph.nodes() for r in n.present_results}
+    modes = {n.name: default for n in graph.nodes()}
+    ordered = sorted(lines, key=lambda line: line.is_exact)
+    for line in ordered:
+        if line.is_exact:
+            named = ops.get(line.pattern)
+            hits = [] if named is None else [named.name]
+        else:
+            hits = [n.name for n in graph.nodes() if line.matches(n.name, n.op.name)]
+        if not hits and not line.optional:
+            known = [*ops, *(f"type:{n.op.name}" for n in ops.values())]
+            raise QdqcError(
+                f"'{line.pattern}' matches no node{suggestion(line.pattern, known)}",
+                loc=line.loc,
+                notes=["names are those of the .qir file; end the line in '?' if it may miss"],
+            )
+        modes.update((name, line.mode) for name in hits)
+    return modes

@@ -1,0 +1,103 @@
+"""onnxruntime's CPU execution provider on x64 with VNNI.
+
+u8 activations with a free zero point, s8 weights per output channel, int32 biases with scale
+s_x * s_w. Only patterns that onnxruntime is known to turn into integer kernels are laid.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compiler.ir.core import Constant, Node
+from compiler.ir.data import Data
+from compiler.ir.op import Kind, QuantTraits
+from compiler.ir.types import Elem
+from compiler.ops import Add, Gemm, MatMul
+from compiler.quant.targets.target import Target
+
+__all__ = ["ORT_CPU"]
+
+
+class OrtCpu(Target):
+    """Adds the conditions of QGemm and QLinearMatMul, and the spelling of MatMul + bias."""
+
+    def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
+        if traits.kind is Kind.PRODUCT:
+            return "a product of two activations stays float: its operands are float anyway"
+        return super().refusal(node, traits) or _gemm_refusal(node)
+
+    def spell(self, node: Node[Any]) -> int:
+        """Keep ``add(matmul, bias[N])`` out of onnxruntime's MatMul + Add to Gemm rewrite.
+
+        On static shapes of rank 3 that rewrite comes before the integer rules and leaves the
+        product float; a bias of shape [1,N] does not match it.
+        """
+        if not isinstance(node.op, Add):
+            return 0
+        for index, value in enumerate(node.operands):
+            other = node.operands[1 - index]
+            if isinstance(value, Constant) and other is not None and _is_integer_matmul(other):
+                shape = other.tensor.static_shape
+                if shape is not None and len(shape) == 3 and len(value.data.shape) == 1:
+                    node.set_operand(index, _reshaped(value))
+                    return 1
+        return 0
+
+
+def _is_integer_matmul(value: Any) -> bool:
+    node = value.producer
+    return (
+        node is not None
+        and isinstance(node.op, MatMul)
+        and value.tensor.quant is None
+        and node.operands[0].tensor.quant is not None
+    )
+
+
+def _reshaped(value: Constant) -> Constant:
+    module = value.module
+    array = value.data.array().reshape(1, -1)
+    return module.add_constant(module.fresh_name(f"{value.name}_row"), Data.of(array))
+
+
+def _gemm_refusal(node: Node[Any]) -> str | None:
+    op = node.op
+    if not isinstance(op, Gemm):
+        return None
+    if op.trans_a:
+        return "the first operand is transposed"
+    if op.alpha != 1 or op.beta != 1:
+        return "alpha and beta are not 1"
+    bias = node.operand("c")
+    if bias is not None and bias.tensor.rank != 1:
+        return "the bias is not one number per output"
+    return None
+
+
+ORT_CPU = OrtCpu(
+    name="ort-cpu",
+    activation=Elem.U8,
+    weight=Elem.I8,
+    bias=Elem.I32,
+    weighted=frozenset({"conv", "gemm", "matmul"}),
+    arithmetic=frozenset(
+        {"add", "average_pool", "concat", "global_average_pool", "leaky_relu", "mul", "sigmoid"}
+    ),
+    preserving=frozenset(
+        {
+            "expand",
+            "flatten",
+            "gather",
+            "identity",
+            "max_pool",
+            "reshape",
+            "slice",
+            "split",
+            "squeeze",
+            "tile",
+            "transpose",
+            "unsqueeze",
+        }
+    ),
+    float_result=frozenset({"gemm", "matmul"}),
+)

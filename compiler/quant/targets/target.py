@@ -1,0 +1,109 @@
+"""What a target is: its types, and which nodes it can run in integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from compiler.diagnostics import QdqcError, suggestion
+from compiler.ir.core import Constant, Node
+from compiler.ir.op import Kind, QuantTraits
+from compiler.ir.types import Elem, TensorType
+
+__all__ = ["Target", "activations", "target_named"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Data and rules of one target; a subclass may refine ``refusal`` and ``spell``.
+
+    ``weighted``, ``arithmetic`` and ``preserving`` are names of ops that have an integer kernel
+    there. ``float_result`` are weighted ops whose integer kernel may also give float numbers;
+    the others need a quantized result.
+    """
+
+    name: str
+    activation: Elem
+    weight: Elem
+    bias: Elem
+    weighted: frozenset[str]
+    arithmetic: frozenset[str]
+    preserving: frozenset[str]
+    float_result: frozenset[str]
+    tolerance: tuple[float, float] = (0.90, 0.80)
+
+    def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
+        """Why the target can't run a node in integers; None when it can."""
+        name = node.op.name
+        kernels = {
+            Kind.WEIGHTED: self.weighted,
+            Kind.ARITHMETIC: self.arithmetic,
+            Kind.PRESERVING: self.preserving,
+        }
+        if name not in kernels.get(traits.kind, frozenset()):
+            return f"{self.name} has no integer kernel for '{name}'"
+        return self._weight_refusal(node, traits) or _range_refusal(node, traits)
+
+    def _weight_refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
+        if traits.kind is not Kind.WEIGHTED or traits.weight is None:
+            return None
+        weight = node.at(traits.weight)
+        if not isinstance(weight, Constant):
+            return "the weight is no constant"
+        bias = node.at(traits.bias)
+        if bias is not None and not isinstance(bias, Constant):
+            return "the bias is no constant"
+        if weight.data.is_elided or (bias is not None and bias.data.is_elided):
+            return "the weight is elided"
+        if weight.tensor.elem is not Elem.F32:
+            return f"the weight is {weight.tensor.elem.text}"
+        return None
+
+    def spell(self, node: Node[Any]) -> int:
+        """Respell a node that stays float so that the target runs its neighbours in integers.
+
+        Called after quantization on every node; returns the number of changes.
+        """
+        return 0
+
+
+def activations(node: Node[Any], traits: QuantTraits) -> list[int]:
+    """Indices of the operands that are quantized as activations: float, no weight, no bias."""
+    found: list[int] = []
+    for index, value in enumerate(node.operands):
+        if value is None or index in (traits.weight, traits.bias):
+            continue
+        if traits.kind is Kind.PRESERVING and index > 0:
+            continue
+        if isinstance(value.type, TensorType) and value.type.expressed().elem is Elem.F32:
+            found.append(index)
+    return found
+
+
+def _range_refusal(node: Node[Any], traits: QuantTraits) -> str | None:
+    """A value that is quantized needs a calibrated range, or one that the op itself bounds."""
+    for index in activations(node, traits):
+        value = node.operands[index]
+        if value is None or isinstance(value, Constant):
+            continue
+        if value.tensor.range is None and value.tensor.quant is None:
+            return f"{value} has no calibrated range"
+    result = node.result.tensor
+    if result.expressed().elem is not Elem.F32:
+        return f"its result is {result.elem.text}"
+    if traits.fixed is None and traits.kind is not Kind.PRESERVING and result.range is None:
+        return f"{node.result} has no calibrated range"
+    return None
+
+
+def target_named(name: str) -> Target:
+    """The target of that name. Raises QdqcError that lists the known ones."""
+    from compiler.quant.targets.ort_cpu import ORT_CPU
+
+    known = {ORT_CPU.name: ORT_CPU}
+    if name not in known:
+        raise QdqcError(
+            f"unknown target '{name}'{suggestion(name, known)}",
+            notes=[f"targets are {', '.join(known)}"],
+        )
+    return known[name]

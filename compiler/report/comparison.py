@@ -1,0 +1,40 @@
+"""What people see of a comparison of two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compiler.runtime.compare import Comparison, Similarity
+
+__all__ = ["render_comparison", "render_similarity"]
+
+
+def render_similarity(row: Similarity, kinds: Mapping[str, str] | None = None) -> str:
+    """One value in one line: its level and figures."""
+    kind = f" '{kinds[row.name]}'" if kinds and row.name in kinds else ""
+    return (
+        f"{row.level.value:<11} cos {row.cos:.6f}  euclid {row.euclid:.6f}  "
+        f"sqnr {row.sqnr:6.1f} dB  {row.name}{kind}"
+    )
+
+
+def render_comparison(
+    comparison: Comparison, *, kinds: Mapping[str, str] | None = None, every: bool = False
+) -> str:
+    """The summary: counts, and where a value failed the first in graph order and the worst.
+
+    ``kinds`` maps names of values to the ops that make them; ``every`` lists all values.
+    """
+    rows = comparison.rows
+    passed = sum(r.passed for r in rows)
+    lines = [render_similarity(r, kinds) for r in rows] if every else []
+    cos, euclid = comparison.tolerance
+    lines.append(
+        f"{len(rows)} compared, {passed} passed, {len(rows) - passed} failed "
+        f"at tolerance {cos:g},{euclid:g}"
+    )
+    first = comparison.first_failure
+    if first is not None:
+        lines += ["first below tolerance:", f"  {render_similarity(first, kinds)}", "worst:"]
+        lines += [f"  {render_similarity(r, kinds)}" for r in comparison.worst()]
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""The proof of what runs in integers: onnxruntime's own optimised model, read back.
+
+Every node of the IR is looked up by the tensor that it makes; the kernel that makes this tensor
+after onnxruntime's optimisations says whether it runs in integers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+
+from compiler.diagnostics import QdqcError
+from compiler.ir.core import Node, Value
+from compiler.ir.graph import Module
+from compiler.ops import Dequantize, Quantize
+from compiler.quant.placement import Decision
+from compiler.runtime.session import session_options
+
+__all__ = ["PRODUCTS", "Audit", "AuditRow", "audit", "optimised_model"]
+
+PRODUCTS = frozenset({"conv", "conv_transpose", "gemm", "matmul"})
+"""Ops that carry the work: each of them that stays float is named with its reason."""
+
+INTEGER_KERNELS = frozenset(
+    {
+        "ConvInteger",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "QGemm",
+        "QLinearAdd",
+        "QLinearAveragePool",
+        "QLinearConcat",
+        "QLinearConv",
+        "QLinearGlobalAveragePool",
+        "QLinearLeakyRelu",
+        "QLinearMatMul",
+        "QLinearMul",
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+        "QLinearWhere",
+    }
+)
+
+_INTEGER_TYPES = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8})
+_CASTS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One node: ``runs`` is integer or float; ``kernel`` is onnxruntime's op, empty if fused."""
+
+    name: str
+    op: str
+    runs: str
+    kernel: str
+    reason: str
+
+    @property
+    def is_product(self) -> bool:
+        return self.op in PRODUCTS
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Rows in graph order, and findings: nodes that do not run as the plan wanted."""
+
+    rows: tuple[AuditRow, ...]
+    findings: tuple[AuditRow, ...]
+
+    def products(self, runs: str) -> list[AuditRow]:
+        """Conv, ConvTranspose, MatMul and Gemm that run in ``integer`` or ``float``."""
+        return [r for r in self.rows if r.is_product and r.runs == runs]
+
+
+def optimised_model(path: str | Path) -> onnx.ModelProto:
+    """The model as onnxruntime rewrites it, without its weights' external data.
+
+    Level "extended": the full level adds layout transposes that say nothing here.
+    """
+    with tempfile.TemporaryDirectory(prefix="qdqc-audit-") as folder:
+        out = Path(folder) / "optimised.onnx"
+        options = session_options(optimise="extended", threads=1)
+        options.optimized_model_filepath = str(out)
+        try:
+            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise QdqcError(
+                f"onnxruntime can't load the deployed model: {reason}", file=str(path)
+            ) from error
+        return onnx.load(str(out), load_external_data=False)
+
+
+def audit(lowered: Module, decisions: Mapping[str, Decision], model: str | Path) -> Audit:
+    """Hold the plan against what onnxruntime makes of the deployed model.
+
+    ``lowered`` is the module that was deployed, ``decisions`` are by the names of nodes before
+    lowering, ``model`` is the deployed file. Nodes inside nested graphs are listed as float.
+    """
+    optimised = optimised_model(model)
+    makers = {o: n for n in optimised.graph.node for o in n.output if o}
+    integer_values = _integer_values(optimised)
+    rows: list[AuditRow] = []
+    findings: list[AuditRow] = []
+    for node in lowered.walk():
+        if isinstance(node.op, Quantize | Dequantize):
+            continue
+        if node.graph is not lowered.graph:
+            rows.append(AuditRow(node.name, node.op.name, "float", "", "in a nested graph"))
+            continue
+        names = [n for result in node.present_results for n in _names(result)]
+        maker = next((makers[n] for n in names if n in makers), None)
+        decision = next((decisions[n] for n in reversed(names) if n in decisions), None)
+        integer = maker is not None and _is_integer(maker, integer_values)
+        row = _row(node, names[-1], maker, integer, decision)
+        rows.append(row)
+        if decision is not None and row.is_product and decision.integer != integer:
+            findings.append(row)
+    return Audit(tuple(rows), tuple(findings))
+
+
+def _names(result: Value) -> list[str]:
+    """Names of a lowered result: its integer tensor, itself, and last the value's own name."""
+    stored = [u.result for u in result.users if isinstance(u.op, Quantize)]
+    views = [u.result.name for s in stored for u in s.users if isinstance(u.op, Dequantize)]
+    return [*(s.name for s in stored), result.name, *views[:1]]
+
+
+def _integer_values(model: onnx.ModelProto) -> set[str]:
+    typed = [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    found = {v.name for v in typed if v.type.tensor_type.elem_type in _INTEGER_TYPES}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear"):
+            found.update(node.output)
+    return found
+
+
+def _is_integer(maker: onnx.NodeProto, integer_values: set[str]) -> bool:
+    if maker.op_type in INTEGER_KERNELS:
+        return True
+    if maker.op_type in _CASTS:
+        return False
+    return bool(maker.input) and maker.input[0] in integer_values
+
+
+def _row(
+    node: Node[Any],
+    name: str,
+    maker: onnx.NodeProto | None,
+    integer: bool,
+    decision: Decision | None,
+) -> AuditRow:
+    kernel = "" if maker is None else maker.op_type
+    wanted = decision is not None and decision.integer
+    reason = ""
+    if wanted and not integer:
+        reason = (
+            f"laid for integers, but onnxruntime left it float"
+            f"{f' ({kernel} makes its result)' if kernel else ''}"
+        )
+    elif not integer:
+        reason = decision.reason if decision is not None else "it has no precision"
+    elif not wanted and node.op.name in PRODUCTS:
+        reason = "planned in float, but onnxruntime runs it in integers"
+    runs = "integer" if integer else "float"
+    shown = "" if kernel in _CASTS else kernel
+    return AuditRow(name, node.op.name, runs, shown, reason)

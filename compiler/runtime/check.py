@@ -1,0 +1,76 @@
+"""Holds one module against another on the same inputs, value by value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.graph import Module
+from compiler.ir.types import Elem, TensorType
+from compiler.runtime.compare import Comparison, Level, Similarity, compare
+from compiler.runtime.session import Feeds, Runner
+
+__all__ = ["check_against", "mean_similarities", "shared_values"]
+
+
+def shared_values(module: Module, reference: Module) -> list[str]:
+    """Names of float values of the top graph that both modules have, in the module's order."""
+    found: list[str] = []
+    for node in module.graph.nodes():
+        for result in node.present_results:
+            other = reference.value(result.name)
+            if other is not None and other.producer is not None and _is_float(result.type):
+                found.append(result.name)
+    return found
+
+
+def _is_float(found: object) -> bool:
+    return isinstance(found, TensorType) and found.expressed().elem in (Elem.F32, Elem.F64)
+
+
+def check_against(
+    module: Module,
+    reference: Module,
+    samples: Iterable[Feeds],
+    tolerance: tuple[float, float],
+    excepts: Sequence[str] = (),
+    *,
+    every_value: bool = True,
+) -> tuple[Comparison, dict[str, npt.NDArray[Any]]]:
+    """Run both modules; similarities are means over the samples, levels the worst of them.
+
+    Returns the comparison in graph order and the values of the module on the last sample.
+    """
+    taps = shared_values(module, reference) if every_value else []
+    ours = Runner(module, taps)
+    theirs = Runner(reference, taps)
+    rounds: list[Comparison] = []
+    values: dict[str, npt.NDArray[Any]] = {}
+    for feeds in samples:
+        values = ours.run(feeds)
+        expected = theirs.run(feeds)
+        order = [*taps, *(n for n in expected if n not in taps)]
+        rounds.append(compare(values, {n: expected[n] for n in order}, tolerance, excepts))
+    return mean_similarities(rounds, tolerance), values
+
+
+def mean_similarities(rounds: Sequence[Comparison], tolerance: tuple[float, float]) -> Comparison:
+    """One comparison of several: figures are means, the level is the worst."""
+    if not rounds:
+        return Comparison((), tolerance)
+    levels = list(Level)
+    rows: list[Similarity] = []
+    for same in zip(*(r.rows for r in rounds), strict=True):
+        rows.append(
+            Similarity(
+                same[0].name,
+                float(np.mean([s.cos for s in same])),
+                float(np.mean([s.euclid for s in same])),
+                float(np.mean([s.sqnr for s in same])),
+                max((s.level for s in same), key=levels.index),
+            )
+        )
+    return Comparison(tuple(rows), tolerance)

@@ -1,0 +1,36 @@
+"""assign-precision: every node gets the mode that it is deployed in."""
+
+from __future__ import annotations
+
+from compiler.diagnostics import QdqcError, suggestion
+from compiler.ir.graph import Graph
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.quant.plan import MODES, mode_named, plan, read_qtable
+
+__all__ = ["AssignPrecision"]
+
+
+class AssignPrecision(Pass):
+    """Give every node its precision: a default mode, and the lines of a qtable."""
+
+    name = "assign-precision"
+
+    mode: str = "INT8"
+    qtable: str = ""
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        default = mode_named(self.mode)
+        if default is None:
+            raise QdqcError(
+                f"unknown mode '{self.mode}'{suggestion(self.mode.upper(), MODES)}",
+                notes=[f"modes are {', '.join(MODES)}"],
+            )
+        lines = read_qtable(self.qtable) if self.qtable else []
+        modes = plan(graph, default, lines)
+        changes = 0
+        for node in graph.nodes():
+            mode = modes[node.name]
+            ctx.statistics[mode] += 1
+            changes += node.mode != mode
+            node.mode = mode
+        return changes

@@ -1,0 +1,175 @@
+"""canonicalize: one spelling for what can be spelt in several ways."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from compiler.ir.core import Node, Value
+from compiler.ir.types import Elem
+from compiler.ops import (
+    Add,
+    Cast,
+    Clip,
+    Concat,
+    Div,
+    Flatten,
+    Identity,
+    Mul,
+    Opaque,
+    Reshape,
+    Squeeze,
+    Sub,
+    Transpose,
+    Unsqueeze,
+)
+from compiler.ops.onnx_table import reveal
+from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+
+__all__ = ["Canonicalize"]
+
+
+class Canonicalize(PatternPass):
+    """Remove what does nothing and bring equal things to one form."""
+
+    name = "canonicalize"
+
+    @rewrites(Opaque)
+    def reveal(self, node: Node[Opaque], rw: Rewriter) -> Result:
+        """An opaque node whose inputs have become constants turns into its own op."""
+        found = reveal(node)
+        if found is None:
+            return rw.no("it has no op of its own, or an input that is no constant")
+        op, operands = found
+        types = [None if r is None else r.type for r in node.results]
+        return rw.node(op, operands, types).results
+
+    @rewrites(Identity)
+    def identity(self, node: Node[Identity], rw: Rewriter) -> Result:
+        """identity(x) = x."""
+        return node.need("x")
+
+    @rewrites(Cast)
+    def cast(self, node: Node[Cast], rw: Rewriter) -> Result:
+        """A cast to the type that the value has already is the value."""
+        x = node.need("x")
+        if x.tensor.elem is not node.result.tensor.elem:
+            return rw.no("it changes the type", x)
+        return x
+
+    @rewrites(Concat)
+    def concat(self, node: Node[Concat], rw: Rewriter) -> Result:
+        """concat(x) = x."""
+        if len(node.operands) != 1:
+            return rw.no("it joins several values")
+        return node.operands[0]
+
+    @rewrites(Clip)
+    def clip(self, node: Node[Clip], rw: Rewriter) -> Result:
+        """clip(x, -inf, inf) = x."""
+        if node.op.min != -math.inf or node.op.max != math.inf:
+            return rw.no("it has a bound")
+        return node.need("x")
+
+    @rewrites(Transpose)
+    def transpose(self, node: Node[Transpose], rw: Rewriter) -> Result:
+        """transpose(transpose(x, p), q) = transpose(x, p[q]); the identity goes."""
+        x = node.need("x")
+        perm = _perm(node)
+        if perm is None:
+            return rw.no("the rank is unknown", x)
+        if perm == tuple(range(len(perm))):
+            return x
+        producer = x.producer
+        if producer is None or not isinstance(producer.op, Transpose):
+            return rw.no("its producer is no transpose", x)
+        first = _perm(producer)
+        if first is None:
+            return rw.no("the rank is unknown", x)
+        return rw.op(Transpose(perm=tuple(first[i] for i in perm)), producer.need("x"))
+
+    @rewrites(Reshape)
+    def reshape(self, node: Node[Reshape], rw: Rewriter) -> Result:
+        """reshape(reshape(x)) = reshape(x); one that keeps the shape goes."""
+        x = node.need("x")
+        if _same_shape(x, node.result):
+            return x
+        producer = x.producer
+        if producer is None or not isinstance(producer.op, Reshape | Flatten | Squeeze | Unsqueeze):
+            return rw.no("its producer does not reshape", x)
+        target = rw.array(node.need("shape"))
+        if target is None:
+            return rw.no("the target is no known constant", node.need("shape"))
+        if (target == 0).any():
+            return rw.no("the target takes dimensions over from its operand", x)
+        return rw.op(node.op, producer.need("x"), node.need("shape"))
+
+    @rewrites(Squeeze, Unsqueeze, Flatten)
+    def keeps_shape(self, node: Node[Any], rw: Rewriter) -> Result:
+        """A squeeze, unsqueeze or flatten that leaves the shape as it is goes."""
+        x = node.need("x")
+        if not _same_shape(x, node.result):
+            return rw.no("it changes the shape", x)
+        return x
+
+    @rewrites(Sub)
+    def subtract(self, node: Node[Sub], rw: Rewriter) -> Result:
+        """X - c = x + (-c)."""
+        c = rw.array(node.need("b"))
+        if c is None or node.need("b").tensor.elem is not Elem.F32:
+            return rw.no("what is subtracted is no float constant", node.need("b"))
+        negated = rw.constant(np.negative(c), f"{node.need('b').name}_neg")
+        return rw.op(Add(), node.need("a"), negated)
+
+    @rewrites(Div)
+    def divide(self, node: Node[Div], rw: Rewriter) -> Result:
+        """X / c = x * (1 / c), where 1 / c is a finite number."""
+        b = node.need("b")
+        c = rw.array(b)
+        if c is None or b.tensor.elem is not Elem.F32:
+            return rw.no("the divisor is no float constant", b)
+        smallest = 1 / np.finfo(np.float32).max
+        if not (np.abs(c) > smallest).all() or not np.isfinite(c).all():
+            return rw.no("the divisor has no finite inverse", b)
+        inverse = rw.constant((1 / c.astype(np.float64)).astype(np.float32), f"{b.name}_inv")
+        return rw.op(Mul(), node.need("a"), inverse)
+
+    @rewrites(Mul)
+    def multiply(self, node: Node[Mul], rw: Rewriter) -> Result:
+        """X * 1 = x, where the shape stays."""
+        return _neutral(node, 1.0, rw)
+
+    @rewrites(Add)
+    def add(self, node: Node[Add], rw: Rewriter) -> Result:
+        """X + 0 = x, where the shape stays."""
+        return _neutral(node, 0.0, rw)
+
+
+def _neutral(node: Node[Any], neutral: float, rw: Rewriter) -> Result:
+    """The other operand where one is the neutral element; a clamp stays as a clip."""
+    for index in (0, 1):
+        array, other = rw.array(node.at(index)), node.at(1 - index)
+        if array is None or other is None or not (array == neutral).all():
+            continue
+        if not _same_shape(other, node.result):
+            return rw.no("the constant widens the shape", node.at(index))
+        if node.op.clamp is None:
+            return other
+        low, high = node.op.clamp
+        return rw.op(Clip(min=low, max=high), other)
+    return rw.no("no operand is a constant that does nothing")
+
+
+def _same_shape(a: Value, b: Value) -> bool:
+    """Whether both shapes are known and equal, symbols included."""
+    left, right = a.tensor.shape, b.tensor.shape
+    return left is not None and left == right and None not in left
+
+
+def _perm(node: Node[Transpose]) -> tuple[int, ...] | None:
+    rank = node.need("x").tensor.rank
+    if node.op.perm:
+        return node.op.perm
+    return None if rank is None else tuple(reversed(range(rank)))

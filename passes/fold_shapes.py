@@ -1,0 +1,100 @@
+"""fold-shapes: arithmetic on shapes becomes constants."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compiler.ir.core import Constant, Node, Value
+from compiler.ir.data import Data
+from compiler.ir.dims import Dim, Expr
+from compiler.ir.graph import Graph
+from compiler.ir.types import TensorType
+from compiler.ops import Reshape
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.rewrite.driver import erase_dead
+from passes.infer_shapes import infer_graph
+
+__all__ = ["FoldShapes"]
+
+
+class FoldShapes(Pass):
+    """Replace Shape, Slice, Concat, ... chains whose numbers are known by constants.
+
+    Inference follows the contents of small integer tensors as dimensions. A tensor that comes
+    out as numbers is a constant; a Reshape whose target has symbols takes them over from its
+    input (0) or leaves one to be worked out (-1).
+    """
+
+    name = "fold-shapes"
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        changes = infer_graph(graph, ctx)
+        for node in list(graph.walk()):
+            if node.erased:
+                continue
+            if isinstance(node.op, Reshape):
+                changes += _fold_target(node, ctx)
+            else:
+                changes += sum(_fold_value(r, ctx) for r in node.present_results)
+        return changes
+
+
+def _fold_value(value: Value, ctx: PassContext) -> int:
+    found, node = value.type, value.producer
+    if node is None or value.is_output or not value.is_used:
+        return 0
+    if not isinstance(found, TensorType) or found.value is None or found.shape is None:
+        return 0
+    numbers = [d for d in found.value if isinstance(d, int)]
+    if len(numbers) != len(found.value):
+        return 0
+    _replace(value, np.array(numbers, found.elem.dtype).reshape(() if not found.shape else -1))
+    ctx.statistics["values folded"] += 1
+    return 1
+
+
+def _replace(value: Value, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> None:
+    module, node, name = value.module, value.producer, value.name
+    made = module.add_constant(module.fresh_name(f"{name}_folded"), Data.of(array))
+    value.replace_uses(made)
+    if node is not None:
+        erase_dead([node])
+    if module.value(name) is None:
+        made.rename(name)
+
+
+def _fold_target(node: Node[Reshape], ctx: PassContext) -> int:
+    """The target shape of a Reshape as a constant with 0 and -1 in place of symbols."""
+    target = node.need("shape")
+    found = target.type
+    if isinstance(target, Constant) or not isinstance(found, TensorType) or found.value is None:
+        return 0
+    numbers = _target_numbers(found.value, node.need("x").tensor.shape, node.op.allowzero)
+    if numbers is None:
+        return 0
+    module = target.module
+    made = module.add_constant(
+        module.fresh_name(f"{node.name}_shape"), Data.of(np.array(numbers, np.int64))
+    )
+    producer = target.producer
+    node.set_operand(1, made)
+    if producer is not None:
+        erase_dead([producer])
+    ctx.statistics["reshape targets folded"] += 1
+    return 1
+
+
+def _target_numbers(
+    target: tuple[Dim, ...], source: tuple[Dim, ...] | None, allowzero: bool
+) -> list[int] | None:
+    """Numbers for a Reshape; None when more than one dimension can't be said."""
+    out: list[int] = []
+    for index, dim in enumerate(target):
+        held = source[index] if source is not None and index < len(source) else None
+        if isinstance(dim, int):
+            out.append(dim)
+        elif isinstance(dim, Expr) and dim == held and not allowzero:
+            out.append(0)
+        else:
+            out.append(-1)
+    return out if out.count(-1) <= 1 else None

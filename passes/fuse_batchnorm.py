@@ -1,0 +1,67 @@
+"""fuse-batchnorm: a BatchNormalization disappears in the convolution before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.core import Node, Value
+from compiler.ir.op import Kind
+from compiler.ir.types import Array
+from compiler.ops import BatchNormalization, Conv, ConvTranspose
+from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
+
+__all__ = ["FuseBatchnorm"]
+
+
+class FuseBatchnorm(PatternPass):
+    """Fold BatchNormalization into the weight and bias of the convolution before it.
+
+    With s = gamma / sqrt(var + epsilon): W' = W * s per output channel and
+    b' = (b - mean) * s + beta.
+    """
+
+    name = "fuse-batchnorm"
+
+    @rewrites(BatchNormalization)
+    def into_conv(self, node: Node[BatchNormalization], rw: Rewriter) -> Value | None:
+        """batch_normalization(conv(x, W, b)) = conv(x, W', b')."""
+        x = node.need("x")
+        conv = x.producer
+        if conv is None or not isinstance(conv.op, Conv | ConvTranspose):
+            return rw.no("its operand is no convolution", x)
+        if not rw.only_use(x):
+            return rw.no("the convolution is read elsewhere too", x)
+        if conv.op.clamp is not None:
+            return rw.no("an activation stands between", x)
+        if isinstance(conv.op, ConvTranspose) and conv.op.group != 1:
+            return rw.no("a grouped transposed convolution", x)
+        weight = rw.array(conv.need("weight"))
+        if weight is None:
+            return rw.no("the weight is no known constant", conv.need("weight"))
+        bias = conv.operand("bias")
+        held = None if bias is None else rw.array(bias)
+        if bias is not None and held is None:
+            return rw.no("the bias is no known constant", bias)
+        numbers = [rw.array(node.need(n)) for n in ("scale", "bias", "mean", "var")]
+        if any(a is None for a in numbers):
+            return rw.no("its parameters are no known constants")
+        gamma, beta, mean, var = (a.astype(np.float64) for a in numbers if a is not None)
+        factor = gamma / np.sqrt(var + node.op.epsilon)
+        start = np.zeros_like(mean) if held is None else held.astype(np.float64)
+        shift = (start - mean) * factor + beta
+        name = conv.need("weight").name
+        made = rw.constant(_scaled(weight, factor, conv), f"{name}_bn")
+        made_bias = rw.constant(shift.astype(weight.dtype), f"{node.name}_bias")
+        return rw.op(conv.op, conv.need("x"), made, made_bias)
+
+
+def _scaled(weight: Array, factor: npt.NDArray[np.float64], conv: Node[Any]) -> Array:
+    """The weight times one factor per output channel."""
+    traits = conv.op.quant(*conv.operand_types())
+    assert traits.kind is Kind.WEIGHTED
+    shape = [1] * weight.ndim
+    shape[traits.axis or 0] = -1
+    return (weight.astype(np.float64) * factor.reshape(shape)).astype(weight.dtype)

@@ -1,0 +1,44 @@
+"""import-calibration: ranges of a calibration table go onto the values."""
+
+from __future__ import annotations
+
+from compiler.calibration.calibrate import tapped_names
+from compiler.calibration.check import check_digest, check_table
+from compiler.calibration.table import load_table
+from compiler.diagnostics import QdqcError, Severity
+from compiler.ir.graph import Graph
+from compiler.ir.types import TensorType
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.text.digest import module_digest
+
+__all__ = ["ImportCalibration"]
+
+
+class ImportCalibration(Pass):
+    """Put the ranges of a calibration table onto the values that it names.
+
+    A row whose name is no value of the model is an error, since the value that was meant stays
+    without a range; a value without a row is a warning.
+    """
+
+    name = "import-calibration"
+
+    table: str
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        table = load_table(self.table)
+        check_digest(table, module_digest(graph.module), self.table)
+        found = check_table(table, tapped_names(graph), self.table)
+        errors = [d for d in found if d.severity is Severity.ERROR]
+        if errors:
+            raise QdqcError.of(errors[0])
+        ctx.warnings.extend(found)
+        changes = 0
+        for name, row in table.rows.items():
+            value = graph.module.value(name)
+            if value is None or not isinstance(value.type, TensorType):
+                continue
+            changes += value.type.range != row
+            value.type = value.type.with_range(row)
+        ctx.statistics["ranges"] += changes
+        return changes

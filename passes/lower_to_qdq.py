@@ -1,0 +1,20 @@
+"""lower-to-qdq: quantized types become quantize and dequantize nodes."""
+
+from __future__ import annotations
+
+from compiler.ir.graph import Graph
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.quant.lowering import lower
+
+__all__ = ["LowerToQdq"]
+
+
+class LowerToQdq(Pass):
+    """Spell out quantized types as quantize and dequantize nodes, as QDQ ONNX has them."""
+
+    name = "lower-to-qdq"
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        count = lower(graph.module)
+        ctx.statistics["nodes lowered"] += count
+        return count

@@ -1,0 +1,233 @@
+"""quantize: types become integer where the target runs integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from compiler.ir.core import Constant, Node, Value
+from compiler.ir.data import Data
+from compiler.ir.graph import Graph, Module
+from compiler.ir.op import Kind, QuantTraits
+from compiler.ir.types import Elem, Quant, Range, TensorType
+from compiler.ops import Conv, ConvTranspose, Dequantize, Gemm, Quantize
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.quant.arithmetic import (
+    activation_quant,
+    bias_floor,
+    bias_quant,
+    quantize,
+    weight_quant,
+)
+from compiler.quant.placement import Decision, decide
+from compiler.quant.targets.target import Target, activations, target_named
+
+__all__ = ["QuantizePass"]
+
+
+class QuantizePass(Pass):
+    """Give weights, biases and activations their integer types, as the target wants them.
+
+    Weights are quantized per output channel with zero point 0, biases to int32 with scale
+    ``s_x * s_w``, activations by their calibrated ranges.
+    """
+
+    name = "quantize"
+
+    target: str = "ort-cpu"
+    scheme: str = "per-channel"
+    symmetric: bool = False
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        target = target_named(self.target)
+        work = _Quantization(graph, target, self.symmetric, self.scheme == "per-channel")
+        integer = work.run(decide(graph, target))
+        graph.module.header["target"] = target.name
+        ctx.statistics["integer nodes"] += integer
+        ctx.statistics["casts"] += work.casts
+        for node in graph.nodes():
+            node.mode = None
+        return integer
+
+
+@dataclass
+class _Quantization:
+    """The state of one run: casts that were made, by value and parameters."""
+
+    graph: Graph
+    target: Target
+    symmetric: bool
+    per_channel: bool
+    casts: int = 0
+    stored: dict[Value, Value] = field(default_factory=dict)
+    constants: list[tuple[Constant, str]] = field(default_factory=list)
+
+    @property
+    def module(self) -> Module:
+        return self.graph.module
+
+    def run(self, decisions: dict[Node[Any], Decision]) -> int:
+        chosen = {n: d for n, d in decisions.items() if d.integer}
+        for node, decision in chosen.items():
+            self._quantize_operands(node, decision.traits)
+            if decision.result:
+                self._quantize_result(node, decision.traits)
+        self._dequantize_for_float(chosen)
+        for node in list(self.graph.nodes()):
+            self.target.spell(node)
+        self._name_constants()
+        return len(chosen)
+
+    def _name_constants(self) -> None:
+        """An integer constant takes the name of the float one where that is gone."""
+        self.module.drop_unused_constants()
+        for constant, name in self.constants:
+            if self.module.value(name) is None:
+                constant.rename(name)
+
+    def _quantize_operands(self, node: Node[Any], traits: QuantTraits) -> None:
+        for index in activations(node, traits):
+            value = node.operands[index]
+            if value is not None and value.tensor.quant is None:
+                node.set_operand(index, self._stored(value, node))
+        if traits.kind is Kind.WEIGHTED:
+            self._quantize_weight(node, traits)
+
+    def _stored(self, value: Value, before: Node[Any]) -> Value:
+        """The integer form of a float value; made once, where it is first needed."""
+        held = self.stored.get(value)
+        if held is not None:
+            return held
+        if isinstance(value, Constant):
+            made: Value = self._stored_constant(value)
+        else:
+            found = value.tensor.range
+            assert found is not None
+            quant = activation_quant(found, self.target.activation, symmetric=self.symmetric)
+            type_ = value.tensor.with_quant(self.target.activation, quant)
+            name = self.module.fresh_name(f"{value.name}_q")
+            after = value.producer.next if value.producer is not None else None
+            place = after if after is not None else self._first_node(before, value)
+            made = self.graph.insert(
+                Quantize(), [value], [type_], [name], loc=before.loc, before=place
+            ).result
+            self.casts += 1
+        self.stored[value] = made
+        return made
+
+    def _first_node(self, before: Node[Any], value: Value) -> Node[Any]:
+        """Casts of graph inputs stand at the beginning."""
+        return next(self.graph.nodes()) if value.producer is None else before
+
+    def _stored_constant(self, value: Constant) -> Constant:
+        array = value.data.array()
+        low, high = float(array.min(initial=0.0)), float(array.max(initial=0.0))
+        found = Range(low, high, max(-low, high))
+        elem = self.target.activation
+        quant = activation_quant(found, elem, symmetric=self.symmetric)
+        return self._constant(value, quantize(array, quant, elem), elem, quant)
+
+    def _constant(self, like: Constant, array: Any, elem: Elem, quant: Quant) -> Constant:
+        name = self.module.fresh_name(f"{like.name}_{elem.text}")
+        type_ = TensorType(elem, like.tensor.shape, quant)
+        made = self.module.add_constant(name, Data.of(array, elem), type_)
+        self.constants.append((made, like.name))
+        return made
+
+    def _quantize_weight(self, node: Node[Any], traits: QuantTraits) -> None:
+        assert traits.weight is not None
+        weight, bias, x = node.at(traits.weight), node.at(traits.bias), node.at(0)
+        assert isinstance(weight, Constant)
+        assert x is not None
+        assert x.tensor.quant is not None
+        scale_x = x.tensor.quant.scale
+        array = weight.data.array()
+        axis = traits.axis if self.per_channel else None
+        floor: Any = 0.0
+        if isinstance(bias, Constant):
+            floor = bias_floor(bias.data.array(), float(scale_x))
+            floor = floor if self.per_channel else floor.max(initial=0.0)
+        elem = self.target.weight
+        quant = weight_quant(array, axis, elem, floor=floor)
+        integers = quantize(array, quant, elem, narrow=True)
+        node.set_operand(traits.weight, self._constant(weight, integers, elem, quant))
+        if isinstance(bias, Constant) and traits.bias is not None:
+            scale = bias_quant(scale_x, quant)
+            stored = quantize(bias.data.array(), scale, self.target.bias)
+            node.set_operand(traits.bias, self._constant(bias, stored, self.target.bias, scale))
+
+    def _quantize_result(self, node: Node[Any], traits: QuantTraits) -> None:
+        elem = self.target.activation
+        for result in node.present_results:
+            if traits.kind is Kind.PRESERVING:
+                source = node.operands[0]
+                assert source is not None
+                assert source.tensor.quant is not None
+                quant = source.tensor.quant
+            else:
+                quant = self._result_quant(node, result, traits)
+            result.type = result.tensor.with_quant(elem, quant)
+            self.stored[result] = result
+
+    def _result_quant(self, node: Node[Any], result: Value, traits: QuantTraits) -> Quant:
+        found = result.tensor.range
+        if traits.fixed is not None:
+            low, high = traits.fixed
+            found = Range(low, high, max(abs(low), abs(high)))
+        assert found is not None
+        clamp = getattr(node.op, "clamp", None)
+        if clamp is not None:
+            low, high = max(found.min, clamp[0]), min(found.max, clamp[1])
+            bound = max(abs(clamp[0]), abs(clamp[1]))
+            found = Range(low, high, min(found.threshold, bound))
+        return activation_quant(found, self.target.activation, symmetric=self.symmetric)
+
+    def _dequantize_for_float(self, chosen: dict[Node[Any], Decision]) -> None:
+        """Readers that stay float, and graph outputs, get the numbers back."""
+        for node in chosen:
+            for result in node.present_results:
+                if result.tensor.quant is not None:
+                    self._float_readers(node, result, chosen)
+
+    def _float_readers(
+        self, node: Node[Any], result: Value, chosen: dict[Node[Any], Decision]
+    ) -> None:
+        outside = [u for u in result.uses if u.user not in chosen]
+        if not outside:
+            return
+        name = f"{result.name}_dq"
+        if result.is_output:
+            name = result.name
+            result.rename(self.module.fresh_name(f"{name}_i"))
+        views: dict[Dequantize, Value] = {}
+        for use in outside:
+            op = Dequantize(axis=_scale_axis(use.user, result))
+            if op not in views:
+                place = self.module.fresh_name(name)
+                made = self.graph.insert(
+                    op,
+                    [result],
+                    [result.tensor.expressed()],
+                    [place],
+                    loc=node.loc,
+                    before=node.next,
+                )
+                views[op] = made.result
+                self.casts += 1
+            if isinstance(use.user, Node):
+                use.user.set_operand(use.index, views[op])
+            else:
+                use.user.set_output(use.index, views[op])
+
+
+def _scale_axis(user: object, value: Value) -> int | None:
+    """The axis along which a float product's cast writes its scale once per channel.
+
+    onnxruntime quantizes the weights of a float Conv or Gemm that stands between casts, without
+    a word; it does so only where the cast before it has one single scale.
+    """
+    shape = value.tensor.shape
+    is_product = isinstance(user, Node) and isinstance(user.op, Conv | ConvTranspose | Gemm)
+    if is_product and shape is not None and len(shape) > 1 and isinstance(shape[1], int):
+        return 1
+    return None

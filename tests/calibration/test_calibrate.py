@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compiler.calibration.calibrate import calibrate, collect, make_table, tapped_names
+from compiler.diagnostics import Diagnostic, QdqcError
+from compiler.ir.data import Data
+from compiler.ir.graph import Graph, Module
+from compiler.ir.op import Op
+from compiler.ir.types import Elem, Range, TensorType
+
+F32 = TensorType(Elem.F32, (2, 3))
+
+
+class Opaque(Op):
+    """Stands for any op; it is not registered."""
+
+
+def module() -> Module:
+    """x -> double -> (y, index); a node with a nested graph; a constant."""
+    out = Module()
+    graph = out.graph
+    x = graph.add_input("x", F32)
+    graph.add_input("ids", TensorType(Elem.I64, (2,)))
+    w = out.add_constant("w", Data.of(np.ones((2, 3), np.float32)))
+    double = graph.insert(Opaque(), [x, w], [F32], ["double"])
+    node = graph.insert(
+        Opaque(), [double.result], [F32, TensorType(Elem.I64, (2,))], ["y", "index"]
+    )
+    inner = Graph(out)
+    inner.insert(Opaque(), [x], [F32], ["inner"])
+    graph.insert(Opaque(), [x], [F32], ["outer"], graphs=[inner])
+    graph.set_outputs([node.result])
+    return out
+
+
+def run_taps(
+    samples: Iterable[Mapping[str, Any]], names: Sequence[str], /
+) -> Iterator[dict[str, Any]]:
+    for sample in samples:
+        x = np.asarray(sample["x"], np.float32)
+        every = {"x": x, "double": 2 * x, "y": np.maximum(x, 0), "outer": 0 * x}
+        yield {name: every[name] for name in names}
+
+
+SAMPLES = [{"x": np.full((2, 3), v)} for v in (1.0, -3.0, 2.0)]
+
+
+def test_taps_are_the_float_values_of_the_top_graph() -> None:
+    assert tapped_names(module().graph) == ["x", "double", "y", "outer"]
+
+
+def test_the_table_of_max() -> None:
+    warnings: list[Diagnostic] = []
+    seen: list[int] = []
+    table = calibrate(
+        module(),
+        SAMPLES,
+        run_taps,
+        "use_max",
+        header={"model": "m.qir"},
+        progress=seen.append,
+        warn=warnings.append,
+    )
+    assert table.rows["double"] == Range(-6, 4, 6)
+    assert table.rows["y"] == Range(0, 2, 2)
+    assert table.observed["double"] == (-6, 4)
+    assert table.header == {
+        "model": "m.qir",
+        "method": "max",
+        "histogram bins": "2048",
+        "samples": "3",
+    }
+    assert seen == [1, 2, 3]
+    (warning,) = warnings
+    assert "'outer' is zero in all samples" in warning.message
+
+
+def test_one_pass_serves_every_method() -> None:
+    rng = np.random.default_rng(0)
+    samples = [{"x": rng.standard_normal((200, 300)) ** 3} for _ in range(3)]
+    collector = collect(module().graph, samples, run_taps)
+    tables = {m: make_table(collector, m).rows["x"] for m in ("kl", "max", "percentile9999")}
+    largest = max(float(np.abs(s["x"]).max()) for s in samples)
+    assert tables["max"].threshold == pytest.approx(largest)
+    assert tables["percentile9999"].threshold < tables["kl"].threshold <= tables["max"].threshold
+
+
+def test_nan_names_the_first_value() -> None:
+    warnings: list[Diagnostic] = []
+    samples = [*SAMPLES, {"x": np.array([[np.nan, 1, 1], [np.inf, 1, 1]])}]
+    with np.errstate(invalid="ignore"):
+        table = calibrate(module(), samples, run_taps, "max", warn=warnings.append)
+    assert warnings[0].message.startswith(
+        "'x' has 1 NaN and 1 infinite elements, first in sample 3, and 3 other values"
+    )
+    assert table.rows["x"] == Range(-3, 2, 3)
+
+
+def test_bad_requests() -> None:
+    with pytest.raises(QdqcError, match="there are no samples"):
+        calibrate(module(), [], run_taps)
+    with pytest.raises(QdqcError, match="no calibration method 'mox'; did you mean 'max'"):
+        calibrate(module(), SAMPLES, run_taps, "mox")
+    with pytest.raises(QdqcError, match="less than 128"):
+        calibrate(module(), SAMPLES, run_taps, bins=64)
+    with pytest.raises(QdqcError, match="no float32 values"):
+        calibrate(Module(), SAMPLES, run_taps)

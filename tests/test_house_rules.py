@@ -1,0 +1,253 @@
+"""The rules that keep the code readable, held by reading the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("compiler", "passes", "tools")
+
+FILE_LINES = 400
+FUNCTION_LINES = 60
+WIDTH = 100
+TEST_RATIO = 1.2
+LIST_SECONDS = 0.35
+
+HEAVY = ("onnx", "onnxruntime", "lark", "networkx", "PIL", "rich")
+WALLED = ("onnx", "onnxruntime")
+BEHIND_THE_WALL = ("compiler/onnx_io", "compiler/runtime")
+
+FILE_NAMES = re.compile(r"(^|_)(utils?|helpers?|misc|common|base|impl|manager|handlers?)(_|$)")
+CLASS_NAMES = re.compile(r"(Base|Impl|Manager|Helper|Helpers|Utils?|Abstract\w*)$")
+ALLOWED_FILES = {"compiler/pipeline/manager.py"}
+ALLOWED_CLASSES = {"PassManager"}
+
+SOURCES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+OTHERS = sorted(
+    p for folder in ("benchmarks", "examples") for p in (ROOT / folder).rglob("*.py")
+)
+
+
+def title(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines()
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for path in SOURCES:
+        yield title(path), ast.parse(path.read_text("utf-8"))
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Every module that a file imports, wherever in the file, with the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module, node.lineno
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_files_are_short() -> None:
+    long = {title(p): len(lines(p)) for p in [*SOURCES, *OTHERS] if len(lines(p)) > FILE_LINES}
+    assert not long
+
+
+def test_functions_are_short() -> None:
+    long = [
+        f"{name}:{node.lineno} {node.name}"
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > FUNCTION_LINES
+    ]
+    assert not long
+
+
+def test_lines_are_narrow() -> None:
+    wide = [
+        f"{title(path)}:{number}"
+        for path in [*SOURCES, *TESTS, *OTHERS]
+        for number, line in enumerate(lines(path), 1)
+        if len(line) > WIDTH
+    ]
+    assert not wide
+
+
+def test_imports_run_one_way() -> None:
+    """tools -> passes -> compiler; nothing imports tests."""
+    forbidden = {"compiler": {"passes", "tools", "tests"}, "passes": {"tools", "tests"}}
+    forbidden["tools"] = {"tests"}
+    wrong = [
+        f"{name}:{line} imports {found}"
+        for name, tree in trees()
+        for found, line in imports(tree)
+        if top(found) in forbidden[name.partition("/")[0]]
+    ]
+    assert not wrong
+
+
+def test_onnx_and_onnxruntime_stay_behind_their_walls() -> None:
+    wrong = [
+        f"{name}:{line} imports {found}"
+        for name, tree in trees()
+        if not name.startswith(BEHIND_THE_WALL)
+        for found, line in imports(tree)
+        if top(found) in WALLED
+    ]
+    assert not wrong
+
+
+def test_nothing_is_pickled() -> None:
+    pickles = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    wrong = [
+        f"{name}:{line}" for name, tree in trees() for m, line in imports(tree) if top(m) in pickles
+    ]
+    wrong += [
+        f"{name}:{node.lineno}"
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword)
+        and node.arg == "allow_pickle"
+        and not (isinstance(node.value, ast.Constant) and node.value.value is False)
+    ]
+    assert not wrong
+
+
+def test_names_say_what_things_are() -> None:
+    files = [title(p) for p in SOURCES if FILE_NAMES.search(p.stem)]
+    assert set(files) <= ALLOWED_FILES
+    classes = {
+        node.name: name
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and CLASS_NAMES.search(node.name)
+    }
+    assert set(classes) <= ALLOWED_CLASSES, classes
+
+
+def test_package_files_are_empty_unless_they_gather() -> None:
+    """A room's ``__init__`` holds no functions or classes, save the package's own front."""
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, tree in trees()
+        if name.endswith("__init__.py") and name != "compiler/__init__.py"
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    ]
+    assert not wrong
+
+
+def test_annotations_are_strings_everywhere() -> None:
+    missing = [
+        title(path)
+        for path in [*SOURCES, *TESTS]
+        if path.read_text("utf-8").strip()
+        and "from __future__ import annotations" not in path.read_text("utf-8")
+    ]
+    assert not missing
+
+
+def test_public_things_have_docstrings() -> None:
+    """Modules, public classes and public functions at the top of a module."""
+    bare: list[str] = []
+    for name, tree in trees():
+        if tree.body and ast.get_docstring(tree) is None:
+            bare.append(name)
+        for node in tree.body:
+            named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+            if named and not node.name.startswith("_") and ast.get_docstring(node) is None:
+                bare.append(f"{name}:{node.lineno} {node.name}")
+    assert not bare
+
+
+def test_suppressions_give_their_rule_and_reason() -> None:
+    """``# noqa: X - why`` and ``# pyright: ignore[rule] - why``; ``# type: ignore`` names a code."""
+    wrong: list[str] = []
+    for path in SOURCES:
+        for number, line in enumerate(lines(path), 1):
+            bare = re.search(r"#\s*noqa(?!:)|#\s*type:\s*ignore(?!\[)|#\s*pyright:\s*ignore(?!\[)", line)
+            unexplained = re.search(r"#\s*(noqa:|pyright:\s*ignore\[)(?!.*- \w)", line)
+            if bare or unexplained:
+                wrong.append(f"{title(path)}:{number}")
+    assert not wrong
+
+
+def test_a_pass_stands_in_the_file_of_its_name() -> None:
+    wrong: list[str] = []
+    for path in sorted((ROOT / "passes").glob("[!_]*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        names = [
+            statement.value.value
+            for node in tree.body
+            if isinstance(node, ast.ClassDef)
+            for statement in node.body
+            if isinstance(statement, ast.Assign)
+            and isinstance(statement.value, ast.Constant)
+            and any(isinstance(t, ast.Name) and t.id == "name" for t in statement.targets)
+        ]
+        if names != [path.stem.replace("_", "-")]:
+            wrong.append(f"{title(path)}: {names}")
+    assert not wrong
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/"
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import compiler",
+        "import tools.qir_opt",
+        "from compiler.pipeline.discovery import load_passes; load_passes()",
+    ],
+)
+def test_nothing_heavy_loads_before_it_is_needed(code: str) -> None:
+    shown = f"import sys; {code}; print([m for m in {HEAVY} if m in sys.modules])"
+    assert run(shown) == "[]"
+
+
+def test_listing_passes_is_quick() -> None:
+    """The best of several runs: the machine may be busy with other tests."""
+    command = [str(Path(sys.executable).parent / "qir_opt"), "--list-passes"]
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        best = min(best, time.perf_counter() - start)
+        if best < LIST_SECONDS:
+            break
+    assert "canonicalize" in done.stdout
+    assert best < LIST_SECONDS
+
+
+def test_there_are_tests_enough() -> None:
+    """Lines of tests, Python and lit, over lines of source; blank lines count in neither."""
+
+    def count(paths: list[Path]) -> int:
+        return sum(1 for path in paths for line in lines(path) if line.strip())
+
+    lit = [p for p in (ROOT / "lit_tests").rglob("*") if p.suffix in (".qir", ".test", ".txt")]
+    ratio = count([*TESTS, *lit]) / count(SOURCES)
+    assert ratio >= TEST_RATIO

@@ -1,0 +1,68 @@
+"""Forms of arguments that several commands take, and the samples that they check with."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compiler.ir.graph import Module
+    from compiler.runtime.session import Feeds
+
+__all__ = ["check_samples", "floats", "indices", "names", "pair", "shapes", "tolerance"]
+
+
+def names(text: str) -> list[str]:
+    """``a,b`` as a list of names."""
+    return [n.strip() for n in text.split(",") if n.strip()]
+
+
+def floats(text: str) -> tuple[float, ...]:
+    """``1,2.5`` as numbers."""
+    return tuple(float(n) for n in text.split(","))
+
+
+def indices(text: str) -> tuple[int, ...]:
+    """``1,3`` as whole numbers."""
+    return tuple(int(n) for n in text.split(","))
+
+
+def pair(text: str) -> tuple[int, int]:
+    """``h,w`` as two whole numbers."""
+    first, second = indices(text)
+    return first, second
+
+
+def tolerance(text: str) -> tuple[float, float]:
+    """``cos,euclid`` as two numbers."""
+    first, second = floats(text)
+    return first, second
+
+
+def shapes(text: str) -> list[list[int]]:
+    """``[[1,3,224,224],[1]]`` as shapes; one shape may stand alone."""
+    try:
+        found: Any = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        found = None
+    if isinstance(found, list) and found and all(isinstance(n, int) for n in found):
+        found = [found]
+    if not isinstance(found, list) or not found or not all(map(_is_shape, found)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of shapes such as [[1,3,224,224]]")
+    return found
+
+
+def _is_shape(found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(n, int) and n >= 0 for n in found)
+
+
+def check_samples(module: Module, given: str | None, count: int) -> tuple[Iterable[Feeds], str]:
+    """Samples to check with, and where they come from: the given file or folder, or random."""
+    from compiler.data.dataset import open_dataset
+    from compiler.data.random_inputs import random_samples
+
+    if given:
+        return open_dataset(given, module.graph), given
+    return random_samples(module.graph, count), "random"

@@ -1,0 +1,252 @@
+"""The frame of all commands: common options, exit codes, the report file."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib.metadata
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from compiler.diagnostics import (
+    EXIT_INPUT,
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    QdqcError,
+    suggestion,
+)
+from compiler.files import write_whole
+from tools.resources import PeakMemory, process_seconds
+
+__all__ = ["CommandParser", "Invocation", "execute"]
+
+_USER_ERRNOS = frozenset(
+    getattr(errno, name, None)
+    for name in (
+        "EACCES",
+        "EDQUOT",
+        "EFBIG",
+        "EIO",
+        "EISDIR",
+        "EMFILE",
+        "ENAMETOOLONG",
+        "ENOENT",
+        "ENOSPC",
+        "ENOTDIR",
+        "EPERM",
+        "EROFS",
+    )
+)
+_NEXT_STEPS = {
+    errno.ENOSPC: "free space on the disk, or write to another one",
+    errno.EACCES: "check the permissions of the file and of its folder",
+    errno.EPERM: "check the permissions of the file and of its folder",
+    errno.ENOENT: "check the path",
+    errno.EROFS: "the disk is read-only: write to another folder",
+}
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that states every default and keeps the lines of the example."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if not action.option_strings or action.default is argparse.SUPPRESS:
+            return text
+        if "%(default)" in text or "(default" in text:
+            return text
+        if action.nargs == 0 and not action.default:
+            return f"{text} (default: off)"
+        if action.default is None or action.default == []:
+            return f"{text} (default: none)"
+        return f"{text} (default: %(default)s)"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser with what all commands share.
+
+    Options are not abbreviated. Dashes and underscores in option names are taken for each
+    other, and an unknown option suggests the nearest.
+    """
+
+    def __init__(self, name: str, summary: str, example: str) -> None:
+        super().__init__(
+            prog=name,
+            description=summary,
+            epilog=f"example:\n  {example}",
+            allow_abbrev=False,
+            formatter_class=_HelpFormatter,
+        )
+        group = self.add_argument_group("common options")
+        group.add_argument("--version", action="version", version=f"{name} {_version()}")
+        group.add_argument(
+            "-q", "--quiet", action="count", default=0, help="no progress; -qq: no warnings"
+        )
+        group.add_argument(
+            "-v", "--verbose", action="count", default=0, help="tell more; -vv: everything"
+        )
+        group.add_argument("--report", metavar="FILE.json", help="write what was found as JSON")
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - one overload of two
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args([self._spelling(a) for a in given], namespace)
+
+    def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride] - one overload of two
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            hint = suggestion(name, self._option_string_actions)
+            kind = "option" if name.startswith("-") else "argument"
+            self.error(f"unknown {kind} '{name}'{hint}")
+        return found
+
+    def _spelling(self, word: str) -> str:
+        """The option as it is declared, when it was written with dashes for underscores."""
+        name, equals, value = word.partition("=")
+        if not name.startswith("--") or name in self._option_string_actions:
+            return word
+        plain = name[2:].replace("_", "-")
+        for known in self._option_string_actions:
+            if known[:2] == "--" and known[2:].replace("_", "-") == plain:
+                return known + equals + value
+        return word
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(
+            2, f"{self.prog}: error: {message}\nnote: '{self.prog} --help' shows all options\n"
+        )
+
+
+@dataclass
+class Invocation:
+    """One run of a command: its arguments, and what goes into ``--report``."""
+
+    args: Any
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verbosity(self) -> int:
+        """0 as a rule, below with ``-q``, above with ``-v``."""
+        return self.args.verbose - self.args.quiet
+
+    def tell(self, text: str) -> None:
+        """A line for people, on stderr; not with ``-q``."""
+        if self.verbosity >= 0:
+            sys.stderr.write(text + "\n")
+
+    def warn(self, warning: object) -> None:
+        """A warning: a Diagnostic or a text. Not with ``-qq``."""
+        if self.verbosity > -2:
+            render = getattr(warning, "render", None)
+            sys.stderr.write((render() if render else f"warning: {warning}") + "\n")
+
+
+def execute(
+    parser: CommandParser,
+    action: Callable[[Invocation], int | None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse the arguments, run the action and turn whatever happens into an exit code.
+
+    0: done. 1: the user's input, or a failed comparison. 2: usage. 3: a defect of qdqc, with
+    a traceback. 130: interrupted. A reader that closes stdout early is no failure.
+    """
+    parsed: list[Invocation] = []
+    try:
+        code = _guard(parser.prog, lambda: parsed.append(Invocation(parser.parse_args(argv))))
+    except SystemExit as leave:
+        left = leave.code if isinstance(leave.code, int) else EXIT_INPUT
+        return left or _guard(parser.prog, lambda: None)
+    if not parsed:
+        return code
+    invocation = parsed[0]
+    memory = PeakMemory()
+    if invocation.args.report:
+        memory.start()
+    code = _guard(parser.prog, lambda: action(invocation), invocation)
+    if invocation.args.report:
+        measured = {"seconds": process_seconds(), "peak_memory_bytes": memory.stop()}
+        report = {"command": parser.prog, "exit_code": code, **measured, **invocation.report}
+        written = _guard(parser.prog, lambda: _write_report(invocation.args.report, report))
+        code = code or written
+    return code
+
+
+def _write_report(path: str, report: dict[str, Any]) -> None:
+    write_whole(path, json.dumps(report, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Numpy numbers and arrays, and paths, as JSON has them."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def _guard(
+    name: str, action: Callable[[], int | None], invocation: Invocation | None = None
+) -> int:
+    try:
+        code = action() or EXIT_OK
+        sys.stdout.flush()
+        return code
+    except QdqcError as error:
+        message, code = str(error), EXIT_INPUT
+    except KeyboardInterrupt:
+        message, code = "interrupted", EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has what it wanted. Python flushes stdout once more at exit: to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_OK
+    except MemoryError as error:
+        message, code = _out_of_memory(error), EXIT_INPUT
+    except OSError as error:
+        known = error.errno in _USER_ERRNOS
+        message, code = (_system(error), EXIT_INPUT) if known else _internal(name, error)
+    except Exception as error:
+        message, code = _internal(name, error)
+    if invocation is not None:
+        invocation.report.setdefault("error", message)
+    sys.stderr.write(message.rstrip() + "\n")
+    return code
+
+
+def _system(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    step = _NEXT_STEPS.get(error.errno or 0, "check the path and the system's limits")
+    return f"{place}error: {error.strerror or error}\nnote: {step}"
+
+
+def _out_of_memory(error: MemoryError) -> str:
+    detail = f": {error}" if str(error) else ""
+    return f"error: not enough memory{detail}\nnote: use smaller inputs or smaller batches"
+
+
+def _internal(name: str, error: Exception) -> tuple[str, int]:
+    trace = "".join(traceback.format_exception(error))
+    told = (
+        f"internal error in {name}: this is a defect, not your input\n"
+        f"note: run it again with --crash-reproducer crash.qir and report the file "
+        f"with this traceback"
+    )
+    return f"{trace}{told}", EXIT_INTERNAL
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("qdq-compiler")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,153 @@
+"""The switches that every command with a pipeline shares, and what they do."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from compiler.ir.graph import Module
+from compiler.pipeline.discovery import load_passes, pipelines
+from compiler.pipeline.explain import Explain
+from compiler.pipeline.instrument import Instrument, Report
+from compiler.pipeline.manager import PassManager
+from compiler.pipeline.pass_ import PASSES, Pass, describe
+from compiler.pipeline.printing import DumpIR, PrintIR
+from compiler.pipeline.reproducer import CrashReproducer
+from compiler.pipeline.spec import resolve
+from compiler.pipeline.timing import PassStatistics, TimePasses
+from tools.command import CommandParser, Invocation
+
+__all__ = ["add_ir_options", "make_passes", "pass_manager", "run_pipeline"]
+
+_INDENT = 28
+
+
+def add_ir_options(parser: CommandParser) -> None:
+    """Add the IR switches. They are read by ``pass_manager``."""
+    group = parser.add_argument_group("IR switches (all write to stderr)")
+    add = group.add_argument
+    add("--print-ir-before", type=_names, default=[], metavar="A,B", help="print before passes")
+    add("--print-ir-after", type=_names, default=[], metavar="A,B", help="print after passes")
+    add("--print-ir-after-all", action="store_true", help="print after every pass")
+    add("--print-ir-after-change", action="store_true", help="print after passes that changed it")
+    add("--print-ir-diff", action="store_true", help="print what each pass changed, as a diff")
+    add("--dump-ir", metavar="DIR", help="write 003_fuse-activation.qir and so on into DIR")
+    add("--elide-weights", action="store_true", help="leave large contents out of what is printed")
+    add("--time-passes", action="store_true", help="print seconds by pass, the slowest first")
+    add("--pass-statistics", action="store_true", help="print what each pass did")
+    add("--explain", type=_names, default=[], metavar="PASS", help="print why rules did not match")
+    add("--crash-reproducer", metavar="F.qir", help="when a pass fails, write the IR before it")
+    add(
+        "--verify-each",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="verify after each pass",
+    )
+    add("--plugin", action="append", default=[], metavar="F.py", help="load passes; repeatable")
+    add(
+        "--list-passes", action=_ListPasses, nargs=0, help="print passes, after --plugin, and leave"
+    )
+    add("--list-ops", action=_ListOps, nargs=0, help="print ops, after --plugin, and leave")
+
+
+def pass_manager(passes: Sequence[Pass], invocation: Invocation) -> PassManager:
+    """A manager with the instruments that the switches ask for."""
+    args = invocation.args
+    return PassManager(
+        passes,
+        instruments=_instruments(args),
+        verify_each=args.verify_each,
+        warn=invocation.warn,
+    )
+
+
+def make_passes(pipeline: str, plugins: Sequence[str] = (), file: str = "--passes") -> list[Pass]:
+    """The passes of a pipeline string, plugins loaded. Raises QdqcError."""
+    if not pipeline.strip() and not plugins:
+        return []
+    load_passes(plugins)
+    return resolve(pipeline, pipelines(), file=file)
+
+
+def run_pipeline(module: Module, pipeline: str, invocation: Invocation) -> Report:
+    """Run a pipeline on a module, in place, under the switches of a command."""
+    passes = make_passes(pipeline, invocation.args.plugin)
+    return pass_manager(passes, invocation).run(module)
+
+
+def _instruments(args: argparse.Namespace) -> list[Instrument]:
+    write = sys.stderr.write
+    out: list[Instrument] = []
+    if args.crash_reproducer:
+        out.append(CrashReproducer(args.crash_reproducer, args.plugin))
+    wanted = (args.print_ir_after_all, args.print_ir_after_change, args.print_ir_diff)
+    if args.print_ir_before or args.print_ir_after or any(wanted):
+        out.append(
+            PrintIR(
+                write,
+                before=args.print_ir_before,
+                after=args.print_ir_after,
+                every=args.print_ir_after_all,
+                on_change=args.print_ir_after_change,
+                diff=args.print_ir_diff,
+                elide=args.elide_weights,
+            )
+        )
+    if args.dump_ir:
+        out.append(DumpIR(args.dump_ir, elide=args.elide_weights))
+    if args.explain:
+        out.append(Explain(write, args.explain))
+    if args.pass_statistics:
+        out.append(PassStatistics(write))
+    if args.time_passes:
+        out.append(TimePasses(write))
+    return out
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+class _ListPasses(argparse.Action):
+    """Prints passes with their options and the named pipelines."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        load_passes(namespace.plugin)
+        lines = [f"{cls.name:{_INDENT}}{describe(cls)}" for cls in PASSES]
+        lines += [f"{'@' + name:{_INDENT}}{text}" for name, text in sorted(pipelines().items())]
+        sys.stdout.write("\n".join(lines) + "\n")
+        parser.exit()
+
+
+class _ListOps(argparse.Action):
+    """Prints ops with their operands, results and attributes."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        load_passes(namespace.plugin)
+        sys.stdout.write("\n".join(_op_lines()) + "\n")
+        parser.exit()
+
+
+def _op_lines() -> list[str]:
+    from compiler.ir.op import OPS
+
+    lines: list[str] = []
+    for cls in OPS:
+        signature = f"{cls.name}({', '.join(cls.operands)}) -> ({', '.join(cls.results)})"
+        about = (cls.__doc__ or "").strip().partition("\n")[0]
+        lines.append(f"{signature}  {about}")
+    return lines

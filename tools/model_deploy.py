@@ -1,0 +1,226 @@
+"""model_deploy: a calibrated module becomes a deployed ONNX model, proven to run in integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError
+from compiler.pipeline.instrument import Instrument
+from tools.arguments import check_samples, names, tolerance
+from tools.command import CommandParser, Invocation, execute
+from tools.ir_options import add_ir_options, make_passes, pass_manager
+
+if TYPE_CHECKING:
+    from compiler.ir.graph import Module
+    from compiler.pipeline.instrument import Where
+    from compiler.pipeline.pass_ import PassContext
+    from compiler.quant.placement import Decision
+    from compiler.runtime.compare import Comparison
+
+__all__ = ["main"]
+
+_CHECKED_SAMPLES = 4
+_TOLERANCES = {"INT8": (0.90, 0.80), "F32": (0.99, 0.99)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return execute(_parser(), _deploy, argv)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "model_deploy",
+        "Quantize a module for a target, write it as QDQ ONNX, and prove what runs in integers.",
+        "model_deploy --mlir net.qir --calibration_table net.cali_table --model net_int8.onnx",
+    )
+    add = parser.add_argument
+    add("--mlir", required=True, metavar="F.qir", help="the module that model_transform wrote")
+    add(
+        "--quantize",
+        default="INT8",
+        type=str.upper,
+        choices=tuple(_TOLERANCES),
+        help="precision of all nodes that the qtable does not name",
+    )
+    add(
+        "--target",
+        "--chip",
+        "--processor",
+        default="ort-cpu",
+        metavar="NAME",
+        help="what the model runs on",
+    )
+    add("--calibration_table", metavar="F", help="ranges; needed for INT8")
+    add("--quantize_table", metavar="F", help="a qtable: precision of single nodes")
+    scheme = parser.add_mutually_exclusive_group()
+    scheme.add_argument(
+        "--asymmetric",
+        dest="symmetric",
+        action="store_false",
+        default=False,
+        help="free zero points, min and max as ranges (the default)",
+    )
+    scheme.add_argument(
+        "--symmetric", action="store_true", help="fixed zero points, thresholds as ranges"
+    )
+    add("--model", metavar="F.onnx", help="output (default: {name}_int8.onnx beside the module)")
+    check = parser.add_argument_group("check against the float module").add_argument
+    check("--test_input", metavar="F", help="image, npz, npy or folder (default: random inputs)")
+    check(
+        "--tolerance",
+        type=tolerance,
+        metavar="COS,EUCLID",
+        help="least similarity of outputs (default: 0.90,0.80 for INT8, 0.99,0.99 for F32)",
+    )
+    check("--excepts", type=names, default=[], metavar="A,B", help="outputs that are not compared")
+    check("--compare_all", action="store_true", help="compare every value, not only outputs")
+    add_ir_options(parser)
+    return parser
+
+
+class _PlacementLog(Instrument):
+    """Notes what the placement says of every node, just before the module is quantized."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, Decision] = {}
+
+    def before(self, module: Module, where: Where, ctx: PassContext) -> None:
+        from compiler.quant.placement import decide
+        from compiler.quant.targets.target import target_named
+
+        target = getattr(where.pass_, "target", None)
+        if where.pass_.name == "quantize" and isinstance(target, str):
+            found = decide(module.graph, target_named(target))
+            self.decisions = {node.name: decision for node, decision in found.items()}
+
+
+def _deploy(invocation: Invocation) -> int:
+    from compiler.files import refuse_inputs
+    from compiler.ir.clone import clone
+    from compiler.text.files import load
+
+    args = invocation.args
+    _refuse_arguments(args)
+    source = Path(args.mlir)
+    module = load(source)
+    default = source.with_name(f"{source.stem}_{args.quantize.lower()}.onnx")
+    output = Path(args.model) if args.model else default
+    if output.suffix != ".onnx":
+        raise QdqcError(f"the output '{output}' must end in .onnx", notes=["give --model F.onnx"])
+    lowered = output.with_suffix(".qir")
+    outputs = [output, lowered, lowered.with_suffix(".safetensors")]
+    inputs = [source, source.with_suffix(".safetensors")]
+    refuse_inputs(outputs, [*inputs, *filter(None, (args.calibration_table, args.quantize_table))])
+    reference = clone(module)
+    log = _PlacementLog()
+    manager = pass_manager(make_passes(_pipeline(args), args.plugin), invocation)
+    manager.instruments.append(log)
+    manager.run(module)
+    comparison = _check(module, reference, invocation)
+    if not comparison.passed:
+        output = output.with_name(output.name + ".rejected")
+        invocation.tell(f"the check failed: the model is kept as {output}")
+    _write(module, reference, log, output, lowered, invocation)
+    return EXIT_OK if comparison.passed else EXIT_INPUT
+
+
+def _refuse_arguments(args: Any) -> None:
+    """What can be told before anything is read."""
+    from compiler.quant.targets.target import target_named
+
+    target_named(args.target)
+    if args.quantize == "INT8" and not args.calibration_table:
+        raise QdqcError(
+            "INT8 needs --calibration_table",
+            notes=["run_calibration makes one: run_calibration net.qir --dataset DIR -o TABLE"],
+        )
+    if args.quantize == "F32" and args.quantize_table:
+        raise QdqcError(
+            "--quantize F32 leaves nothing for a qtable to decide",
+            notes=["leave out --quantize_table, or deploy with --quantize INT8"],
+        )
+
+
+def _pipeline(args: Any) -> str:
+    """The pipeline string of the deployment, as the module's header keeps it."""
+    from compiler.ir.spelling import print_value
+
+    if args.quantize == "F32":
+        return ""
+    symmetric = " symmetric=true" if args.symmetric else ""
+    qtable = args.quantize_table
+    chosen = f" qtable={print_value(qtable)}" if qtable else ""
+    return (
+        f"import-calibration{{table={print_value(args.calibration_table)}}},"
+        f"assign-precision{{mode={args.quantize}{chosen}}},"
+        f"quantize{{target={print_value(args.target)}{symmetric}}},lower-to-qdq"
+    )
+
+
+def _check(module: Module, reference: Module, invocation: Invocation) -> Comparison:
+    """Run the lowered module against the float one; figures go into the report."""
+    from compiler.report.comparison import render_comparison
+    from compiler.runtime.check import check_against
+
+    args = invocation.args
+    ranged = module if args.test_input else _with_input_ranges(module, reference)
+    samples, source = check_samples(ranged, args.test_input, _CHECKED_SAMPLES)
+    limits = args.tolerance or _TOLERANCES[args.quantize]
+    comparison, _ = check_against(
+        module, reference, samples, limits, args.excepts, every_value=args.compare_all
+    )
+    outputs = {v.name for v in module.graph.outputs}
+    invocation.report["source"] = source
+    invocation.report["outputs"] = {
+        r.name: {"cos": r.cos, "euclid": r.euclid, "sqnr": _json_number(r.sqnr)}
+        for r in comparison.rows
+        if r.name in outputs
+    }
+    text = render_comparison(comparison, every=True)
+    invocation.tell(f"deployed against float on {source} inputs:\n{text}")
+    return comparison
+
+
+def _with_input_ranges(module: Module, reference: Module) -> Module:
+    """The reference with the ranges that calibration found for the graph's inputs."""
+    for value in reference.graph.inputs:
+        held = module.value(value.name)
+        if held is not None:
+            value.type = held.type
+    return reference
+
+
+def _json_number(value: float) -> float | None:
+    """JSON has no infinity: an exact result has no SQNR."""
+    return value if math.isfinite(value) else None
+
+
+def _write(
+    module: Module,
+    reference: Module,
+    log: _PlacementLog,
+    output: Path,
+    lowered: Path,
+    invocation: Invocation,
+) -> None:
+    from compiler.onnx_io.exporter import export_onnx, save_onnx
+    from compiler.report.audit import audit_entries, render_audit
+    from compiler.runtime.audit import audit
+    from compiler.text.files import save
+
+    save_onnx(module, output)
+    save(module, lowered)
+    found = audit(module, log.decisions, output)
+    invocation.report["audit"] = audit_entries(found)
+    sizes = {"float": export_onnx(reference).ByteSize(), "deployed": output.stat().st_size}
+    invocation.report["bytes"] = sizes
+    invocation.tell(render_audit(found))
+    invocation.tell(
+        f"wrote {output}: {sizes['deployed']:,} bytes, float {sizes['float']:,}; IR in {lowered}"
+    )
+    for row in found.findings:
+        invocation.warn(f"'{row.name}' ({row.op}) runs in {row.runs}: {row.reason}")

@@ -1,0 +1,190 @@
+"""run_calibration: run a model over data, and write the ranges of its values as a table."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.calibration.thresholds import BINS, METHODS
+from compiler.diagnostics import EXIT_OK, QdqcError
+from compiler.files import refuse_inputs
+from tools.command import CommandParser, Invocation, execute
+
+if TYPE_CHECKING:
+    from compiler.calibration.table import Table
+    from compiler.data.dataset import Dataset
+    from compiler.ir.graph import Graph, Module
+
+__all__ = ["main"]
+
+_PROGRESS_AFTER = 1.0
+"""Seconds of work after which progress is shown."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return execute(_parser(), _calibrate, argv)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "run_calibration",
+        "Run a model over data, and write the range of each of its values as a calibration table.",
+        "run_calibration model.qir --dataset photos/ --input_num 100 -o model.cali_table",
+    )
+    parser.add_argument("model", metavar="MODEL.qir", help="what model_transform wrote")
+    data = parser.add_mutually_exclusive_group(required=True)
+    add = data.add_argument
+    add("--dataset", metavar="PATH", help="folder of images, npz or npy files, or one such file")
+    add("--data_list", metavar="FILE", help="a sample a line; several inputs comma separated")
+    add = parser.add_argument
+    add("--input_num", type=_count, default=0, metavar="N", help="samples used, 0 for all")
+    add("--batch_size", type=_positive, default=1, metavar="N", help="rows where batch is symbolic")
+    add("--cali_method", default="kl", metavar="METHOD", help=f"{', '.join(METHODS)}")
+    add("--histogram_bin_num", type=_positive, default=BINS, metavar="N", help="bins of kl")
+    add(
+        "-o",
+        "--calibration_table",
+        required=True,
+        metavar="TABLE",
+        help="the table that is written",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
+def _calibrate(invocation: Invocation) -> int:
+    from compiler.calibration.calibrate import calibrate
+    from compiler.calibration.table import save_table
+    from compiler.calibration.thresholds import method_named
+    from compiler.text.files import load
+
+    args = invocation.args
+    method_named(args.cali_method)
+    target = Path(args.calibration_table)
+    refuse_inputs([target], [args.model, *filter(None, [args.dataset, args.data_list])])
+    _check_folder(target)
+    module = load(args.model)
+    dataset = _open(module.graph, args)
+    progress = _Progress(len(dataset), shown=invocation.verbosity >= 0)
+    table = calibrate(
+        module,
+        dataset,
+        _taps_of(module),
+        args.cali_method,
+        bins=args.histogram_bin_num,
+        header=_header(module, args),
+        progress=progress.show,
+        warn=invocation.warn,
+    )
+    progress.end()
+    save_table(table, target)
+    _tell(invocation, table)
+    return EXIT_OK
+
+
+def _check_folder(target: Path) -> None:
+    """Before the work: can the table be written there? Raises QdqcError."""
+    folder = target.resolve().parent
+    if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "it is a folder" if target.is_dir() else f"the folder {folder} can't be written"
+        raise QdqcError(
+            f"can't write the calibration table: {reason}",
+            file=str(target),
+            notes=["give -o the path of a file in a folder that exists and can be written"],
+        )
+
+
+def _open(graph: Graph, args: Any) -> Dataset:
+    from compiler.data.dataset import open_dataset, open_list
+
+    opened: Callable[..., Dataset] = open_dataset if args.dataset else open_list
+    source = args.dataset or args.data_list
+    return opened(source, graph, input_num=args.input_num, batch=args.batch_size)
+
+
+def _taps_of(
+    module: Module,
+) -> Callable[[Iterable[dict[str, Any]], Sequence[str]], Iterator[Mapping[str, Any]]]:
+    """Runs the module with taps; one core is left to what looks at the values."""
+    from compiler.calibration.ahead import run_ahead
+    from compiler.runtime.session import Runner
+
+    threads = max(1, (os.cpu_count() or 1) - 1)
+
+    def run_taps(
+        samples: Iterable[dict[str, Any]], names: Sequence[str], /
+    ) -> Iterator[Mapping[str, Any]]:
+        return run_ahead(Runner(module, names, threads=threads).run, samples)
+
+    return run_taps
+
+
+def _header(module: Module, args: Any) -> dict[str, str]:
+    from compiler.text.digest import module_digest
+
+    return {
+        "tool": f"qdqc {importlib.metadata.version('qdq-compiler')}",
+        "model": Path(args.model).name,
+        "digest": module_digest(module),
+    }
+
+
+def _tell(invocation: Invocation, table: Table) -> None:
+    args = invocation.args
+    method, samples = table.header["method"], int(table.header["samples"])
+    invocation.report |= {
+        "tensors": len(table.rows),
+        "samples": samples,
+        "method": method,
+        "table": args.calibration_table,
+    }
+    clipped = sum(
+        r.max < table.observed[n][1] or r.min > max(table.observed[n][0], 0.0)
+        for n, r in table.rows.items()
+    )
+    invocation.tell(
+        f"{args.calibration_table}: {len(table.rows)} values, {samples} samples, method {method}, "
+        f"{clipped} ranges clipped"
+    )
+
+
+class _Progress:
+    """A line on stderr that tells how far the work is, once it takes longer than a second."""
+
+    def __init__(self, total: int, *, shown: bool) -> None:
+        self._total = total
+        self._shown = shown and sys.stderr.isatty()
+        self._start = self._told = time.monotonic()
+
+    def show(self, done: int) -> None:
+        now = time.monotonic()
+        if not self._shown or now - self._start < _PROGRESS_AFTER or now - self._told < 0.1:
+            return
+        self._told = now
+        of = f" of {self._total}" if self._total else ""
+        sys.stderr.write(f"\rcalibration: sample {done}{of}")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        if self._told != self._start:
+            sys.stderr.write("\r\033[K")
