@@ -50,7 +50,9 @@ def labelled_photos(folder: Path, split: str) -> list[Labelled]:
     """The photos of a split by ``labels.tsv``, whose columns are split, file, class_index."""
     rows = (folder / "labels.tsv").read_text(encoding="utf-8").splitlines()[1:]
     fields = [row.split("\t") for row in rows if row]
-    return [Labelled(folder / split / file, int(label)) for of, file, label in fields if of == split]
+    return [
+        Labelled(folder / split / file, int(label)) for of, file, label in fields if of == split
+    ]
 
 
 def photo_files(folder: Path) -> list[Path]:

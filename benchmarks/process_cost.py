@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ChildFailed", "ProcessCost", "measure", "private_bytes"]
+__all__ = ["ChildError", "ProcessCost", "measure", "private_bytes"]
 
 _INTERVAL = 0.02
 
@@ -22,7 +22,7 @@ class ProcessCost:
     peak_bytes: int
 
 
-class ChildFailed(RuntimeError):
+class ChildError(RuntimeError):
     """A measured process ended with another exit code than 0."""
 
 
@@ -30,7 +30,7 @@ def measure(argv: Sequence[str], cwd: Path | None = None) -> ProcessCost:
     """Run a process to its end and sample the private memory of it and its children.
 
     Private memory is RssAnon of /proc: mapped files do not count. It is 0 where there is no
-    /proc. Raises ChildFailed with the end of the process's stderr.
+    /proc. Raises ChildError with the end of the process's stderr.
     """
     with tempfile.TemporaryFile() as told:
         start = time.perf_counter()
@@ -43,7 +43,7 @@ def measure(argv: Sequence[str], cwd: Path | None = None) -> ProcessCost:
         if child.returncode:
             told.seek(0)
             tail = told.read().decode(errors="replace")[-2000:]
-            raise ChildFailed(f"{argv[0]} ended with exit code {child.returncode}\n{tail}")
+            raise ChildError(f"{argv[0]} ended with exit code {child.returncode}\n{tail}")
     return ProcessCost(seconds, peak)
 
 

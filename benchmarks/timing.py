@@ -24,7 +24,7 @@ class Spread:
     low: float
     high: float
 
-    def text(self, scale: float = 1.0, digits: int = 2) -> str:
+    def text(self, *, scale: float = 1.0, digits: int = 2) -> str:
         """As ``median [low, high]``."""
         median, low, high = (f"{v * scale:.{digits}f}" for v in (self.median, self.low, self.high))
         return f"{median} [{low}, {high}]"

@@ -1,5 +1,4 @@
-"""
-Diagnostics: one form and one renderer for the parser, the verifier, passes and the importer.
+"""Diagnostics: one form and one renderer for the parser, the verifier, passes and the importer.
 
 Anything that the user can put right ends in a ``QdqcError``: the commands print it without a
 traceback and leave with exit code 1. Any other exception is a defect of qdqc (exit code 3).
@@ -31,6 +30,8 @@ EXIT_OK, EXIT_INPUT, EXIT_USAGE, EXIT_INTERNAL, EXIT_INTERRUPTED = 0, 1, 2, 3, 1
 
 
 class Severity(enum.Enum):
+    """How bad it is: an error stops the command, a warning and a note do not."""
+
     ERROR = "error"
     WARNING = "warning"
     NOTE = "note"
@@ -58,15 +59,30 @@ class Diagnostic:
         about = f"'{self.node}': " if self.node else ""
         lines = [f"{head}{self.severity.value}: {about}{self.message}"]
         if self.position and self.position.text.strip():
-            indent = len(self.position.text) - len(self.position.text.lstrip())
-            lines.append("      " + self.position.text.strip())
-            caret = "^" * max(1, self.position.width)
-            lines.append(" " * (6 + self.position.column - 1 - indent) + caret)
+            lines += _pointed(self.position)
         if self.loc and self.loc.names:
             names = ", ".join(f'"{n}"' for n in self.loc.names)
             lines.append(f"note: ONNX node {names}")
         lines.extend(f"note: {note}" for note in self.notes)
         return "\n".join(lines)
+
+
+_LINE_LIMIT, _BEFORE = 200, 80
+"""A longer line of source is shown around its caret alone, with so much before it."""
+
+
+def _pointed(position: Position) -> list[str]:
+    """The source line without its indent, and the caret below it."""
+    text = position.text.strip()
+    at = position.column - 1 - (len(position.text) - len(position.text.lstrip()))
+    width = max(1, position.width)
+    if len(text) > _LINE_LIMIT:
+        start = max(0, at - _BEFORE)
+        end = start + _LINE_LIMIT
+        head, tail = "... " if start else "", " ..." if end < len(text) else ""
+        text, at = head + text[start:end] + tail, at - start + len(head)
+        width = max(1, min(width, len(text) - at))
+    return [f"      {text}", " " * (6 + at) + "^" * width]
 
 
 class QdqcError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from compiler.diagnostics import QdqcError
 
-__all__ = ["refuse_inputs", "write_whole"]
+__all__ = ["refuse_inputs", "refuse_unwritable", "write_whole"]
 
 
 def write_whole(
@@ -19,8 +20,7 @@ def write_whole(
     content: str | bytes | Callable[[Path], None],
     inputs: Iterable[str | os.PathLike[str]] = (),
 ) -> None:
-    """
-    Write a file so that readers see the old one or all of the new one.
+    """Write a file so that readers see the old one or all of the new one.
 
     ``content`` is text, bytes, or a function that writes the file it is given. Raises QdqcError
     where the path is an input or can't be written.
@@ -52,6 +52,25 @@ def refuse_inputs(
                     f"the output '{output}' is also an input",
                     notes=["give the output another name; inputs are never written over"],
                 )
+
+
+def refuse_unwritable(outputs: Iterable[str | os.PathLike[str]]) -> None:
+    """What can be told before the work: raises QdqcError when an output can't be written.
+
+    Its folder must be there and let files be made in it, and it must not be a folder itself.
+    """
+    for output in outputs:
+        path = Path(output)
+        target = path.resolve()
+        code = None
+        if target.is_dir():
+            code = errno.EISDIR
+        elif not target.parent.is_dir():
+            code = errno.ENOTDIR if target.parent.exists() else errno.ENOENT
+        elif not os.access(target if _is_stream(target) else target.parent, os.W_OK):
+            code = errno.EACCES
+        if code is not None:
+            raise _explain(OSError(code, os.strerror(code)), path)
 
 
 def _replace(target: Path, content: str | bytes | Callable[[Path], None]) -> None:
@@ -101,8 +120,10 @@ def _explain(error: OSError, path: Path) -> QdqcError:
     reason = error.strerror or str(error)
     if not path.parent.exists():
         reason, step = f"there is no folder '{path.parent}'", "make the folder first"
+    elif not path.parent.is_dir():
+        reason, step = f"'{path.parent}' is a file, not a folder", "choose another folder"
     elif path.is_dir():
         reason, step = "it is a folder", "give the name of a file in it"
     else:
         step = "choose a path that can be written, or free the disk"
-    return QdqcError(f"can't write '{path}': {reason}", file=str(path), notes=[step])
+    return QdqcError(f"can't write the file: {reason}", file=str(path), notes=[step])

@@ -14,8 +14,7 @@ T = TypeVar("T", bound=type)
 
 
 class Registry(Generic[T]):
-    """
-    Classes by their ``name``.
+    """Classes by their ``name``.
 
     Defining the same class again (same module and qualified name) replaces it, so a plugin can
     be reloaded. A second class with a taken name raises ValueError.

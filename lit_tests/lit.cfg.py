@@ -9,7 +9,6 @@ from typing import Any
 import lit.formats
 
 config: Any = globals()["config"]
-lit_config: Any = globals()["lit_config"]
 
 _BIN = Path(sys.executable).parent
 _HERE = Path(__file__).resolve().parent
@@ -37,4 +36,4 @@ config.substitutions.append((r"(?<![\w./-])filecheck(?![\w./-])", f'"{_BIN / "fi
 config.substitutions.append(("%python", f'"{sys.executable}"'))
 config.substitutions.append(("%examples", str(_HERE.parent / "examples")))
 
-lit_config.maxIndividualTestTime = 60
+config.maxIndividualTestTime = 60  # seconds; needs psutil

@@ -1,11 +1,26 @@
-"""The passes of qdqc, one a file, and the named pipelines that are made of them."""
+"""The built-in passes, one a file, named as the file; and the pipelines made of them."""
 
-PIPELINES = {
-    "transform": (
-        "infer-shapes,fold-shapes,fold-constants,canonicalize,fold-shapes,"
-        "eliminate-common-subexpressions,fuse-pad,fuse-batchnorm,fuse-activation,"
-        "canonicalize,eliminate-dead-code"
-    ),
-    "int8": "assign-precision,quantize,lower-to-qdq",
+from __future__ import annotations
+
+__all__ = ["PIPELINES"]
+
+_TRANSFORM = (
+    "infer-shapes",
+    "fold-shapes",
+    "fold-constants",
+    "canonicalize",
+    "eliminate-common-subexpressions",
+    "fuse-pad",
+    "fuse-batchnorm",
+    "fuse-activation",
+    "canonicalize",
+    "eliminate-dead-code",
+    "infer-shapes",
+)
+_INT8 = ("assign-precision", "quantize", "lower-to-qdq")
+
+PIPELINES: dict[str, str] = {
+    "transform": ",".join(_TRANSFORM),
+    "int8": ",".join(_INT8),
 }
-"""Pipeline strings by name: ``@transform`` is what model_transform runs."""
+"""What ``@name`` stands for in a pipeline string. ``@int8`` wants calibrated ranges."""

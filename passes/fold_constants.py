@@ -12,7 +12,6 @@ from compiler.ir.types import TensorType
 from compiler.ops import Dequantize, Opaque, Quantize
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.rewrite.driver import erase_dead
-from compiler.runtime.fold import evaluate
 
 __all__ = ["FoldConstants"]
 
@@ -33,6 +32,8 @@ class FoldConstants(Pass):
         wanted = [r for n in ready for r in n.present_results if _is_read_outside(r, ready)]
         if not wanted:
             return 0
+        from compiler.runtime.fold import evaluate  # onnxruntime loads only when there is work
+
         try:
             arrays = evaluate(list(ready), [v.name for v in wanted])
         except QdqcError as error:

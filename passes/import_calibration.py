@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from compiler.calibration.calibrate import tapped_names
-from compiler.calibration.check import check_digest, check_table
-from compiler.calibration.table import load_table
 from compiler.diagnostics import QdqcError, Severity
 from compiler.ir.graph import Graph
 from compiler.ir.types import TensorType
@@ -26,6 +23,11 @@ class ImportCalibration(Pass):
     table: str
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
+        # Here, so that listing the passes does not load what reads images.
+        from compiler.calibration.calibrate import tapped_names
+        from compiler.calibration.check import check_digest, check_table
+        from compiler.calibration.table import load_table
+
         table = load_table(self.table)
         check_digest(table, module_digest(graph.module), self.table)
         found = check_table(table, tapped_names(graph), self.table)

@@ -159,6 +159,8 @@ class _Quantization:
     def _quantize_result(self, node: Node[Any], traits: QuantTraits) -> None:
         elem = self.target.activation
         for result in node.present_results:
+            if result.tensor.elem is not Elem.F32:
+                continue  # the indices of a max_pool
             if traits.kind is Kind.PRESERVING:
                 source = node.operands[0]
                 assert source is not None
@@ -176,11 +178,8 @@ class _Quantization:
             found = Range(low, high, max(abs(low), abs(high)))
         assert found is not None
         clamp = getattr(node.op, "clamp", None)
-        if clamp is not None:
-            low, high = max(found.min, clamp[0]), min(found.max, clamp[1])
-            bound = max(abs(clamp[0]), abs(clamp[1]))
-            found = Range(low, high, min(found.threshold, bound))
-        return activation_quant(found, self.target.activation, symmetric=self.symmetric)
+        elem = self.target.activation
+        return activation_quant(found, elem, symmetric=self.symmetric, clamp=clamp)
 
     def _dequantize_for_float(self, chosen: dict[Node[Any], Decision]) -> None:
         """Readers that stay float, and graph outputs, get the numbers back."""

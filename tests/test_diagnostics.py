@@ -81,8 +81,10 @@ def test_a_registry_suggests_and_sorts() -> None:
 def test_scratch_entries_go_away_even_after_an_error() -> None:
     registry: Registry[type] = Registry("thing")
     registry.add("a", named("A", "m"))
-    with pytest.raises(ZeroDivisionError), registry.scratch():
+    with registry.scratch():
         registry.add("b", named("B", "m"))
         assert registry.names() == ["a", "b"]
-        raise ZeroDivisionError
+    assert registry.names() == ["a"]
+    with pytest.raises(KeyError), registry.scratch():
+        registry.add("b", registry["c"])
     assert registry.names() == ["a"]

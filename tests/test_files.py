@@ -90,7 +90,7 @@ def test_missing_files_are_compared_by_name(tmp_path: Path) -> None:
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(QdqcError, match="there is no folder .*\nnote: make the folder first"):
+    with pytest.raises(QdqcError, match=r"there is no folder .*\nnote: make the folder first"):
         write_whole(tmp_path / "no" / "a", "x")
     with pytest.raises(QdqcError, match="it is a folder\nnote: give the name of a file in it"):
         write_whole(tmp_path, "x")

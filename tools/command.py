@@ -21,7 +21,7 @@ from compiler.diagnostics import (
     QdqcError,
     suggestion,
 )
-from compiler.files import write_whole
+from compiler.files import refuse_unwritable, write_whole
 from tools.resources import PeakMemory, process_seconds
 
 __all__ = ["CommandParser", "Invocation", "execute"]
@@ -174,13 +174,16 @@ def execute(
         return code
     invocation = parsed[0]
     memory = PeakMemory()
-    if invocation.args.report:
+    report_path = invocation.args.report
+    if report_path:
+        if refused := _guard(parser.prog, lambda: refuse_unwritable([report_path])):
+            return refused
         memory.start()
     code = _guard(parser.prog, lambda: action(invocation), invocation)
-    if invocation.args.report:
+    if report_path:
         measured = {"seconds": process_seconds(), "peak_memory_bytes": memory.stop()}
         report = {"command": parser.prog, "exit_code": code, **measured, **invocation.report}
-        written = _guard(parser.prog, lambda: _write_report(invocation.args.report, report))
+        written = _guard(parser.prog, lambda: _write_report(report_path, report))
         code = code or written
     return code
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from compiler.ir.graph import Module
+from compiler.ir.spelling import print_value
 from compiler.pipeline.discovery import load_passes, pipelines
 from compiler.pipeline.explain import Explain
 from compiler.pipeline.instrument import Instrument, Report
@@ -20,8 +22,6 @@ from compiler.pipeline.timing import PassStatistics, TimePasses
 from tools.command import CommandParser, Invocation
 
 __all__ = ["add_ir_options", "make_passes", "pass_manager", "run_pipeline"]
-
-_INDENT = 28
 
 
 def add_ir_options(parser: CommandParser) -> None:
@@ -121,9 +121,7 @@ class _ListPasses(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         load_passes(namespace.plugin)
-        lines = [f"{cls.name:{_INDENT}}{describe(cls)}" for cls in PASSES]
-        lines += [f"{'@' + name:{_INDENT}}{text}" for name, text in sorted(pipelines().items())]
-        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("\n".join(_pass_lines()) + "\n")
         parser.exit()
 
 
@@ -140,6 +138,27 @@ class _ListOps(argparse.Action):
         load_passes(namespace.plugin)
         sys.stdout.write("\n".join(_op_lines()) + "\n")
         parser.exit()
+
+
+def _pass_lines() -> list[str]:
+    """Passes with the first line of their docstring and their options; named pipelines."""
+    width = max((len(name) for name in PASSES.names()), default=0) + 2
+    lines: list[str] = []
+    for cls in PASSES:
+        lines.append(f"{cls.name:{width}}{describe(cls)}")
+        options = [_option(f) for f in dataclasses.fields(cast(Any, cls))]
+        if options:
+            lines.append(" " * width + "{" + " ".join(options) + "}")
+    lines += [f"{'@' + name:{width}}{text}" for name, text in sorted(pipelines().items())]
+    return lines
+
+
+def _option(field: dataclasses.Field[Any]) -> str:
+    """``name=default``, or ``name=...`` where it must be given."""
+    name = field.name.replace("_", "-")
+    if field.default is dataclasses.MISSING:
+        return f"{name}=..."
+    return f"{name}={print_value(field.default, typed_floats=True)}"
 
 
 def _op_lines() -> list[str]:

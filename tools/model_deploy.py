@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,12 @@ def _parser() -> CommandParser:
     scheme.add_argument(
         "--symmetric", action="store_true", help="fixed zero points, thresholds as ranges"
     )
+    add(
+        "--correct-bias",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let biases take up the mean error of the rounded weights",
+    )
     add("--model", metavar="F.onnx", help="output (default: {name}_int8.onnx beside the module)")
     check = parser.add_argument_group("check against the float module").add_argument
     check("--test_input", metavar="F", help="image, npz, npy or folder (default: random inputs)")
@@ -99,7 +106,7 @@ class _PlacementLog(Instrument):
 
 
 def _deploy(invocation: Invocation) -> int:
-    from compiler.files import refuse_inputs
+    from compiler.files import refuse_inputs, refuse_unwritable
     from compiler.ir.clone import clone
     from compiler.text.files import load
 
@@ -115,6 +122,7 @@ def _deploy(invocation: Invocation) -> int:
     outputs = [output, lowered, lowered.with_suffix(".safetensors")]
     inputs = [source, source.with_suffix(".safetensors")]
     refuse_inputs(outputs, [*inputs, *filter(None, (args.calibration_table, args.quantize_table))])
+    refuse_unwritable(outputs)
     reference = clone(module)
     log = _PlacementLog()
     manager = pass_manager(make_passes(_pipeline(args), args.plugin), invocation)
@@ -154,11 +162,16 @@ def _pipeline(args: Any) -> str:
     symmetric = " symmetric=true" if args.symmetric else ""
     qtable = args.quantize_table
     chosen = f" qtable={print_value(qtable)}" if qtable else ""
-    return (
-        f"import-calibration{{table={print_value(args.calibration_table)}}},"
-        f"assign-precision{{mode={args.quantize}{chosen}}},"
-        f"quantize{{target={print_value(args.target)}{symmetric}}},lower-to-qdq"
-    )
+    table, target = print_value(args.calibration_table), print_value(args.target)
+    steps = [
+        f"import-calibration{{table={table}}}",
+        f"assign-precision{{mode={args.quantize}{chosen}}}",
+        f"quantize{{target={target}{symmetric}}}",
+        "lower-to-qdq",
+    ]
+    if args.correct_bias:
+        steps.insert(2, f"correct-bias{{table={table} target={target}}}")
+    return ",".join(steps)
 
 
 def _check(module: Module, reference: Module, invocation: Invocation) -> Comparison:
@@ -207,7 +220,8 @@ def _write(
     lowered: Path,
     invocation: Invocation,
 ) -> None:
-    from compiler.onnx_io.exporter import export_onnx, save_onnx
+    from compiler.onnx_io.exporter import export_onnx
+    from compiler.onnx_io.saver import save_onnx
     from compiler.report.audit import audit_entries, render_audit
     from compiler.runtime.audit import audit
     from compiler.text.files import save
@@ -224,3 +238,7 @@ def _write(
     )
     for row in found.findings:
         invocation.warn(f"'{row.name}' ({row.op}) runs in {row.runs}: {row.reason}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

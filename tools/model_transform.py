@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +99,7 @@ def _add_preprocessing(parser: CommandParser) -> None:
 
 
 def _transform(invocation: Invocation) -> int:
-    from compiler.files import refuse_inputs
+    from compiler.files import refuse_inputs, refuse_unwritable
     from compiler.text.files import save
 
     args = invocation.args
@@ -108,7 +108,10 @@ def _transform(invocation: Invocation) -> int:
     output = Path(args.output or f"{name}.qir")
     if output.suffix != ".qir":
         raise QdqcError(f"the output '{output}' must end in .qir", notes=["give -o NAME.qir"])
-    refuse_inputs([output, output.with_suffix(".safetensors")], [source])
+    outputs = [output, output.with_suffix(".safetensors")]
+    outputs += [Path(args.test_result)] if args.test_result else []
+    refuse_inputs(outputs, [source, *([args.test_input] if args.test_input else [])])
+    refuse_unwritable(outputs)
     module, original = _import(source, args)
     module.name = name
     _state_preprocessing(module, args)
@@ -141,23 +144,8 @@ def _import(source: Path, args: Any) -> tuple[Module, Module | None]:
         return module, clone(module)
     from compiler.onnx_io.importer import import_onnx
 
-    given = _named_shapes(source, args.input_shapes) if args.input_shapes else None
-    module = import_onnx(source, input_shapes=given, output_names=args.output_names)
+    module = import_onnx(source, input_shapes=args.input_shapes, output_names=args.output_names)
     return module, clone(module)
-
-
-def _named_shapes(source: Path, given: list[list[int]]) -> Mapping[str, Sequence[int]]:
-    """Shapes by input name. Raises QdqcError that lists the inputs when their number differs."""
-    from compiler.onnx_io.importer import input_names
-
-    inputs = input_names(source)
-    if len(inputs) != len(given):
-        raise QdqcError(
-            f"--input_shapes gives {len(given)} shapes, but the model has {len(inputs)} inputs",
-            file=str(source),
-            notes=[f"inputs are {', '.join(inputs)}", "give one shape for each, in this order"],
-        )
-    return dict(zip(inputs, given, strict=True))
 
 
 def _state_preprocessing(module: Module, args: Any) -> None:
@@ -201,9 +189,7 @@ def _state_preprocessing(module: Module, args: Any) -> None:
 
 def _check(module: Module, original: Module | None, invocation: Invocation) -> Comparison | None:
     """Run both and compare every value that both have."""
-    import numpy as np
-
-    from compiler.files import write_whole
+    from compiler.data.archive import write_arrays
     from compiler.report.comparison import render_comparison
     from compiler.runtime.check import check_against
 
@@ -221,10 +207,9 @@ def _check(module: Module, original: Module | None, invocation: Invocation) -> C
     text = render_comparison(comparison, kinds=kinds, every=invocation.verbosity > 0)
     invocation.tell(f"check against the original on {source} inputs: {text}")
     if args.test_result:
-        write_whole(args.test_result, lambda path: _save_npz(np, path, values))
+        write_arrays(args.test_result, values)
     return comparison
 
 
-def _save_npz(np: Any, path: Path, values: Mapping[str, Any]) -> None:
-    with path.open("wb") as stream:
-        np.savez(stream, **values)
+if __name__ == "__main__":
+    raise SystemExit(main())

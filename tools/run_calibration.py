@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.calibration.thresholds import BINS, METHODS
 from compiler.diagnostics import EXIT_OK, QdqcError
-from compiler.files import refuse_inputs
+from compiler.files import refuse_inputs, refuse_unwritable
 from tools.command import CommandParser, Invocation, execute
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _calibrate(invocation: Invocation) -> int:
     method_named(args.cali_method)
     target = Path(args.calibration_table)
     refuse_inputs([target], [args.model, *filter(None, [args.dataset, args.data_list])])
-    _check_folder(target)
+    refuse_unwritable([target])
     module = load(args.model)
     dataset = _open(module.graph, args)
     progress = _Progress(len(dataset), shown=invocation.verbosity >= 0)
@@ -100,18 +100,6 @@ def _calibrate(invocation: Invocation) -> int:
     save_table(table, target)
     _tell(invocation, table)
     return EXIT_OK
-
-
-def _check_folder(target: Path) -> None:
-    """Before the work: can the table be written there? Raises QdqcError."""
-    folder = target.resolve().parent
-    if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "it is a folder" if target.is_dir() else f"the folder {folder} can't be written"
-        raise QdqcError(
-            f"can't write the calibration table: {reason}",
-            file=str(target),
-            notes=["give -o the path of a file in a folder that exists and can be written"],
-        )
 
 
 def _open(graph: Graph, args: Any) -> Dataset:
@@ -158,10 +146,8 @@ def _tell(invocation: Invocation, table: Table) -> None:
         "method": method,
         "table": args.calibration_table,
     }
-    clipped = sum(
-        r.max < table.observed[n][1] or r.min > max(table.observed[n][0], 0.0)
-        for n, r in table.rows.items()
-    )
+    ends = table.observed
+    clipped = sum(r.min > ends[n][0] or r.max < ends[n][1] for n, r in table.rows.items())
     invocation.tell(
         f"{args.calibration_table}: {len(table.rows)} values, {samples} samples, method {method}, "
         f"{clipped} ranges clipped"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from compiler.calibration.channels import channel_inputs
 from compiler.calibration.statistics import Collector
 from compiler.calibration.table import Table
-from compiler.calibration.thresholds import BINS, method_named
+from compiler.calibration.thresholds import BINS, LEVELS, method_named
 from compiler.data.fit import Sample
 from compiler.diagnostics import Diagnostic, QdqcError, Severity
 from compiler.ir.graph import Graph, Module
@@ -59,7 +60,7 @@ def collect(
     names = tapped_names(graph)
     if not names:
         raise QdqcError("the model has no float32 values, so there is nothing to calibrate")
-    collector = Collector()
+    collector = Collector(channel_inputs(graph))
     for values in run_taps(samples, names):
         for name in names:
             if name in values:
@@ -83,8 +84,7 @@ def make_table(
     Raises QdqcError for an unknown method and for fewer than 128 bins.
     """
     found = method_named(method)
-    if bins < 128:
-        raise QdqcError(f"--histogram_bin_num {bins} is less than 128, the steps of 8 bits")
+    _check_bins(bins)
     lines = {
         **(header or {}),
         "method": method.lower().removeprefix("use_"),
@@ -95,6 +95,7 @@ def make_table(
     return Table(
         rows={name: found(stats, bins) for name, stats in seen.items()},
         observed={name: (stats.min, stats.max) for name, stats in seen.items()},
+        channel_means={name: found.mean for name, found in collector.channels.items()},
         header=lines,
     )
 
@@ -139,8 +140,17 @@ def calibrate(
     Raises QdqcError.
     """
     method_named(method)
+    _check_bins(bins)
     collector = collect(module.graph, samples, run_taps, progress)
     if warn is not None:
         for diagnostic in warnings_of(collector):
             warn(diagnostic)
     return make_table(collector, method, bins, header)
+
+
+def _check_bins(bins: int) -> None:
+    if bins < LEVELS:
+        raise QdqcError(
+            f"--histogram_bin_num {bins} is less than {LEVELS}, the steps of 8 bits",
+            notes=[f"leave the option out for {BINS} bins"],
+        )

@@ -3,19 +3,22 @@
 Bins are ``[i*w, (i+1)*w)`` for i in -SIDE .. SIDE-1 and the width w is a power of two. When a
 larger value arrives, neighbouring bins are added and w doubles. All edges are multiples of w,
 so a histogram depends on the numbers alone, never on their order or on how they were split:
-merged statistics equal the statistics of the whole. SIDE = 8192 leaves 4096 to 8192 bins up to
-the largest magnitude, two to four for each of the 2048 bins that methods use.
+merged statistics equal the statistics of the whole. (Save numbers under 2**-126 widths, whose
+quotient by w is subnormal: they may fall on the other side of zero.) SIDE = 8192 leaves 4096 to
+8192 bins up to the largest magnitude, two to four for each of the 2048 bins that methods use.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from compiler.calibration.channels import ChannelMean
 from compiler.ir.types import Array
 
 __all__ = ["SIDE", "Collector", "NonFinite", "Scratch", "Statistics"]
@@ -160,13 +163,14 @@ class Statistics:
         size = chunk.size
         scaled, narrow = buffers.scaled[:size], buffers.narrow[:size]
         index, flags = buffers.index[:size], buffers.flags[:size]
-        np.multiply(chunk, np.float32(math.ldexp(1.0, -self.exponent)), out=scaled)
+        per_width = np.float32(math.ldexp(1.0, -self.exponent))
+        np.multiply(chunk, per_width, out=scaled)
         if low < 0:
             np.floor(scaled, out=scaled)
         np.equal(chunk, 0, out=flags)
         self.zeros += int(np.count_nonzero(flags))
         np.copyto(narrow, scaled, casting="unsafe")
-        first, last = (math.floor(math.ldexp(v, -self.exponent)) for v in (low, high))
+        first, last = (math.floor(np.float32(v) * per_width) for v in (low, high))
         if first:
             np.subtract(narrow, np.int32(first), out=narrow)
         np.copyto(index, narrow)
@@ -186,11 +190,13 @@ class Collector:
     """Statistics of many tensors by name.
 
     ``nonfinite`` lists tensors with NaN or infinite elements in the order in which they were
-    seen first, so its first entry is nearest to the cause.
+    seen first, so its first entry is nearest to the cause. ``channels`` holds means per channel
+    of the names that it is made with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channel_inputs: Iterable[str] = ()) -> None:
         self.statistics: dict[str, Statistics] = {}
+        self.channels = {name: ChannelMean() for name in channel_inputs}
         self.nonfinite: list[NonFinite] = []
         self.samples = 0
         self._scratch = Scratch()
@@ -202,6 +208,8 @@ class Collector:
             found = self.statistics[name] = Statistics()
         clean = not found.nonfinite
         found.update(array, self._scratch)
+        if name in self.channels:
+            self.channels[name].update(array)
         if clean and found.nonfinite:
             self.nonfinite.append(NonFinite(name, self.samples))
 
@@ -211,7 +219,10 @@ class Collector:
 
     def merge(self, other: Collector) -> Collector:
         """Both together; the samples of ``other`` come after those of this one."""
-        out = Collector()
+        out = Collector(dict.fromkeys((*self.channels, *other.channels)))
+        for name in out.channels:
+            means = [c.channels.get(name, ChannelMean()) for c in (self, other)]
+            out.channels[name] = means[0].merge(means[1])
         out.samples = self.samples + other.samples
         for name in dict.fromkeys((*self.statistics, *other.statistics)):
             parts = [c.statistics[name] for c in (self, other) if name in c.statistics]

@@ -3,6 +3,7 @@
 Comments come first, then ``# op_name    threshold    min    max`` and the rows. A comment that
 names a block opens it: ``#observed`` holds ``name min max``, ``#int4_th`` rows as above,
 ``#asym_op`` and ``#int4_op`` names, ``#weight_scale`` rows ``{op}_weight N s0 ... [N zp0 ...]``.
+A line ``#channel_mean name N m0 ...`` holds the means per channel of what a product reads.
 A name with blanks, or with ``#`` or ``"`` at its beginning, is written as a JSON string.
 """
 
@@ -31,6 +32,9 @@ _HEADER_NAMES = {
     "quantization threshold calculation method": "method",
 }
 """Keys of TPU-MLIR's header, and what they are called here."""
+
+_CHANNEL_MEAN = "#channel_mean"
+"""Opens a line of its own, which other readers take for a comment."""
 
 _FP8_BLOCKS = ("#tpu-mlir-fp8", "#mqbench-fp8", "#weight_scale_fp8")
 
@@ -62,6 +66,7 @@ class Table:
     asym_ops: tuple[str, ...] = ()
     int4_ops: tuple[str, ...] = ()
     weight_scales: dict[str, WeightScale] = field(default_factory=dict)
+    channel_means: dict[str, tuple[float, ...]] = field(default_factory=dict)
     places: dict[str, Position] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -82,6 +87,7 @@ def print_table(table: Table) -> str:
     if table.weight_scales:
         out.append("#weight_scale")
         out += [_print_scales(n, w) for n, w in table.weight_scales.items()]
+    out += [_print_means(name, means) for name, means in table.channel_means.items() if means]
     return "\n".join(out) + "\n"
 
 
@@ -136,12 +142,19 @@ class _Reader:
 
     def read(self, line: str, place: Position) -> None:
         if line.startswith("#"):
-            self._comment(line)
+            self._comment(line, place)
         elif line:
             name, fields = _split(line, place)
             self._readers[self._block](name, fields, place)
 
-    def _comment(self, line: str) -> None:
+    def _comment(self, line: str, place: Position) -> None:
+        if line.startswith(_CHANNEL_MEAN + " "):
+            name, fields = _split(line.removeprefix(_CHANNEL_MEAN).strip(), place)
+            means, rest = _counted(name, fields, place, "name N m0 m1 ...")
+            if rest:
+                raise _error(f"'{name}': {len(rest)} numbers too many", place)
+            self.table.channel_means[name] = means
+            return
         block = line.replace(" ", "")
         if block in self._readers:
             self._block = block
@@ -275,6 +288,11 @@ def _print_scales(name: str, found: WeightScale) -> str:
         if numbers:
             parts += [str(len(numbers)), *map(_print, numbers)]
     return " ".join(parts)
+
+
+def _print_means(name: str, means: tuple[float, ...]) -> str:
+    numbers = " ".join(f"{m:.7g}" for m in means)
+    return f"{_CHANNEL_MEAN} {_print_name(name)} {len(means)} {numbers}"
 
 
 def _print(value: float) -> str:

@@ -19,6 +19,7 @@ from compiler.ir.types import Range
 __all__ = [
     "BINS",
     "EMPTY_THRESHOLD",
+    "LEVELS",
     "METHODS",
     "clip_errors",
     "kl_divergences",

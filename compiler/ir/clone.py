@@ -12,8 +12,7 @@ __all__ = ["clone"]
 
 
 def clone(module: Module) -> Module:
-    """
-    A module that prints as the given one and shares nothing that can change with it.
+    """A module that prints as the given one and shares nothing that can change with it.
 
     A broken module (a value read before it is made) is copied as it is, so that it can be
     shown and reproduced.

@@ -28,8 +28,7 @@ class Use:
 
 
 class Value:
-    """
-    What flows along an edge: a graph input or a result of a node.
+    """What flows along an edge: a graph input or a result of a node.
 
     ``producer`` is None for graph inputs and constants; ``graph`` is None for constants.
     """
@@ -132,8 +131,7 @@ class Constant(Value):
 
 
 class Node(Generic[OpT]):
-    """
-    An op applied to operands. Create one with ``Graph.insert``.
+    """An op applied to operands. Create one with ``Graph.insert``.
 
     ``mode`` is the precision that a plan chose (``INT8``, ``F32``) until the types say it.
     """
@@ -208,8 +206,7 @@ class Node(Generic[OpT]):
         return found
 
     def operand_types(self) -> tuple[Type | None, ...]:
-        """
-        Types as inference sees them: quantized values stand for float32 numbers, and
+        """Types as inference sees them: quantized values stand for float32 numbers, and
         contents of small integer constants are known.
         """
         return tuple(None if v is None else _inference_type(v) for v in self._operands)

@@ -55,8 +55,7 @@ def unpack(buffer: Buffer, elem: Elem, shape: tuple[int, ...]) -> Array:
 
 
 class Data:
-    """
-    Immutable contents of a constant of ``elem`` and ``shape``.
+    """Immutable contents of a constant of ``elem`` and ``shape``.
 
     Strings are held as an object array. Everything else is bytes, loaded by ``load`` when first
     needed (a memory map as a rule), so that a module of any size opens at once. Elided data

@@ -1,5 +1,4 @@
-"""
-Dimensions: an int, a symbolic expression in normal form, or None where nothing is known.
+"""Dimensions: an int, a symbolic expression in normal form, or None where nothing is known.
 
 An expression is a polynomial with integer coefficients over atoms. An atom is a symbol
 (``N``), or a floor division that does not come out even (``(H+1)//2``). Two expressions that
@@ -218,8 +217,7 @@ def symbol(name: str) -> Expr:
 
 
 def broadcast(a: Dim, b: Dim) -> Dim:
-    """
-    One dimension of two operands that broadcast; None where it can't be told.
+    """One dimension of two operands that broadcast; None where it can't be told.
 
     Raises ValueError for two different sizes of which neither is 1.
     """

@@ -18,8 +18,7 @@ Attributes: TypeAlias = dict[str, Any]
 
 
 class Graph:
-    """
-    Nodes in execution order between inputs and outputs.
+    """Nodes in execution order between inputs and outputs.
 
     A nested graph hangs on ``owner`` and reads values of outer graphs freely.
     """
@@ -88,8 +87,7 @@ class Graph:
         graphs: Sequence[Graph] = (),
         before: Node[Any] | None = None,
     ) -> Node[Any]:
-        """
-        Create a node before another, or at the end.
+        """Create a node before another, or at the end.
 
         Without ``types`` they are inferred (ValueError where operands do not fit). ``names``
         of results are made from the op's name where they are not given; a name of None
@@ -176,8 +174,7 @@ class Graph:
 
 @dataclass(eq=False)
 class Module:
-    """
-    A graph with its constants and its header.
+    """A graph with its constants and its header.
 
     ``opsets`` are the ONNX opsets of the source by domain. ``header`` holds the other entries
     of the header as plain values: source, digest, target, pipeline.

@@ -23,8 +23,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Loc:
-    """
-    Names of the ONNX nodes that a node replaces, in graph order.
+    """Names of the ONNX nodes that a node replaces, in graph order.
 
     The position is where a parser read the node; it is no part of equality, so a module
     equals what its text reads back as.

@@ -15,8 +15,7 @@ def _same_dim(a: Dim, b: Dim) -> bool:
 
 
 def compatible(a: Type, b: Type) -> bool:
-    """
-    Whether both may describe one value: no two known facts contradict each other.
+    """Whether both may describe one value: no two known facts contradict each other.
 
     Scales and ranges are compared by nobody here: a quantized type counts as float32.
     """
@@ -31,8 +30,7 @@ def compatible(a: Type, b: Type) -> bool:
 
 
 def merge_types(held: Type, found: Type) -> Type:
-    """
-    ``held`` with what ``found`` knows better: a number over a symbol over nothing.
+    """``held`` with what ``found`` knows better: a number over a symbol over nothing.
 
     Element type, quantization and range stay those of ``held``; the types must be compatible.
     """

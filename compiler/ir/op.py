@@ -1,5 +1,4 @@
-"""
-The base of all ops: an op is a frozen dataclass of its attributes.
+"""The base of all ops: an op is a frozen dataclass of its attributes.
 
 A subclass states its facts in one place: operands, results, attributes, type inference, ONNX
 spelling, and how quantization sees it. What a pass or a target chooses stands beside that pass
@@ -40,8 +39,7 @@ class OperandSpec:
 
 @dataclass(frozen=True)
 class Onnx:
-    """
-    How an op is spelt in ONNX.
+    """How an op is spelt in ONNX.
 
     ``attr_inputs`` names fields that newer opsets take as an input instead of an attribute:
     field name to (opset where it became an input, input index). ``renames`` maps field names to
@@ -84,8 +82,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class QuantTraits:
-    """
-    How quantization sees one node.
+    """How quantization sees one node.
 
     ``weight`` and ``bias`` are operand indices; ``axis`` is the weight's axis of output
     channels. ``fixed`` is the range of the result where the op itself bounds it.
@@ -99,9 +96,9 @@ class QuantTraits:
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Op:
-    """
-    Base class of ops; defining a subclass makes it a frozen dataclass and registers it.
+    """Base class of ops; defining a subclass makes it a frozen dataclass and registers it.
 
     Class attributes without annotation are the op's facts, annotated ones its attributes.
     Equality and hash go by the printed attributes, so NaN equals NaN and 0.0 differs from -0.0.
@@ -118,15 +115,15 @@ class Op:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        dataclass(frozen=True, kw_only=True, eq=False)(cls)
+        if "__annotations__" in vars(cls):  # what has no fields of its own inherits all it needs
+            dataclass(frozen=True, kw_only=True, eq=False)(cls)
         cls.operand_specs = tuple(OperandSpec.parse(s) for s in cls.operands)
         cls.result_specs = tuple(OperandSpec.parse(s) for s in cls.results)
         if cls.name:
             OPS.add(cls.name, cls)
 
     def infer(self, *operands: Any, **named: Any) -> tuple[Type, ...]:
-        """
-        Types of the results from types of the operands (absent ones are None).
+        """Types of the results from types of the operands (absent ones are None).
 
         Gives shapes and the element type of the numbers that are meant; never scales or
         ranges. Raises ValueError, in words for the user, where operands do not fit.

@@ -1,5 +1,4 @@
-"""
-Types of values. They say everything about precision: element type, shape, and either the
+"""Types of values. They say everything about precision: element type, shape, and either the
 calibrated range of a float value or the scale and zero point of a quantized one.
 """
 
@@ -115,8 +114,7 @@ _DTYPES = {e.dtype: e for e in Elem}
 
 @dataclass(frozen=True)
 class Range:
-    """
-    Calibrated range of a float value.
+    """Calibrated range of a float value.
 
     Asymmetric quantization uses ``min`` and ``max``, symmetric uses ``threshold``
     (the largest absolute value that is represented).
@@ -129,8 +127,7 @@ class Range:
 
 @dataclass(frozen=True, eq=False)
 class Quant:
-    """
-    Affine quantization ``real = scale * (stored - zero_point)``.
+    """Affine quantization ``real = scale * (stored - zero_point)``.
 
     Per tensor: ``axis`` is None, both arrays have shape []. Per axis: both have shape
     [size of the axis]. Per block: ``block`` elements along ``axis`` share a scale, and both
@@ -174,11 +171,11 @@ class Quant:
 
 @dataclass(frozen=True)
 class TensorType:
-    """
-    Element type and shape; ``shape`` is None for an unknown rank.
+    """Element type and shape; ``shape`` is None for an unknown rank.
 
     ``value`` is a fact that inference carries from producer to consumer: the contents of a
-    small integer tensor of rank 0 or 1, as dimensions. It is never printed and never compared.
+    small tensor of integers or booleans, as dimensions, the last axis counting fastest. It is
+    never printed and never compared.
     """
 
     elem: Elem

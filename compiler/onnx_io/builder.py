@@ -23,7 +23,6 @@ from compiler.onnx_io.scope import Scope
 from compiler.onnx_io.structure import (
     Wiring,
     inner_path,
-    node_label,
     node_loc,
     ordered_nodes,
     subgraphs,
@@ -40,8 +39,7 @@ _MOST_ELEMENTS = 1 << 48
 
 @dataclass(frozen=True)
 class Source:
-    """
-    What the nodes are read against.
+    """What the nodes are read against.
 
     ``ask`` finds types of top-level values that nothing declares (onnxruntime knows some).
     """
@@ -77,9 +75,7 @@ class Builder:
                 self._node(node, graph, scope)
         graph.set_outputs([scope[name] for name in outputs])
 
-    def _defer_constants(
-        self, proto: GraphProto, nodes: Sequence[NodeProto], scope: Scope
-    ) -> None:
+    def _defer_constants(self, proto: GraphProto, nodes: Sequence[NodeProto], scope: Scope) -> None:
         reader = self.source.reader
         for tensor in proto.initializer:
             scope.defer(tensor.name, lambda t=tensor: reader.read(t, t.name))
@@ -132,11 +128,16 @@ class Builder:
         )
         native = nativize(spelt, self.module)
         if native is not None:
-            op, operands = native
-            graphs = [graphs[names.index(attribute)] for attribute in op.graphs]
-        else:
-            op = self._opaque(spelt)
-        self._insert(node, op, operands, graph, scope, graphs, None)
+            ordered = [graphs[names.index(attribute)] for attribute in native[0].graphs]
+            try:
+                self._insert(node, *native, graph, scope, ordered, None)
+            except QdqcError:
+                # A branch that never runs may hold what does not fit.
+                if not scope.path or graphs:
+                    raise
+            else:
+                return
+        self._insert(node, self._opaque(spelt), operands, graph, scope, graphs, None)
 
     def _results_used(self, node: NodeProto, scope: Scope) -> int:
         """How many results count: those up to the last one that somebody reads."""
@@ -145,11 +146,8 @@ class Builder:
         used = [i for i, o in enumerate(node.output) if o in scope.readers or o in scope.outputs]
         return max(used, default=0) + 1 if node.output else 0
 
-    def _stated(
-        self, node: NodeProto, attrs: Mapping[str, Any], version: int
-    ) -> dict[str, Any]:
-        """
-        Attributes with the defaults of their schema stated where an op has a field for them.
+    def _stated(self, node: NodeProto, attrs: Mapping[str, Any], version: int) -> dict[str, Any]:
+        """Attributes with the defaults of their schema stated where an op has a field for them.
 
         Attributes that no op has a field for are left out at their default.
         """
@@ -218,6 +216,7 @@ class Builder:
         try:
             inferred = op.infer_node(made)
         except (ValueError, ArithmeticError) as error:
+            graph.erase(made)
             raise self._wrong(
                 node, str(error), "onnxruntime would refuse this node as well; export it again"
             ) from error
@@ -250,11 +249,8 @@ class Builder:
             tensors = (v.type for v in node.present_operands if isinstance(v.type, TensorType))
             elem = next((t.elem for t in tensors), Elem.F32)
             found = TensorType(elem)
-        if isinstance(found, TensorType) and isinstance(found.size, int):
-            if found.size > _MOST_ELEMENTS:
-                raise self._wrong(
-                    proto, f"its result would have {found.size} elements", "check the input shapes"
-                )
+        size = found.size if isinstance(found, TensorType) else None
+        if isinstance(size, int) and size > _MOST_ELEMENTS:
+            message = f"its result would have {size} elements"
+            raise self._wrong(proto, message, "check the input shapes")
         return found
-
-

@@ -70,8 +70,7 @@ Declared: TypeAlias = dict[tuple[str, str], Type]
 
 
 def infer_declared(light: ModelProto) -> Declared:
-    """
-    Types of values after onnx's shape inference, those in nested graphs included.
+    """Types of values after onnx's shape inference, those in nested graphs included.
 
     ``light`` comes from ``stripped``. Where inference fails, the types that the file states.
     """
@@ -94,8 +93,7 @@ def _collect(graph: GraphProto, path: str, found: Declared) -> None:
 
 
 def ask_onnxruntime(light: ModelProto, names: Collection[str]) -> dict[str, Type]:
-    """
-    Types of values that onnx's inference does not know, as onnxruntime loads the model.
+    """Types of values that onnx's inference does not know, as onnxruntime loads the model.
 
     onnxruntime knows its contrib ops. Empty where it can't load the model.
     """

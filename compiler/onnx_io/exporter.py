@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from compiler.diagnostics import QdqcError
-from compiler.ir.core import Constant, Node, Value
+from compiler.ir.core import Node, Value
 from compiler.ir.data import Data
 from compiler.ir.graph import Graph, Module
 from compiler.ir.op import Op
@@ -32,8 +31,7 @@ Place = Callable[[Data, str], TensorProto]
 def export_onnx(
     module: Module, *, opset: int | None = None, value_info: bool = False
 ) -> ModelProto:
-    """
-    A float or lowered module as an ONNX model, weights inline.
+    """A float or lowered module as an ONNX model, weights inline.
 
     Without ``opset`` it is the lowest one that every node fits. ``value_info`` states the types
     of inner values too (off by default: onnxruntime fuses differently with them). Raises
@@ -128,7 +126,7 @@ class _Writer:
 
     def _node(self, node: Node[Any], out: GraphProto) -> None:
         inputs = ["" if v is None else v.name for v in node.operands]
-        outputs = ["" if r is None else r.name for r in node.results]
+        outputs = _outputs(node)
         clamp = clamp_op(node.op)
         if clamp is not None:
             outputs[0] = self._fresh(f"{outputs[0]}_preact")
@@ -221,15 +219,21 @@ class _Writer:
         return held
 
 
+def _outputs(node: Node[Any]) -> list[str]:
+    """Names of the results. Optional ones at the end are left out where they are absent.
+
+    onnxruntime's layout transformer loses the result of a MaxPool whose second output is "".
+    """
+    names = ["" if r is None else r.name for r in node.results]
+    specs = node.op.result_specs
+    while names and not names[-1] and len(names) <= len(specs) and specs[len(names) - 1].optional:
+        names.pop()
+    return names
+
+
 def _elem(value: Value | None) -> Elem | None:
     return value.type.elem if value and isinstance(value.type, TensorType) else None
 
 
 def _info(name: str, value: Value) -> ValueInfoProto:
     return ValueInfoProto(name=name, type=write_type(value.type))
-
-
-def constant_bytes(module: Module) -> int:
-    """Bytes of all constants that are read."""
-    used = (c for c in module.constants.values() if isinstance(c, Constant) and c.is_used)
-    return int(np.sum([c.data.nbytes for c in used], dtype=np.int64))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx.inliner
 from onnx import GraphProto, ModelProto, NodeProto
 
 from compiler.diagnostics import QdqcError, suggestion
 from compiler.ir.graph import Module
+from compiler.ir.spelling import print_type
 from compiler.ir.types import Type
 from compiler.onnx_io.builder import Builder, Source
 from compiler.onnx_io.declared import ask_onnxruntime, infer_declared, stripped
@@ -25,17 +27,20 @@ from compiler.ops.onnx_table import load_ops
 __all__ = ["import_onnx"]
 
 
+Shape: TypeAlias = Sequence[int | str]
+
+
 def import_onnx(
     source: str | Path | ModelProto,
     *,
-    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
+    input_shapes: Mapping[str, Shape] | Sequence[Shape] | None = None,
     output_names: Sequence[str] | None = None,
 ) -> Module:
-    """
-    Read an ONNX model into a module.
+    """Read an ONNX model into a module.
 
     ``source`` is the path of a file or a model in memory (which is left as it is).
-    ``input_shapes`` fixes dimensions of inputs: sizes, or names for symbolic ones.
+    ``input_shapes`` fixes dimensions of inputs, by name or for all of them in order: sizes, or
+    names for symbolic ones.
     ``output_names`` cuts the graph to what these values need. Weights in external files are
     mapped, not read. Raises QdqcError for whatever is wrong with the model or the wishes.
     """
@@ -53,7 +58,7 @@ def import_onnx(
     outputs = _wanted_outputs(model.graph, output_names, file)
     nodes = order if output_names is None else _needed(order, outputs)
     types = _input_types(model.graph, file)
-    request = ShapeRequest(types, input_shapes or {}, file)
+    request = ShapeRequest(types, _by_name(types, input_shapes or {}, file), file)
     light = stripped(model, request)
     declared = infer_declared(light)
 
@@ -76,6 +81,21 @@ def import_onnx(
     builder.fill(model.graph, nodes, module.graph, scope, outputs)
     module.drop_unused_constants()
     return module
+
+
+def _by_name(
+    types: Mapping[str, Type], given: Mapping[str, Shape] | Sequence[Shape], file: str | None
+) -> Mapping[str, Shape]:
+    if isinstance(given, Mapping):
+        return given
+    if len(given) != len(types):
+        listed = ", ".join(f"{name}: {print_type(found)}" for name, found in types.items())
+        raise QdqcError(
+            f"{len(given)} input shapes are given, but the model has {len(types)} inputs",
+            file=file,
+            notes=[f"inputs are {listed}", "give one shape for each, in this order"],
+        )
+    return dict(zip(types, given, strict=True))
 
 
 def _module_name(source: str | Path | ModelProto, model: ModelProto) -> str:
@@ -165,9 +185,7 @@ def _input_types(graph: GraphProto, file: str | None) -> dict[str, Type]:
                 notes=["give the input an element type where the model is made"],
             )
     if len(types) < len(wanted):
-        raise QdqcError(
-            "two inputs have one name", file=file, notes=["export the model again"]
-        )
+        raise QdqcError("two inputs have one name", file=file, notes=["export the model again"])
     return types
 
 

@@ -33,8 +33,7 @@ class _Parameters:
 def read_quantized(
     node: NodeProto, operands: Sequence[Value | None], scope: Scope, reader: TensorReader
 ) -> tuple[Op, list[Value | None], TensorType] | None:
-    """
-    The typed form of a node with constant parameters: op, operands and the result's type.
+    """The typed form of a node with constant parameters: op, operands and the result's type.
 
     None where the types can't say it: parameters that are computed, scales that are not
     float32, an integer value that something besides a DequantizeLinear reads.

@@ -33,8 +33,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 
 
 def read_model(path: Path) -> ModelProto:
-    """
-    Parse an ONNX file; external data stay where they are.
+    """Parse an ONNX file; external data stay where they are.
 
     Raises QdqcError for what is missing, empty, cut short or no ONNX model.
     """
@@ -57,9 +56,7 @@ def read_model(path: Path) -> ModelProto:
         ) from error
     if not model.HasField("graph"):
         if looks is None and model.ir_version:
-            raise QdqcError(
-                "the model has no graph", file=file, notes=["export the model again"]
-            )
+            raise QdqcError("the model has no graph", file=file, notes=["export the model again"])
         raise _no_model(file, looks or "something else")
     return model
 
@@ -92,8 +89,7 @@ def _read_bytes(path: Path) -> bytes:
                 raise QdqcError(
                     f"the file has {size} bytes, and a protobuf file ends at 2 GB",
                     file=file,
-                    notes=["save the model with external data (onnx.save with "
-                           "save_as_external_data=True) where it was made"],
+                    notes=["save it with external data: onnx.save(save_as_external_data=True)"],
                 )
             return source.read()
     except FileNotFoundError:

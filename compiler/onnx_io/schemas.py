@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import onnx.defs
 from onnx.defs import OpSchema
 
-from compiler.ir.types import Elem
+from compiler.ir.types import Elem, OptionalType, SequenceType, Type
 from compiler.ops.onnx_table import shorten
 
-__all__ = ["NEWEST", "OLDEST", "Schema", "elem_spelling", "schema_at", "unchanged_until"]
+__all__ = [
+    "NEWEST",
+    "OLDEST",
+    "Schema",
+    "elem_spelling",
+    "schema_at",
+    "type_spelling",
+    "unchanged_until",
+]
 
 OLDEST = 7
 """The lowest opset that is read and written."""
@@ -60,6 +68,15 @@ def elem_spelling(elem: Elem) -> str:
     return f"tensor({found})"
 
 
+def type_spelling(found: Type) -> str:
+    """A type without its shape, as schemas write it: ``seq(tensor(float))``."""
+    if isinstance(found, SequenceType):
+        return f"seq({type_spelling(found.item)})"
+    if isinstance(found, OptionalType):
+        return f"optional({type_spelling(found.item)})"
+    return elem_spelling(found.elem)
+
+
 @dataclass(frozen=True)
 class Schema:
     """A schema in plain terms; ``defaults`` are those of attributes that have one."""
@@ -89,7 +106,7 @@ class Schema:
     def attribute_type(self, name: str) -> int | None:
         """The number of an attribute's type; None for one that the schema has not."""
         found = self.raw.attributes.get(name)
-        return None if found is None else int(found.type.value)
+        return None if found is None else int(cast(Any, found.type))
 
 
 @functools.cache
@@ -122,8 +139,7 @@ def _default(attribute: OpSchema.Attribute) -> Any:
 
 @functools.cache
 def unchanged_until(domain: str, type: str, version: int, opset: int) -> bool:
-    """
-    Whether a node written for the schema at ``version`` means the same at ``opset``.
+    """Whether a node written for the schema at ``version`` means the same at ``opset``.
 
     True for the same schema, and for one that only takes more: further types, further
     optional inputs and attributes.

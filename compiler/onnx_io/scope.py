@@ -15,8 +15,7 @@ __all__ = ["Scope"]
 
 
 class Scope:
-    """
-    Values by ONNX name. Constants are made when first asked for, so unused ones never are.
+    """Values by ONNX name. Constants are made when first asked for, so unused ones never are.
 
     ``path`` qualifies a name that an outer graph, or another nested one, has taken.
     """

@@ -23,8 +23,7 @@ _LARGEST = 1 << 48
 
 
 def parse_dim(text: str) -> Dim:
-    """
-    A ``dim_param``: an expression (``past+1``, ``(H+1)//2``) in normal form, else a symbol.
+    """A ``dim_param``: an expression (``past+1``, ``(H+1)//2``) in normal form, else a symbol.
 
     An empty text, ``?`` and negative numbers say nothing: None.
     """
@@ -126,8 +125,7 @@ def _param(dim: Expr) -> str:
 
 
 class ShapeRequest:
-    """
-    The user's shapes for graph inputs, checked against the model's own.
+    """The user's shapes for graph inputs, checked against the model's own.
 
     ``symbols`` says what the model's symbols became; apply it to every declared type.
     """
@@ -187,8 +185,7 @@ class ShapeRequest:
             before = self.symbols.setdefault(name_of, found)
             if before != found:
                 raise self._wrong(
-                    f"the shapes give both {before} and {found} for the model's "
-                    f"dimension '{held}'"
+                    f"the shapes give both {before} and {found} for the model's dimension '{held}'"
                 )
         return found
 

@@ -15,19 +15,26 @@ from compiler.ir.fields import encode, hints
 from compiler.ir.op import Op
 from compiler.ir.spelling import print_value
 from compiler.ir.types import Elem, Quant, TensorType
-from compiler.onnx_io.schemas import Schema, elem_spelling, schema_at, unchanged_until
+from compiler.onnx_io.schemas import (
+    Schema,
+    elem_spelling,
+    schema_at,
+    type_spelling,
+    unchanged_until,
+)
 from compiler.ops.activation import Clip, Relu
 from compiler.ops.onnx_table import attribute_fields, elem_code
 from compiler.ops.opaque import Opaque
 from compiler.ops.quant import Dequantize, Quantize
+
+_NEGATIVE_AXES = 11
 
 __all__ = ["Spelling", "clamp_op", "misfit", "quant_of", "signature", "spell"]
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """
-    Attributes by ONNX name as plain data, and inputs that stand for attributes.
+    """Attributes by ONNX name as plain data, and inputs that stand for attributes.
 
     ``inputs`` maps input positions to (field name, contents).
     """
@@ -60,13 +67,16 @@ def clamp_op(op: Op) -> Op | None:
 
 def signature(node: Node[Any]) -> tuple[Any, ...]:
     """What decides at which opsets a node can be spelt."""
-    elems = tuple(_elem(v.type) if v else None for v in (*node.operands, None, *node.results))
+    types = [None if v is None else type_spelling(v.type) for v in node.operands]
+    types += ["->", *(None if r is None else type_spelling(r.type) for r in node.results)]
     quant = quant_of(node)
     layout = None if quant is None else (quant[1].axis is None, quant[1].block is None)
     if isinstance(node.op, Opaque):
         return (node.op.domain, node.op.type, node.op.version)
     fields = tuple(name for name, _ in encode(node.op))
-    return (type(node.op), fields, elems, layout, type(clamp_op(node.op)), _is_uneven(node))
+    negative = any(_is_negative_axis(f, getattr(node.op, f)) for f in fields)
+    rest = (layout, type(clamp_op(node.op)), _is_uneven(node), negative)
+    return (type(node.op), fields, tuple(types), *rest)
 
 
 def _elem(found: object) -> Elem | None:
@@ -116,6 +126,8 @@ def _attributes_misfit(op: Op, schema: Schema, opset: int) -> str | None:
     for field, _ in encode(op):
         if field not in names or field == facts.result_count:
             continue
+        if opset < _NEGATIVE_AXES and _is_negative_axis(field, getattr(op, field)):
+            return f"an axis counted from the end needs opset {_NEGATIVE_AXES} or newer"
         since = facts.field_since.get(field, 0)
         by_input = facts.attr_inputs.get(field)
         if opset < since:
@@ -127,33 +139,42 @@ def _attributes_misfit(op: Op, schema: Schema, opset: int) -> str | None:
     return None
 
 
+def _is_negative_axis(field: str, value: Any) -> bool:
+    numbers = value if isinstance(value, tuple) else (value,)
+    return field in ("axis", "axes") and any(isinstance(n, int) and n < 0 for n in numbers)
+
+
 def _types_misfit(node: Node[Any], schema: Schema, opset: int) -> str | None:
-    elems: list[Elem | None] = [None if v is None else _elem(v.type) for v in node.operands]
+    types = [None if v is None else v.type for v in node.operands]
     quant = quant_of(node)
     if quant is not None:
-        held, parameters = quant
+        elem, parameters = quant
         if parameters.axis is not None and schema.attribute_type("axis") is None:
             return "a scale per axis needs opset 13 or newer"
         if parameters.block is not None and schema.attribute_type("block_size") is None:
             return "a scale per block needs opset 21 or newer"
-        elems = [elems[0], Elem.F32, held]
+        types = [types[0], TensorType(Elem.F32), TensorType(elem)]
     facts = node.op.onnx
     assert facts is not None
-    taken = {i for since, i in facts.attr_inputs.values() if opset >= since}
-    free = [i for i in range(len(elems) + len(taken)) if i not in taken]
-    for position, elem in zip(free, elems, strict=False):
+    by_input = {i: f for f, (since, i) in facts.attr_inputs.items() if opset >= since}
+    free = [i for i in range(len(types) + len(by_input)) if i not in by_input]
+    placed = dict(zip(free, types, strict=False))
+    for position, type in placed.items():
         formal = schema.input_at(position)
         if formal is None:
             return f"'{facts.type}' takes {len(schema.raw.inputs)} inputs at opset {opset}"
-        if elem is not None and elem_spelling(elem) not in formal.types:
-            return f"'{facts.type}' takes no {elem.text} at opset {opset}"
+        if type is not None and type_spelling(type) not in formal.types:
+            return f"'{facts.type}' takes no {type_spelling(type)} at opset {opset}"
+    for position, formal in enumerate(schema.raw.inputs):
+        needed = formal.option == formal.option.Single and position not in by_input
+        if needed and placed.get(position) is None:
+            return f"'{facts.type}' needs its input '{formal.name}' at opset {opset}"
     for index, result in enumerate(node.results):
         formal = schema.output_at(index)
-        elem = None if result is None else _elem(result.type)
         if result is not None and formal is None:
             return f"'{facts.type}' gives {len(schema.raw.outputs)} results at opset {opset}"
-        if formal and elem and elem_spelling(elem) not in formal.types:
-            return f"'{facts.type}' gives no {elem.text} at opset {opset}"
+        if result is not None and formal and type_spelling(result.type) not in formal.types:
+            return f"'{facts.type}' gives no {type_spelling(result.type)} at opset {opset}"
     return None
 
 
@@ -168,8 +189,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def spell(op: Op, elem: Elem | None, opset: int) -> Spelling:
-    """
-    Attributes and attribute inputs of a native op at an opset that it fits.
+    """Attributes and attribute inputs of a native op at an opset that it fits.
 
     ``elem`` is the element type of operand 0, which numbers as inputs take.
     """
@@ -195,9 +215,9 @@ def spell(op: Op, elem: Elem | None, opset: int) -> Spelling:
             value = elem_code(Elem.named(value)) if isinstance(value, str) else value
         if isinstance(value, bool):
             value = int(value)
-        if schema is not None and name in schema.defaults:
-            if not isinstance(value, Data) and _same(value, schema.defaults[name]):
-                continue
+        known = schema is not None and name in schema.defaults and not isinstance(value, Data)
+        if schema is not None and known and _same(value, schema.defaults[name]):
+            continue
         attrs[name] = value
     return Spelling(attrs, inputs)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import networkx as nx
@@ -30,7 +31,7 @@ _SHOWN = 8
 class Wiring:
     """What is known around a graph: names of outer values, and the file for messages."""
 
-    outer: Set[str]
+    outer: AbstractSet[str]
     file: str | None
 
 
@@ -58,8 +59,7 @@ def inner_path(path: str, node: NodeProto, attribute: str) -> str:
 
 
 def ordered_nodes(graph: GraphProto, wiring: Wiring) -> list[NodeProto]:
-    """
-    The nodes in an order of execution: the file's own order where that is one.
+    """The nodes in an order of execution: the file's own order where that is one.
 
     Raises QdqcError for a name that is defined twice or never, and for cycles.
     """
@@ -106,7 +106,7 @@ def _given_names(graph: GraphProto) -> set[str]:
     return given | {s.values.name for s in graph.sparse_initializer}
 
 
-def _makers(nodes: Sequence[NodeProto], given: Set[str], wiring: Wiring) -> dict[str, int]:
+def _makers(nodes: Sequence[NodeProto], given: AbstractSet[str], wiring: Wiring) -> dict[str, int]:
     """Which node makes each name."""
     makers: dict[str, int] = {}
     for index, node in enumerate(nodes):
@@ -140,9 +140,7 @@ def _free_names(graph: GraphProto) -> list[str]:
     return [name for name in dict.fromkeys(found) if name not in own]
 
 
-def _undefined(
-    name: str, node: NodeProto, known: Iterable[str], wiring: Wiring
-) -> QdqcError:
+def _undefined(name: str, node: NodeProto, known: Iterable[str], wiring: Wiring) -> QdqcError:
     near = suggestion(name, [*known, *wiring.outer])
     return QdqcError(
         f"input '{name}' is defined nowhere{near}",
@@ -153,9 +151,7 @@ def _undefined(
     )
 
 
-def _cycle(
-    nodes: Sequence[NodeProto], readers: dict[int, list[int]], wiring: Wiring
-) -> QdqcError:
+def _cycle(nodes: Sequence[NodeProto], readers: dict[int, list[int]], wiring: Wiring) -> QdqcError:
     graph: nx.DiGraph[int] = nx.DiGraph((a, b) for a, found in readers.items() for b in found)
     ring = [source for source, _ in nx.find_cycle(graph)]
     labels = [f"'{node_label(nodes[i])}'" for i in ring[:_SHOWN]]

@@ -51,7 +51,8 @@ class TensorReader:
         wanted = packed_size(elem, math.prod(shape))
         if buffer.size != wanted:
             raise self._bad(
-                label, f"declares {_shape_text(elem, shape)}, {wanted} bytes, but holds {buffer.size}"
+                label,
+                f"declares {_shape_text(elem, shape)}, {wanted} bytes, but holds {buffer.size}",
             )
         return Data(elem, shape, _keep(buffer))
 
@@ -83,7 +84,10 @@ class TensorReader:
         shape = tuple(int(d) for d in dims)
         if any(d < 0 for d in shape):
             raise self._bad(label, f"has a negative dimension: {list(shape)}")
-        if len(shape) > 64 or math.prod(d for d in shape if d) * max(elem.bits, 8) > _MOST_BYTES * 8:
+        if (
+            len(shape) > 64
+            or math.prod(d for d in shape if d) * max(elem.bits, 8) > _MOST_BYTES * 8
+        ):
             raise self._bad(label, f"declares {_shape_text(elem, shape)}, which overflows")
         return shape
 
@@ -183,7 +187,9 @@ class TensorReader:
         return held
 
     def _bad(self, label: str, reason: str, *notes: str) -> QdqcError:
-        notes = notes or ("the file is damaged or was written by a faulty exporter; export it again",)
+        notes = notes or (
+            "the file is damaged or was written by a faulty exporter; export it again",
+        )
         return QdqcError(f"tensor '{label}' {reason}", file=self.file, notes=notes)
 
 

@@ -88,7 +88,13 @@ from compiler.ops.pool import (
     LpPool,
     MaxPool,
 )
-from compiler.ops.quant import Dequantize, Quantize
+from compiler.ops.quant import (
+    ConvInteger,
+    Dequantize,
+    DynamicQuantizeLinear,
+    MatMulInteger,
+    Quantize,
+)
 from compiler.ops.recurrent import GRU, LSTM, RNN
 from compiler.ops.reduce import (
     ArgMax,
@@ -105,7 +111,7 @@ from compiler.ops.reduce import (
     ReduceSum,
     ReduceSumSquare,
 )
-from compiler.ops.resize import GridSample, Resize
+from compiler.ops.resize import GridSample, Resize, RoiAlign
 from compiler.ops.shape import (
     DepthToSpace,
     Expand,
@@ -183,6 +189,7 @@ __all__ = [
     "Concat",
     "ConstantOfShape",
     "Conv",
+    "ConvInteger",
     "ConvTranspose",
     "Cos",
     "Cosh",
@@ -190,6 +197,7 @@ __all__ = [
     "DepthToSpace",
     "Dequantize",
     "Div",
+    "DynamicQuantizeLinear",
     "Einsum",
     "Elu",
     "Equal",
@@ -229,6 +237,7 @@ __all__ = [
     "LpNormalization",
     "LpPool",
     "MatMul",
+    "MatMulInteger",
     "Max",
     "MaxPool",
     "Mean",
@@ -269,6 +278,7 @@ __all__ = [
     "Reshape",
     "Resize",
     "ReverseSequence",
+    "RoiAlign",
     "Round",
     "Scan",
     "ScatterElements",

@@ -144,8 +144,8 @@ class Selu(Pointwise):
     name = "selu"
     onnx = Onnx("Selu")
 
-    alpha: float = 1.67326319217681884765625
-    gamma: float = 1.05070102214813232421875
+    alpha: float = 1.6732632
+    gamma: float = 1.050701
 
 
 class Celu(Pointwise):

@@ -74,9 +74,9 @@ class Range(Op):
         if delta == 0:
             raise ValueError("delta is 0")
         if isinstance(start, int) and isinstance(limit, int) and isinstance(delta, int):
-            numbers = range(start, limit, delta)
-            held = numbers if len(numbers) <= VALUE_LIMIT else None
-            return typed(elem, (len(numbers),), held)
+            count = max(0, -((start - limit) // delta))
+            held = range(start, limit, delta) if count <= VALUE_LIMIT else None
+            return typed(elem, (count,), held)
         if start is None or limit is None or not isinstance(delta, int):
             return TensorType(elem, (None,))
         span = limit - start if delta > 0 else start - limit

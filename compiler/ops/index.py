@@ -7,6 +7,7 @@ from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
 from compiler.ops.inference import (
     axis_in,
+    contents,
     need_elem,
     need_rank,
     same_elem,
@@ -52,8 +53,9 @@ class Gather(Op):
                     raise ValueError(f"index {index} is out of range for axis {axis} of {size}")
         shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
         value = None
-        if x.value is not None and wanted is not None:
-            value = tuple(x.value[index] for index in wanted)
+        held = contents(x)
+        if held is not None and wanted is not None:
+            value = tuple(held[index] for index in wanted)
         return (typed(x.elem, shape, value),)
 
     def quant(self, x: TensorType, indices: TensorType) -> QuantTraits:
@@ -201,7 +203,8 @@ class NonZero(Op):
     onnx = Onnx("NonZero", since=9)
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
-        return (TensorType(Elem.I64, (x.rank, None)),)
+        # A scalar counts as a vector of one element in onnxruntime, as having no axis in ONNX.
+        return (TensorType(Elem.I64, (x.rank or None, None)),)
 
 
 class Compress(Op):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from compiler.ir.dims import Dim, Expr, FloorDiv, broadcast
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.dims import Dim, Expr, FloorDiv, broadcast, product
 from compiler.ir.op import Kind, QuantTraits
 from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
 
@@ -12,7 +15,9 @@ __all__ = [
     "axes_in",
     "axis_in",
     "broadcast_shapes",
+    "contents",
     "dims_operand",
+    "grid",
     "least",
     "need_elem",
     "need_rank",
@@ -27,13 +32,29 @@ __all__ = [
 
 def typed(elem: Elem, shape: tuple[Dim, ...] | None, value: Iterable[Dim] | None) -> TensorType:
     """A tensor type with known contents; they are left out where inference has no use for them."""
-    if value is None or shape is None or len(shape) > 1 or elem.is_float:
+    if value is None or shape is None or elem.is_float:
         return TensorType(elem, shape)
     held = tuple(value)
-    count = shape[0] if shape else 1
-    if len(held) > VALUE_LIMIT or (isinstance(count, int) and count != len(held)):
+    if len(shape) == 1 and not isinstance(shape[0], int):
+        shape = (len(held),)
+    if len(held) > VALUE_LIMIT or product(shape) != len(held):
         return TensorType(elem, shape)
-    return TensorType(elem, (len(held),) if shape else (), value=held)
+    return TensorType(elem, shape, value=held)
+
+
+def contents(found: TensorType) -> tuple[Dim, ...] | None:
+    """Known contents of a tensor of rank 0 or 1."""
+    return found.value if found.shape is not None and len(found.shape) < 2 else None
+
+
+def grid(found: TensorType) -> npt.NDArray[np.object_] | None:
+    """Known contents as an array of dimensions in the tensor's shape."""
+    shape = found.static_shape
+    if found.value is None or shape is None:
+        return None
+    out = np.empty(len(found.value), dtype=np.object_)
+    out[:] = found.value
+    return out.reshape(shape)
 
 
 def traits(
@@ -108,7 +129,7 @@ def least(dim: Dim) -> int | None:
         return dim
     total = 0
     for monomial, factor in dim.terms:
-        if factor < 0:
+        if factor < 0 and monomial:
             return None
         smallest = factor
         for atom in monomial:

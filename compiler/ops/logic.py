@@ -7,6 +7,7 @@ from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
 from compiler.ops.inference import (
     broadcast_shapes,
+    contents,
     least,
     need_elem,
     same_elem,
@@ -172,9 +173,9 @@ class Where(Op):
     def _contents(
         self, condition: TensorType, a: TensorType, b: TensorType
     ) -> tuple[Dim, ...] | None:
-        if condition.value is None or a.value is None or b.value is None:
+        held = tuple(v for v in map(contents, (condition, a, b)) if v is not None)
+        if len(held) < 3:
             return None
-        held = (condition.value, a.value, b.value)
         count = max(map(len, held)) if all(held) else 0
         chosen, left, right = (v * count if len(v) == 1 else v for v in held)
         if not len(chosen) == len(left) == len(right) == count:

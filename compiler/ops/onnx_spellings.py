@@ -90,7 +90,7 @@ def _pad(spelt: Spelt, module: Module) -> Spelt | None:
     return replace(spelt, operands=operands, version=11)
 
 
-def _softmax(spelt: Spelt, module: Module) -> Spelt | None:
+def _softmax(spelt: Spelt, _module: Module) -> Spelt | None:
     """Before opset 13 the input is taken as a matrix, cut at ``axis`` (default 1)."""
     if spelt.version >= 13:
         return spelt
@@ -101,20 +101,22 @@ def _softmax(spelt: Spelt, module: Module) -> Spelt | None:
     return replace(spelt, attrs={**spelt.attrs, "axis": -1}, version=13)
 
 
-def _dropout(spelt: Spelt, module: Module) -> Spelt | None:
+def _dropout(spelt: Spelt, _module: Module) -> Spelt | None:
     training = _operand(spelt, 2)
     if training is not None:
-        known = isinstance(training, Constant) and not training.data.is_elided
-        if not known or bool(training.data.array().any()):
+        if not isinstance(training, Constant) or training.data.is_elided:
+            return None
+        if training.data.array().any():
             return None
     if spelt.results > 1:
         return None
     return Spelt("Identity", "", spelt.version, {}, spelt.operands[:1], 1, spelt.name)
 
 
-def _batch_norm(spelt: Spelt, module: Module) -> Spelt | None:
-    """``spatial = 0`` (before opset 9) has a mean for every pixel: no op of ours."""
-    return spelt if spelt.attrs.pop("spatial", 1) else None
+def _batch_norm(spelt: Spelt, _module: Module) -> Spelt | None:
+    """Inference only; ``spatial = 0`` (before opset 9) means statistics for every pixel."""
+    spatial, training = spelt.attrs.pop("spatial", 1), spelt.attrs.pop("training_mode", 0)
+    return spelt if spatial and not training else None
 
 
 def _upsample(spelt: Spelt, module: Module) -> Spelt | None:
@@ -146,7 +148,7 @@ def _is_empty(value: Value | None) -> bool:
     return isinstance(value, Constant) and value.data.size == 0
 
 
-def _clip(spelt: Spelt, module: Module) -> Spelt | None:
+def _clip(spelt: Spelt, _module: Module) -> Spelt | None:
     """Before opset 11 a missing bound was spelt as the largest float32."""
     if spelt.version < 11:
         largest = float(np.finfo(np.float32).max)
@@ -157,9 +159,34 @@ def _clip(spelt: Spelt, module: Module) -> Spelt | None:
     return spelt
 
 
-def _gemm(spelt: Spelt, module: Module) -> Spelt | None:
+def _gemm(spelt: Spelt, _module: Module) -> Spelt | None:
     spelt.attrs.pop("broadcast", None)
     return spelt
+
+
+def _scan(spelt: Spelt, _module: Module) -> Spelt | None:
+    """Before opset 9 Scan had a batch dimension and lengths."""
+    return spelt if spelt.version >= 9 else None
+
+
+def _group_norm(spelt: Spelt, _module: Module) -> Spelt | None:
+    """Before opset 21 scale and bias hold one number per group instead of per channel."""
+    return spelt if spelt.version >= 21 else None
+
+
+def _grid_sample(spelt: Spelt, _module: Module) -> Spelt | None:
+    """Before opset 20 the modes had the names of their two-dimensional forms."""
+    modes = {"bilinear": "linear", "bicubic": "cubic"}
+    mode = spelt.attrs.get("mode", "bilinear")
+    return replace(spelt, attrs={**spelt.attrs, "mode": modes.get(mode, mode)}, version=20)
+
+
+def _roi_align(spelt: Spelt, _module: Module) -> Spelt | None:
+    """Before opset 16 coordinates were those of ``output_half_pixel``."""
+    if spelt.version >= 16:
+        return spelt
+    attrs = {**spelt.attrs, "coordinate_transformation_mode": "output_half_pixel"}
+    return replace(spelt, attrs=attrs, version=16)
 
 
 SPELLINGS: dict[str, Adapter] = {
@@ -167,11 +194,15 @@ SPELLINGS: dict[str, Adapter] = {
     "Clip": _clip,
     "Dropout": _dropout,
     "Gemm": _gemm,
+    "GridSample": _grid_sample,
+    "GroupNormalization": _group_norm,
     "Hardmax": _softmax,
     "LogSoftmax": _softmax,
     "Pad": _pad,
     "Reshape": _attrs_to_inputs(5, (("shape", 1),), 5),
     "Resize": _resize,
+    "Scan": _scan,
+    "RoiAlign": _roi_align,
     "Slice": _attrs_to_inputs(10, (("starts", 1), ("ends", 2), ("axes", 3)), 10),
     "Softmax": _softmax,
     "TopK": _attrs_to_inputs(10, (("k", 1),), 10),

@@ -111,16 +111,17 @@ def nativize(spelt: Spelt, module: Module) -> tuple[Op, list[Value | None]] | No
     Attributes must all have a field, and inputs that the op takes as attributes must be
     constants. ``spelt.attrs`` must state the schema's defaults of attributes that have fields.
     """
-    adapted: Spelt | None = replace(spelt, attrs=dict(spelt.attrs))
+    adapted = replace(spelt, attrs=dict(spelt.attrs))
     adapter = SPELLINGS.get(spelt.type) if spelt.domain == "" else None
-    if adapter is not None and adapted is not None:
-        adapted = adapter(adapted, module)
-    if adapted is None:
-        return None
+    if adapter is not None:
+        found = adapter(adapted, module)
+        if found is None:
+            return None
+        adapted = found
     for cls in candidates(adapted.domain, adapted.type):
-        found = _fit(cls, adapted)
-        if found is not None:
-            return found
+        native = _fit(cls, adapted)
+        if native is not None:
+            return native
     return None
 
 

@@ -7,14 +7,14 @@ from typing import ClassVar
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import broadcast_shapes, same_elem, traits, typed
+from compiler.ops.inference import broadcast_shapes, contents, same_elem, traits, typed
 
 __all__ = ["Pointwise", "Predicate", "Variadic", "pairs"]
 
 
 def pairs(a: TensorType, b: TensorType) -> list[tuple[Dim, Dim]] | None:
     """Pairs of known contents of two integer tensors of rank 0 or 1, broadcast."""
-    left, right = a.value, b.value
+    left, right = contents(a), contents(b)
     if left is None or right is None:
         return None
     if len(left) != len(right):

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from compiler.ir.op import Onnx, Op
-from compiler.ir.types import TensorType
+from compiler.ir.types import Elem, TensorType
+from compiler.ops.conv import Conv
+from compiler.ops.inference import need_elem
+from compiler.ops.matmul import MatMul
 
-__all__ = ["Dequantize", "Quantize"]
+__all__ = [
+    "ConvInteger",
+    "Dequantize",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "Quantize",
+]
 
 
 class Quantize(Op):
@@ -36,3 +45,67 @@ class Dequantize(Op):
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
         return (TensorType(x.elem, x.shape),)
+
+
+class DynamicQuantizeLinear(Op):
+    """x as u8 by the scale and zero point of its own range; results are y, scale, zero point."""
+
+    name = "dynamic_quantize_linear"
+    operands = ("x",)
+    results = ("y", "y_scale", "y_zero_point")
+    onnx = Onnx("DynamicQuantizeLinear", since=11)
+
+    def infer(self, x: TensorType) -> tuple[TensorType, TensorType, TensorType]:
+        need_elem(x, "x", Elem.F32)
+        return (TensorType(Elem.U8, x.shape), TensorType(Elem.F32, ()), TensorType(Elem.U8, ()))
+
+
+class MatMulInteger(Op):
+    """(a - a_zero_point) @ (b - b_zero_point) on 8-bit integers, summed in i32."""
+
+    name = "matmul_integer"
+    operands = ("a", "b", "a_zero_point?", "b_zero_point?")
+    onnx = Onnx("MatMulInteger", since=10)
+
+    def infer(
+        self,
+        a: TensorType,
+        b: TensorType,
+        a_zero_point: TensorType | None = None,
+        b_zero_point: TensorType | None = None,
+    ) -> tuple[TensorType]:
+        need_elem(a, "a", Elem.U8, Elem.I8)
+        need_elem(b, "b", Elem.U8, Elem.I8)
+        return MatMul().infer(TensorType(Elem.I32, a.shape), TensorType(Elem.I32, b.shape))
+
+
+class ConvInteger(Op):
+    """Convolution on 8-bit integers, summed in i32; attributes are those of Conv."""
+
+    name = "conv_integer"
+    operands = ("x", "weight", "x_zero_point?", "weight_zero_point?")
+    onnx = Onnx("ConvInteger", since=10, ignored=("kernel_shape",))
+
+    pads: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    group: int = 1
+    auto_pad: str = "NOTSET"
+
+    def infer(
+        self,
+        x: TensorType,
+        weight: TensorType,
+        x_zero_point: TensorType | None = None,
+        weight_zero_point: TensorType | None = None,
+    ) -> tuple[TensorType]:
+        need_elem(x, "x", Elem.U8, Elem.I8)
+        need_elem(weight, "weight", Elem.U8, Elem.I8)
+        conv = Conv(
+            pads=self.pads,
+            strides=self.strides,
+            dilations=self.dilations,
+            group=self.group,
+            auto_pad=self.auto_pad,
+        )
+        return conv.infer(TensorType(Elem.I32, x.shape), TensorType(Elem.I32, weight.shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.dims import Dim, product
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import axes_in, axis_in, need_elem, traits, typed
+from compiler.ops.inference import axes_in, axis_in, contents, need_elem, traits, typed
 
 __all__ = [
     "ArgMax",
@@ -58,7 +58,8 @@ class _Reduce(Op):
                 dims.append(dim)
             elif self.keepdims:
                 dims.append(1)
-        value = None if x.value is None or not x.shape else self.compute(x.value)
+        held = contents(x) if x.shape else None
+        value = None if held is None else self.compute(held)
         return (typed(x.elem, tuple(dims), None if value is None else (value,)),)
 
     def compute(self, values: tuple[Dim, ...]) -> Dim:

@@ -14,7 +14,7 @@ from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import TensorType, Type
 from compiler.ops.inference import axes_in, dims_operand, need_rank, traits
 
-__all__ = ["GridSample", "Resize"]
+__all__ = ["GridSample", "Resize", "RoiAlign"]
 
 
 class Resize(Op):
@@ -59,9 +59,21 @@ class Resize(Op):
         wanted = None
         if sizes is not None and not _is_absent(sizes):
             wanted = dims_operand(sizes, "sizes")
-        if wanted is None or self.keep_aspect_ratio_policy != "stretch":
+        if wanted is None:
             wanted = (None,) * len(axes)
+        if self.keep_aspect_ratio_policy != "stretch" and len(wanted) == len(axes):
+            wanted = self._in_proportion(tuple(x.shape[a] for a in axes), wanted)
         return (TensorType(x.elem, _placed(x.shape, axes, wanted, "sizes")),)
+
+    def _in_proportion(self, held: tuple[Dim, ...], wanted: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        """Sizes by the one scale that makes them no larger (or no smaller) than wanted."""
+        pairs = list(zip(held, wanted, strict=True))
+        scales = [w / h for h, w in pairs if isinstance(h, int) and isinstance(w, int) and h]
+        if len(scales) != len(pairs):
+            return (None,) * len(pairs)
+        choose = min if self.keep_aspect_ratio_policy == "not_larger" else max
+        scale = choose(scales, default=1.0)
+        return tuple(math.floor(h * scale + 0.5) for h in held if isinstance(h, int))
 
     def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
         found = super().infer_node(node)
@@ -143,3 +155,32 @@ class GridSample(Op):
         batch, channels = (None, None) if x.shape is None else x.shape[:2]
         places = (None,) * (rank - 2) if grid.shape is None else grid.shape[1:-1]
         return (TensorType(x.elem, (batch, channels, *places)),)
+
+
+class RoiAlign(Op):
+    """Regions of x, NCHW, each pooled into a grid of ``output_height`` by ``output_width``.
+
+    ``rois`` is [regions, 4] in pixels times ``spatial_scale``, ``batch_indices`` i64 [regions].
+    """
+
+    name = "roi_align"
+    operands = ("x", "rois", "batch_indices")
+    onnx = Onnx("RoiAlign", since=16)
+
+    mode: str = "avg"
+    coordinate_transformation_mode: str = "half_pixel"
+    output_height: int = 1
+    output_width: int = 1
+    sampling_ratio: int = 0
+    spatial_scale: float = 1.0
+
+    def infer(
+        self, x: TensorType, rois: TensorType, batch_indices: TensorType
+    ) -> tuple[TensorType]:
+        need_rank(x, "x", 4)
+        need_rank(rois, "rois", 2)
+        need_rank(batch_indices, "batch_indices", 1)
+        channels = None if x.shape is None else x.shape[1]
+        known = (t.shape[0] for t in (rois, batch_indices) if t.shape is not None)
+        count = next((c for c in known if c is not None), None)
+        return (TensorType(x.elem, (count, channels, self.output_height, self.output_width)),)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from compiler.ir.dims import Dim, product
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
-from compiler.ir.types import Elem, TensorType, Type
+from compiler.ir.types import VALUE_LIMIT, Elem, TensorType, Type
 from compiler.ops.inference import (
     axes_in,
     broadcast_shapes,
+    contents,
     dims_operand,
+    grid,
     need_rank,
     traits,
     typed,
@@ -155,7 +157,9 @@ class Transpose(_Moving):
         perm = self.perm or tuple(reversed(range(rank)))
         if sorted(perm) != list(range(rank)):
             raise ValueError(f"perm {list(perm)} does not order the axes of rank {rank}")
-        return (typed(x.elem, tuple(x.shape[p] for p in perm), x.value),)
+        held = grid(x)
+        value = None if held is None else held.transpose(perm).reshape(-1)
+        return (typed(x.elem, tuple(x.shape[p] for p in perm), value),)
 
 
 class Squeeze(_Moving):
@@ -209,8 +213,10 @@ class Expand(_Moving):
     onnx = Onnx("Expand", since=8)
 
     def infer(self, x: TensorType, shape: TensorType) -> tuple[TensorType]:
-        dims = broadcast_shapes(x.shape, dims_operand(shape, "shape"))
-        return (typed(x.elem, dims, _repeated(x.value, dims)),)
+        wanted = dims_operand(shape, "shape")
+        _no_negative(wanted, "shape")
+        dims = broadcast_shapes(x.shape, wanted)
+        return (typed(x.elem, dims, _repeated(contents(x), dims)),)
 
 
 def _repeated(
@@ -221,7 +227,14 @@ def _repeated(
         return None
     if not dims or dims[0] == len(value):
         return value
-    return value * dims[0] if len(value) == 1 and isinstance(dims[0], int) else None
+    if len(value) > 1 or not isinstance(dims[0], int) or dims[0] > VALUE_LIMIT:
+        return None
+    return value * dims[0]
+
+
+def _no_negative(dims: tuple[Dim, ...] | None, what: str) -> None:
+    if any(isinstance(d, int) and d < 0 for d in dims or ()):
+        raise ValueError(f"{what} holds a negative number: {_listed(dims)}")
 
 
 class Tile(_Moving):
@@ -233,14 +246,16 @@ class Tile(_Moving):
 
     def infer(self, x: TensorType, repeats: TensorType) -> tuple[TensorType]:
         counts = dims_operand(repeats, "repeats")
+        _no_negative(counts, "repeats")
         if x.shape is None or counts is None:
             known = x.shape if counts is None else counts
             return (TensorType(x.elem, None if known is None else (None,) * len(known)),)
         if len(counts) != len(x.shape):
             raise ValueError(f"repeats has {len(counts)} entries, but x has rank {len(x.shape)}")
         dims = tuple(map(_times, x.shape, counts))
-        numbers = whole_numbers(repeats)
-        value = x.value * numbers[0] if x.value and numbers and len(numbers) == 1 else None
+        numbers, held = whole_numbers(repeats), contents(x)
+        small = numbers is not None and len(numbers) == 1 and numbers[0] <= VALUE_LIMIT
+        value = held * numbers[0] if held and numbers and small else None
         return (typed(x.elem, dims, value),)
 
 

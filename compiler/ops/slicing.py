@@ -10,7 +10,9 @@ from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
 from compiler.ops.inference import (
     axes_in,
     axis_in,
+    contents,
     dims_operand,
+    grid,
     least,
     need_elem,
     need_rank,
@@ -25,6 +27,9 @@ __all__ = ["Concat", "Pad", "Slice", "Split", "slice_dim"]
 _WHOLE = 2**31 - 1
 """Bounds from here on stand for the end of the axis, whatever its size."""
 
+_MOST_PARTS = 1 << 16
+"""A split into more parts than this is taken for a broken file."""
+
 
 def slice_dim(size: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
     """Size of ``x[start:end:step]`` along one axis.
@@ -37,7 +42,8 @@ def slice_dim(size: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
     if not isinstance(step, int) or size is None or start is None or end is None:
         return None
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
-        return len(range(*slice(start, end, step).indices(size)))
+        first, last, by = slice(start, end, step).indices(size)
+        return max(0, -((first - last) // by))
     if step < 0:
         whole = (start == -1 or _is_far(start, 1)) and _is_far(end, -1)
         return (size - step - 1) // -step if whole else None
@@ -50,7 +56,8 @@ def slice_dim(size: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
     if isinstance(length, int):
         return max(0, -(-length // step))
     # A symbolic bound may be less than a number that inference can compare it with.
-    return (length + step - 1) // step if symbolic or (shortest or -1) >= 0 else None
+    certain = symbolic or (shortest is not None and shortest >= 0)
+    return (length + step - 1) // step if certain else None
 
 
 def _is_far(bound: Dim, sign: int) -> bool:
@@ -104,7 +111,7 @@ class Slice(Op):
         dims = list(x.shape)
         for i, axis in enumerate(axes_in(chosen, len(x.shape))):
             dims[axis] = slice_dim(dims[axis], first[i], last[i], by[i])
-        value = _cut(x, first, last, by)
+        value = _cut(x, chosen, list(zip(first, last, by, strict=True)))
         return (typed(x.elem, tuple(dims), value),)
 
     def quant(self, x: TensorType, *bounds: TensorType | None) -> QuantTraits:
@@ -129,22 +136,18 @@ def _entries(given: dict[str, TensorType | None]) -> int | None:
 
 
 def _cut(
-    x: TensorType, starts: Sequence[Dim], ends: Sequence[Dim], steps: Sequence[Dim]
-) -> tuple[Dim, ...] | None:
+    x: TensorType, axes: Sequence[int], bounds: Sequence[tuple[Dim, Dim, Dim]]
+) -> Sequence[Dim] | None:
     """Known contents of a slice of known contents."""
-    if x.value is None or len(starts) > 1:
+    held = grid(x)
+    if held is None:
         return None
-    if not starts:
-        return x.value
-    start, end, step = starts[0], ends[0], steps[0]
-    if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int)):
-        return None
-    return x.value[slice(*_clamped(start, end, step, len(x.value)))]
-
-
-def _clamped(start: int, end: int, step: int, size: int) -> tuple[int, int | None, int]:
-    first, last, by = slice(start, end, step).indices(size)
-    return first, None if last < 0 else last, by
+    places = [slice(None)] * held.ndim
+    for axis, (start, end, step) in zip(axes, bounds, strict=True):
+        if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int)):
+            return None
+        places[axis] = slice(start, end, step)
+    return held[tuple(places)].reshape(-1).tolist()
 
 
 class Split(Op):
@@ -169,6 +172,8 @@ class Split(Op):
 
     def infer(self, x: TensorType) -> tuple[TensorType, ...]:
         count = len(self.split) or self.num_outputs
+        if count > _MOST_PARTS:
+            raise ValueError(f"{count} parts are more than the {_MOST_PARTS} that are allowed")
         if count < 1:
             raise ValueError("neither the sizes nor the number of the parts are given")
         if self.split and self.num_outputs not in (0, count):
@@ -180,10 +185,11 @@ class Split(Op):
         head, tail = x.shape[:axis], x.shape[axis + 1 :]
         parts: list[TensorType] = []
         position = 0
+        held = contents(x)
         for size in sizes:
             value = None
-            if x.value is not None and isinstance(size, int):
-                value = x.value[position : position + size]
+            if held is not None and isinstance(size, int):
+                value = held[position : position + size]
                 position += size
             parts.append(typed(x.elem, (*head, size, *tail), value))
         return tuple(parts)
@@ -236,7 +242,7 @@ class Concat(Op):
         )
         value: tuple[Dim, ...] | None = ()
         for x, shape in zip(xs, shapes, strict=True):
-            held = x.value
+            held = contents(x)
             if held is None and rank == 1 and isinstance(shape[0], int):
                 held = (None,) * shape[0] if shape[0] <= VALUE_LIMIT else None
             value = None if value is None or held is None else value + held

@@ -1,5 +1,4 @@
-"""
-Finding passes: packages under the entry-point group ``qdqc.passes``, and plugin files.
+"""Finding passes: packages under the entry-point group ``qdqc.passes``, and plugin files.
 
 A package holds one pass a file, named as the pass; its ``PIPELINES`` maps names of pipelines
 to pipeline strings. A plugin is one Python file.
@@ -31,8 +30,7 @@ _loaded: dict[str, ModuleType] = {}
 
 
 def load_passes(plugins: Iterable[str | Path] = ()) -> None:
-    """
-    Import all installed passes, then the plugin files. Loading again changes nothing.
+    """Import all installed passes, then the plugin files. Loading again changes nothing.
 
     Raises QdqcError where a package or a plugin can't be loaded.
     """
@@ -52,8 +50,7 @@ def pipelines() -> dict[str, str]:
 
 
 def load_plugin(path: str | Path) -> ModuleType:
-    """
-    Import a Python file that defines passes (or ops).
+    """Import a Python file that defines passes (or ops).
 
     Raises QdqcError, located in the file, when it is missing or fails.
     """
@@ -81,8 +78,7 @@ def load_plugin(path: str | Path) -> ModuleType:
 
 
 def check_package(name: str, home: Path = _HOME) -> None:
-    """
-    Make sure that a generic name (``passes``, ``tools``) means our package.
+    """Make sure that a generic name (``passes``, ``tools``) means our package.
 
     Raises QdqcError that says which folder hides it.
     """

@@ -15,8 +15,7 @@ _EXAMPLES = 3
 
 
 class Explain(Instrument):
-    """
-    Prints, for each rule of the named passes, why it declined.
+    """Prints, for each rule of the named passes, why it declined.
 
     Reasons are grouped with their counts; those that a rule gave after passing more guards
     stand first, for they are the best failed matches.

@@ -13,19 +13,18 @@ from compiler.pipeline.instrument import Instrument, PassRun, Report, Where
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.pipeline.spec import print_pipeline, resolve
 
-__all__ = ["PassCrash", "PassManager", "run"]
+__all__ = ["PassError", "PassManager", "run"]
 
 _MORE = 4
 """So many further findings of the verifier are told behind the first."""
 
 
-class PassCrash(Exception):
+class PassError(Exception):
     """A pass raised something that is no user error: a defect of that pass."""
 
 
 class PassManager:
-    """
-    Runs passes on a module, in place.
+    """Runs passes on a module, in place.
 
     With ``verify_each`` the verifier runs after each pass, and a pass that claims to have
     changed nothing is held to it. Instruments look on. Warnings of passes go to ``warn``.
@@ -45,11 +44,10 @@ class PassManager:
         self.warn = warn if warn is not None else _to_stderr
 
     def run(self, module: Module) -> Report:
-        """
-        Run all passes and append them to the module's ``pipeline`` entry.
+        """Run all passes and append them to the module's ``pipeline`` entry.
 
         Raises QdqcError, with the pass in a note, when a pass refuses the module or breaks it,
-        and PassCrash when a pass fails in any other way. The module is then as the failing
+        and PassError when a pass fails in any other way. The module is then as the failing
         pass left it.
         """
         report = Report()
@@ -73,7 +71,9 @@ class PassManager:
         done = PassRun(where.pass_.name, statistics=ctx.statistics)
         for instrument in self.instruments:
             instrument.before(module, where, ctx)
+        start = time.perf_counter()
         text = _text(module) if self.verify_each else ""
+        done.verify_seconds = time.perf_counter() - start
         try:
             start = time.perf_counter()
             done.changes = where.pass_.run(module.graph, ctx)
@@ -82,7 +82,7 @@ class PassManager:
                 start = time.perf_counter()
                 _verify(module)
                 _check_claim(module, text, done)
-                done.verify_seconds = time.perf_counter() - start
+                done.verify_seconds += time.perf_counter() - start
         except Exception as error:
             raise self._failure(module, where, error) from error
         finally:
@@ -100,12 +100,11 @@ class PassManager:
         note = f"found after pass {where}; {how}"
         if isinstance(error, QdqcError):
             return error.with_notes(note)
-        return PassCrash(f"pass {where} failed with {type(error).__name__}: {error}\nnote: {note}")
+        return PassError(f"pass {where} failed with {type(error).__name__}: {error}\nnote: {note}")
 
 
 def run(module: Module, pipeline: str) -> Module:
-    """
-    A new module: the given one after a pipeline such as ``@transform`` or ``canonicalize``.
+    """A new module: the given one after a pipeline such as ``@transform`` or ``canonicalize``.
 
     Raises QdqcError for a pipeline that can't be read and where a pass refuses the module.
     """

@@ -32,8 +32,7 @@ class Mismatch:
 
 @dataclass
 class PassContext:
-    """
-    What a pass may say besides changing the graph.
+    """What a pass may say besides changing the graph.
 
     ``statistics`` counts what was done, by a name that a reader understands. ``mismatches``
     collects declined matches when somebody asked (``--explain``), else it is None.
@@ -56,8 +55,7 @@ class PassContext:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Pass:
-    """
-    Base class of passes; defining a subclass makes it a frozen dataclass and registers it.
+    """Base class of passes; defining a subclass makes it a frozen dataclass and registers it.
 
     The first line of the docstring is what ``--list-passes`` shows; annotated fields are the
     options: ``name{field=value other=value}`` on a command line, dashes for underscores.

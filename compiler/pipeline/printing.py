@@ -32,8 +32,7 @@ def check_names(names: Collection[str], switch: str) -> None:
 
 
 class PrintIR(Instrument):
-    """
-    Prints the module before or after passes.
+    """Prints the module before or after passes.
 
     ``before`` and ``after`` name passes; ``every`` stands for all of them. ``on_change`` prints
     after passes that changed the text, ``diff`` shows these changes as a unified diff.
@@ -89,8 +88,7 @@ class PrintIR(Instrument):
 
 
 class DumpIR(Instrument):
-    """
-    Writes the module before the first pass and after each one, as ``003_fuse-activation.qir``.
+    """Writes the module before the first pass and after each one, as ``003_fuse-activation.qir``.
 
     All dumps share one sidecar in the folder; it is written again only when a pass has made
     new contents.

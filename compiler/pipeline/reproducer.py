@@ -18,8 +18,7 @@ __all__ = ["CrashReproducer"]
 
 
 class CrashReproducer(Instrument):
-    """
-    Keeps a copy of the module before each pass and writes it when the pass fails.
+    """Keeps a copy of the module before each pass and writes it when the pass fails.
 
     The file begins with comments that give the command; its sidecar stands beside it. Nothing
     is written when all goes well.

@@ -1,5 +1,4 @@
-"""
-Pipeline strings: ``a,b{x=1 y="k"},@transform``.
+"""Pipeline strings: ``a,b{x=1 y="k"},@transform``.
 
 Options stand in braces, separated by spaces, with values as the IR spells attributes. A bare
 word is a text. Dashes in option names stand for the underscores of the fields.
@@ -42,8 +41,7 @@ _CONSTANTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Step:
-    """
-    One item of a pipeline string: a pass with its options, or a named pipeline.
+    """One item of a pipeline string: a pass with its options, or a named pipeline.
 
     ``places`` holds where the item (key ``""``) and each option stand.
     """
@@ -58,8 +56,7 @@ class Step:
 
 
 def parse_pipeline(text: str, file: str = "<pipeline>") -> list[Step]:
-    """
-    The items of a pipeline string, in order, named pipelines unexpanded.
+    """The items of a pipeline string, in order, named pipelines unexpanded.
 
     Raises QdqcError with a caret where the text does not follow the syntax.
     """
@@ -72,8 +69,7 @@ def resolve(
     registry: Registry[type[Pass]] = PASSES,
     file: str = "<pipeline>",
 ) -> list[Pass]:
-    """
-    The passes of a pipeline string, named pipelines expanded.
+    """The passes of a pipeline string, named pipelines expanded.
 
     Raises QdqcError for syntax, unknown names and options that do not fit.
     """
@@ -104,10 +100,10 @@ def _expand(
         elif step.name not in pipelines:
             known = ", ".join(f"@{n}" for n in sorted(pipelines)) or "none"
             hint = suggestion(f"@{step.name}", [f"@{n}" for n in pipelines])
-            _fail(f"unknown pipeline '@{step.name}'{hint} (known: {known})", step.place())
+            raise _error(f"unknown pipeline '@{step.name}'{hint} (known: {known})", step.place())
         elif step.name in within:
             circle = " -> ".join(f"@{n}" for n in (*within, step.name))
-            _fail(f"the named pipeline contains itself: {circle}", step.place())
+            raise _error(f"the named pipeline contains itself: {circle}", step.place())
         else:
             inner = pipelines[step.name]
             out += _expand(inner, pipelines, registry, f"@{step.name}", (*within, step.name))
@@ -122,7 +118,7 @@ def _make(step: Step, registry: Registry[type[Pass]], pipelines: Mapping[str, st
             message += f"; the named pipeline is written '@{step.name}'"
         else:
             message += suggestion(step.name, registry.names())
-        _fail(message, step.place(), "--list-passes shows all passes")
+        raise _error(message, step.place(), "--list-passes shows all passes")
     try:
         return decode(cls, step.options, f"pass '{step.name}'")
     except (FieldError, ValueError) as error:
@@ -138,8 +134,8 @@ def _dashed(message: str, step: Step) -> str:
     return message
 
 
-def _fail(message: str, place: Position | None, *notes: str) -> Any:
-    raise QdqcError(message, loc=Loc((), place), notes=notes)
+def _error(message: str, place: Position | None, *notes: str) -> QdqcError:
+    return QdqcError(message, loc=Loc((), place), notes=notes)
 
 
 class _Reader:
@@ -171,7 +167,7 @@ class _Reader:
         options: dict[str, Any] = {}
         if self.peek() == "{":
             if named:
-                self.fail(f"'@{name}' is a named pipeline, which takes no options")
+                raise self.error(f"'@{name}' is a named pipeline, which takes no options")
             self.at += 1
             self.options(name, options, places)
         return Step(name, options, named, places)
@@ -180,10 +176,10 @@ class _Reader:
         while self.peek() != "}":
             place = self.place()
             if self.peek() == ",":
-                self.fail("options are separated by spaces, not by commas")
+                raise self.error("options are separated by spaces, not by commas")
             key = self.word(f"an option of '{owner}' or '}}'").replace("-", "_")
             if key in options:
-                _fail(f"option '{key.replace('_', '-')}' is given twice", place)
+                raise _error(f"option '{key.replace('_', '-')}' is given twice", place)
             self.expect("=", "'=' and the option's value")
             places[key] = place
             options[key] = self.value()
@@ -199,7 +195,7 @@ class _Reader:
                 return json.loads(match[0])
             except json.JSONDecodeError:
                 self.at -= 1
-                self.fail("this is no valid text: escapes are those of JSON")
+                raise self.error("this is no valid text: escapes are those of JSON") from None
         word = self.word("a value: a number, a word, a quoted text or a [list]")
         if word in _CONSTANTS:
             return _CONSTANTS[word]
@@ -222,20 +218,22 @@ class _Reader:
 
     def word(self, wanted: str) -> str:
         if self.at >= len(self.tokens) or self.tokens[self.at].lastgroup != "word":
-            self.fail(f"expected {wanted}, found {self.found()}")
+            raise self.error(f"expected {wanted}, found {self.found()}")
         self.at += 1
         return self.tokens[self.at - 1][0]
 
     def expect(self, punct: str, wanted: str) -> None:
         if self.peek() != punct:
-            self.fail(f"expected {wanted}, found {self.found()}")
+            raise self.error(f"expected {wanted}, found {self.found()}")
         self.at += 1
 
     def found(self) -> str:
         return f"'{self.peek()}'" if self.at < len(self.tokens) else "the end of the text"
 
-    def fail(self, message: str) -> Any:
-        _fail(message, self.place(), "the form is: first-pass,second-pass{option=1 other=text}")
+    def error(self, message: str) -> QdqcError:
+        return _error(
+            message, self.place(), "the form is: first-pass,second-pass{option=1 other=text}"
+        )
 
     def place(self) -> Position:
         """Where the next token stands, or the end of the text."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from compiler.ir.types import Array, Elem, Quant, Range
 
 __all__ = [
+    "absorbs",
     "activation_quant",
     "bias_floor",
     "bias_quant",
@@ -23,14 +24,47 @@ _BIAS_LIMIT = 2.0**30
 """Largest stored bias: half of int32, so that the sum of products has room beside it."""
 
 
-def activation_quant(found: Range, elem: Elem, *, symmetric: bool = False) -> Quant:
+def activation_quant(
+    found: Range,
+    elem: Elem,
+    *,
+    symmetric: bool = False,
+    clamp: tuple[float, float] | None = None,
+) -> Quant:
     """Scale and zero point of an activation, per tensor.
 
     Asymmetric: ``scale = (max - min) / (qmax - qmin)`` over the range widened to hold zero,
     ``zero_point = round(qmin - min / scale)``. Symmetric: the threshold is the range, with the
     zero point at the type's lower end for values that are never negative, else in its middle.
     A range without extent (all values zero) gets scale 1.
+
+    ``clamp``, which must hold zero, is an activation that the integers shall do by saturation:
+    the range is cut to it. Where rounding keeps saturation from reaching a bound, the scale is
+    ``(max - min) / (qmax - qmin + 1)``, with which it always does.
     """
+    if clamp is None:
+        return _affine(found, elem, symmetric)
+    low, high = max(found.min, clamp[0]), min(found.max, clamp[1])
+    widest = max(abs(clamp[0]), abs(clamp[1]))
+    quant = _affine(Range(low, high, min(found.threshold, widest)), elem, symmetric)
+    if absorbs(quant, clamp, elem):
+        return quant
+    qmin, qmax = elem.limits
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32((high - low) / (qmax - qmin + 1))
+    zero = np.clip(np.rint(qmin - low / float(scale)), qmin, qmax)
+    return Quant.make(scale, int(zero))
+
+
+def absorbs(quant: Quant, clamp: tuple[float, float], elem: Elem) -> bool:
+    """Whether integers of that type saturate wherever the clamp does, so that it may go."""
+    qmin, qmax = elem.limits
+    zero = int(quant.zero_point)
+    low, high = (np.rint(np.float32(bound) / quant.scale) + zero for bound in clamp)
+    return bool(low <= qmin and high >= qmax)
+
+
+def _affine(found: Range, elem: Elem, symmetric: bool) -> Quant:
     qmin, qmax = elem.limits
     if symmetric:
         low = 0.0 if found.min >= 0 else -found.threshold

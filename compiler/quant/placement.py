@@ -44,7 +44,9 @@ def decide(graph: Graph, target: Target) -> dict[Node[Any], Decision]:
         if node in reasons:
             found[node] = Decision(False, seen, reason=reasons[node])
         elif seen.kind is Kind.WEIGHTED:
-            result = node.op.name not in target.float_result or _quantized_result(node, feeds)
+            result = node.op.name not in target.float_result or _quantized_result(
+                node, able, fed, feeds, traits
+            )
             found[node] = Decision(True, seen, result=result)
         elif node in fed and node in feeds:
             found[node] = Decision(True, seen, result=True)
@@ -102,13 +104,22 @@ def _feeds(
     return found
 
 
-def _quantized_result(node: Node[Any], feeds: set[Node[Any]]) -> bool:
-    """Whether an op that may give float had better give integers: all its readers take them."""
-    return (
-        node in feeds
-        and not node.result.is_output
-        and all(
-            user in feeds or user.op.quant(*user.operand_types()).kind is Kind.WEIGHTED
-            for user in node.result.users
-        )
-    )
+def _quantized_result(
+    node: Node[Any],
+    able: set[Node[Any]],
+    fed: set[Node[Any]],
+    feeds: set[Node[Any]],
+    traits: dict[Node[Any], QuantTraits],
+) -> bool:
+    """Whether an op that may give float had better give integers: all its readers take them.
+
+    A reader that stays float would get numbers that were rounded for nothing.
+    """
+
+    def takes_integers(user: Node[Any]) -> bool:
+        if user not in able:
+            return False
+        return traits[user].kind is Kind.WEIGHTED or (user in fed and user in feeds)
+
+    readers = node.result.users
+    return bool(readers) and not node.result.is_output and all(map(takes_integers, readers))

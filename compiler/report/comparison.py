@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping
 
 from compiler.runtime.compare import Comparison, Similarity
 
-__all__ = ["render_comparison", "render_similarity"]
+__all__ = ["comparison_csv", "render_comparison", "render_similarity"]
 
 
 def render_similarity(row: Similarity, kinds: Mapping[str, str] | None = None) -> str:
@@ -38,3 +40,14 @@ def render_comparison(
         lines += ["first below tolerance:", f"  {render_similarity(first, kinds)}", "worst:"]
         lines += [f"  {render_similarity(r, kinds)}" for r in comparison.worst()]
     return "\n".join(lines)
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """All values with their figures as CSV, in the order of the comparison."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["name", "level", "passed", "cos", "euclid", "sqnr"])
+    for row in comparison.rows:
+        figures = [f"{x:.8g}" for x in (row.cos, row.euclid, row.sqnr)]
+        writer.writerow([row.name, row.level.value, str(row.passed).lower(), *figures])
+    return out.getvalue()

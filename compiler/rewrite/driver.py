@@ -25,8 +25,7 @@ _REWRITES_PER_NODE = 64
 
 
 def apply(rules: Rules, graph: Graph, ctx: PassContext) -> int:
-    """
-    Apply rules to all nodes of a graph and of its nested graphs, to a fixed point.
+    """Apply rules to all nodes of a graph and of its nested graphs, to a fixed point.
 
     Returns the number of rewrites. Raises RuntimeError, naming the rule, when the rules never
     come to an end or when a rule breaks the driver's contract.
@@ -58,8 +57,7 @@ def apply(rules: Rules, graph: Graph, ctx: PassContext) -> int:
 
 
 def erase_dead(roots: Iterable[Node[Any]]) -> list[Node[Any]]:
-    """
-    Erase those of the nodes that nobody reads, and what only they read, upwards.
+    """Erase those of the nodes that nobody reads, and what only they read, upwards.
 
     Constants that only they read go as well. Returns the erased nodes, producers before
     consumers.
@@ -179,8 +177,7 @@ def _replace(node: Node[Any], pairs: Pairs, rewriter: Rewriter) -> list[Node[Any
 
 
 def _around(made: list[Node[Any]], values: list[Value]) -> list[Node[Any]]:
-    """
-    Nodes that may match now: the new ones, and producers and readers of the given values.
+    """Nodes that may match now: the new ones, and producers and readers of the given values.
 
     In a fixed order, so that a pipeline makes the same names every time.
     """
@@ -194,8 +191,7 @@ def _around(made: list[Node[Any]], values: list[Value]) -> list[Node[Any]]:
 
 
 def _inherit_type(old: Value, new: Value, given: bool) -> None:
-    """
-    The same numbers under the same name keep their range and what was known of the shape.
+    """The same numbers under the same name keep their range and what was known of the shape.
 
     An inferred type takes over the old precision; a type that was ``given`` keeps its own.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -24,8 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def rewrites(*ops: type[Op]) -> Callable[[F], F]:
-    """
-    Mark a method of a PatternPass as the rule for nodes of these ops.
+    """Mark a method of a PatternPass as the rule for nodes of these ops.
 
     The method gets the node and a Rewriter. It returns the value (or the values) that take the
     place of the node's results, or None when it does not match. Guards come first, each with
@@ -78,8 +77,7 @@ class Rewriter:
         type: Type | None = None,
         mode: str | None = None,
     ) -> Value:
-        """
-        A node with one result, before the root; its type is inferred unless given.
+        """A node with one result, before the root; its type is inferred unless given.
 
         The node that gives the rule's result is renamed to the root's name by the driver;
         ``name`` is for inner ones. Raises ValueError where the operands do not fit.
@@ -136,7 +134,9 @@ class Rewriter:
         """Decline, with the reason and the value at fault. Returns None, to be returned."""
         if self.ctx.mismatches is None:
             return
-        depth = sys._getframe(1).f_lineno  # guards stand in order: a later line is a deeper one
+        frame = inspect.currentframe()
+        caller = None if frame is None else frame.f_back
+        depth = 0 if caller is None else caller.f_lineno  # guards stand in order of their lines
         root = self.root
         text = None if value is None else repr(value)
         self.ctx.mismatches.append(

@@ -105,8 +105,15 @@ def similarity(
     reference: npt.NDArray[Any],
     tolerance: tuple[float, float] = (0.99, 0.99),
 ) -> Similarity:
-    """The figures of one value; NaN and infinities count as 0 and +-1e4 in them."""
+    """The figures of one value; NaN and infinities count as 0 and +-1e4 in them.
+
+    Texts are equal or do not match; complex numbers count as their two parts.
+    """
     if value.shape != reference.shape:
+        return Similarity(name, 0.0, 0.0, float("-inf"), Level.NOT_MATCH)
+    if "U" in (value.dtype.kind, reference.dtype.kind):
+        if np.array_equal(value, reference):
+            return Similarity(name, 1.0, 1.0, float("inf"), Level.EQUAL)
         return Similarity(name, 0.0, 0.0, float("-inf"), Level.NOT_MATCH)
     same = np.array_equal(value, reference, equal_nan=value.dtype.kind in "fc")
     v, r = _finite(value), _finite(reference)
@@ -146,4 +153,6 @@ def _flat(array: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    if array.dtype.kind == "c":
+        array = np.stack([array.real, array.imag])
     return np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=1e4, neginf=-1e4)

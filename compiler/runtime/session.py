@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,20 +12,19 @@ import onnxruntime as ort
 
 from compiler.diagnostics import QdqcError, suggestion
 from compiler.ir.clone import clone
-from compiler.ir.core import Value
 from compiler.ir.graph import Module
-from compiler.ir.types import Quant, TensorType
 from compiler.onnx_io.exporter import export_onnx
-from compiler.ops import Dequantize
-from compiler.quant.arithmetic import dequantize
 from compiler.quant.lowering import is_lowered, lower
+from compiler.runtime.taps import Tap, tap_of
 
-__all__ = ["Feeds", "Runner", "open_session", "session_options"]
+__all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
 
 Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 _QUIET = 3
 """onnxruntime's log severity 'error': its warnings speak of things that users can't change."""
+
+_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
 _LEVELS = {
     "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -49,34 +47,33 @@ def session_options(*, optimise: str = "all", threads: int = 0) -> ort.SessionOp
 
 
 def open_session(
-    model: onnx.ModelProto | str, *, optimise: str = "all", threads: int = 0
+    model: onnx.ModelProto | str,
+    *,
+    optimise: str = "all",
+    threads: int = 0,
+    folder: str | None = None,
 ) -> ort.InferenceSession:
-    """A CPU session of a model or of a file. Raises QdqcError where onnxruntime refuses it."""
+    """A CPU session of a model or of a file; ``folder`` is where a model's external data lie.
+
+    Raises QdqcError where onnxruntime refuses it.
+    """
     source = model if isinstance(model, str) else model.SerializeToString()
+    options = session_options(optimise=optimise, threads=threads)
+    if folder is not None:
+        options.add_session_config_entry(_DATA_FOLDER, folder)
     try:
-        return ort.InferenceSession(
-            source,
-            session_options(optimise=optimise, threads=threads),
-            providers=["CPUExecutionProvider"],
-        )
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise QdqcError(
-            f"onnxruntime can't load the model: {_first_line(error)}",
+            f"onnxruntime can't load the model: {first_line(error)}",
             file=model if isinstance(model, str) else None,
             notes=["check it with onnx.checker, or import it with model_transform to see more"],
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What onnxruntime says, without the lines that follow."""
     return str(error).strip().partition("\n")[0]
-
-
-@dataclass(frozen=True)
-class _Tap:
-    """What is fetched for a name: the value itself, or integers that are dequantized here."""
-
-    fetched: str
-    quant: Quant | None
 
 
 class Runner:
@@ -84,7 +81,7 @@ class Runner:
 
     ``taps`` are names of values beside the graph's outputs. In a quantized module a tap goes on
     the integer tensor and is dequantized here: fetching the float view would make a float
-    kernel of an integer one.
+    kernel of an integer one. ``fixed`` gives stored integers, of outputs as well.
     """
 
     def __init__(
@@ -94,14 +91,18 @@ class Runner:
         *,
         optimise: str = "all",
         threads: int = 0,
+        fixed: bool = False,
     ) -> None:
         lowered = module
         if not is_lowered(module):
             lowered = clone(module)
             lower(lowered)
         self.inputs = [v.name for v in lowered.graph.inputs]
-        self.outputs = [v.name for v in lowered.graph.outputs]
-        self._taps = {name: _tap(lowered, name) for name in dict.fromkeys(taps)}
+        self.outputs = [v.name for v in module.graph.outputs]
+        self._fixed = fixed
+        direct = set() if fixed else {v.name for v in lowered.graph.outputs}
+        names = dict.fromkeys([*taps, *self.outputs])
+        self._taps = {n: Tap(n) if n in direct else tap_of(lowered, n) for n in names}
         proto = export_onnx(lowered)
         held = {o.name for o in proto.graph.output}
         for tap in self._taps.values():
@@ -111,20 +112,17 @@ class Runner:
         self._session = open_session(proto, optimise=optimise, threads=threads)
 
     def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
-        """Outputs and taps by name for one batch of inputs. Raises QdqcError."""
+        """Taps and outputs by name for one batch of inputs. Raises QdqcError."""
         needed = {n: np.asarray(feeds[n]) for n in self._need(feeds)}
-        fetched = [*self.outputs, *(t.fetched for t in self._taps.values())]
-        wanted = [n for n in dict.fromkeys(fetched) if n not in needed]
+        fetched = dict.fromkeys(t.fetched for t in self._taps.values())
+        wanted = [n for n in fetched if n not in needed]
         try:
-            values = [np.asarray(v) for v in self._session.run(wanted, needed)]
+            values = [np.asarray(v) for v in self._session.run(wanted, needed)] if wanted else []
         except Exception as error:
-            raise QdqcError(f"onnxruntime can't run the model: {_first_line(error)}") from error
+            raise QdqcError(f"onnxruntime can't run the model: {first_line(error)}") from error
         found = dict(zip(wanted, values, strict=True)) | needed
-        out = {n: found[n] for n in self.outputs}
-        for name, tap in self._taps.items():
-            value = found[tap.fetched]
-            out[name] = value if tap.quant is None else dequantize(value, tap.quant)
-        return out
+        taps = self._taps.items()
+        return {name: tap.shown(found[tap.fetched], fixed=self._fixed) for name, tap in taps}
 
     def _need(self, feeds: Feeds) -> Sequence[str]:
         for name in self.inputs:
@@ -134,16 +132,3 @@ class Runner:
                     notes=[f"inputs are {', '.join(self.inputs)}"],
                 )
         return self.inputs
-
-
-def _tap(module: Module, name: str) -> _Tap:
-    value: Value | None = module.value(name)
-    if value is None:
-        value = module.value(f"{name}_q")
-    if value is None:
-        raise QdqcError(f"no value '%{name}' to look at{suggestion(name, module.value_names())}")
-    producer = value.producer
-    if producer is not None and isinstance(producer.op, Dequantize):
-        value = producer.need("x")
-    quant = value.type.quant if isinstance(value.type, TensorType) else None
-    return _Tap(value.name, quant)

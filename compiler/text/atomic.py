@@ -43,7 +43,7 @@ def replace_files(files: Sequence[tuple[Path, Writer]]) -> None:
     try:
         for path, write in files:
             with writing(path):
-                _refuse_folder(path)
+                _refuse_others(path)
                 beside = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
                 with beside.open("xb") as file:
                     written.append((beside, path))
@@ -58,6 +58,7 @@ def replace_files(files: Sequence[tuple[Path, Writer]]) -> None:
             beside.unlink(missing_ok=True)
 
 
-def _refuse_folder(path: Path) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(None, "it is a folder")
+def _refuse_others(path: Path) -> None:
+    """A folder or a device is nothing that may be replaced by a file."""
+    if path.exists() and not path.is_file():
+        raise OSError(None, f"it is a {'folder' if path.is_dir() else 'device or a pipe'}")

@@ -27,7 +27,7 @@ def save(module: Module, path: str | Path, *, elide: bool = False) -> None:
     Both appear whole or not at all; a file of that name that is no sidecar is left alone.
     ``elide`` writes the text alone, without the contents of larger constants. Raises QdqcError.
     """
-    target = Path(path)
+    target = Path(path).resolve()
     found = {} if elide else tensors(module)
     if not found:
         replace_files([(target, _text_writer(module, target, elide, None))])

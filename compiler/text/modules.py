@@ -16,7 +16,7 @@ from compiler.ir.op import OPS, Op
 from compiler.ir.spelling import print_name
 from compiler.ir.types import TensorType, Type
 from compiler.text.source import Source
-from compiler.text.values import Contents, Resolve, ValueReader
+from compiler.text.values import DEEPEST, Contents, Resolve, ValueReader
 
 __all__ = ["ModuleReader"]
 
@@ -84,6 +84,8 @@ class ModuleReader(ValueReader):
 
     def graph_head(self, items: list[Any]) -> None:
         inputs, outputs = items
+        if len(self._open) >= DEEPEST:
+            raise QdqcError("graphs are nested too deep", file=self.source.file)
         graph = Graph(self._begun) if self._open else self._begun.graph
         for token, type, attrs in inputs:
             name = self._new_name(token)
@@ -135,7 +137,7 @@ class ModuleReader(ValueReader):
         present = [t for t in tokens if t != "_"]
         if len(present) != len(types):
             raise self.source.error(
-                f"{len(present)} results are named, but {len(types)} types are given", at
+                f"names of results: {len(present)}, types of results: {len(types)}", at
             )
         following = iter(types)
         names = [None if t == "_" else self._new_name(t) for t in tokens]

@@ -40,7 +40,7 @@ def module_lines(
     header |= module.header
     if weights is not None:
         header["weights"] = weights
-    entries = f" {print_value(header)}" if header else ""
+    entries = f" {print_value(header, elide=elide)}" if header else ""
     yield f"module @{print_bare(module.name)}{entries} {{"
     for constant in module.constants.values():
         yield f"{_INDENT}{print_constant(constant, elide=elide)}"

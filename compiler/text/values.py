@@ -27,7 +27,7 @@ from compiler.ir.types import (
 )
 from compiler.text.source import Source
 
-__all__ = ["Buffer", "Resolve", "ValueReader"]
+__all__ = ["DEEPEST", "Buffer", "Resolve", "ValueReader"]
 
 Buffer: TypeAlias = npt.NDArray[np.uint8]
 Resolve: TypeAlias = Callable[[str], Buffer | None]
@@ -36,6 +36,9 @@ Contents: TypeAlias = tuple[Token, Any]
 
 _PIECE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
 _DIGEST = re.compile(r"sha256:([0-9a-f]{1,64})\Z")
+DEEPEST = 64
+"""Lists, types, expressions and graphs nest up to here: what walks them may recurse."""
+
 _QUANT_KEYS = ("axis", "block", "scale", "zero_point")
 
 
@@ -62,12 +65,20 @@ class ValueReader:
         self._numbers.clear()
 
     def number(self, token: Token) -> float:
-        return _number(token)
+        return self._number(token, token)
+
+    def _number(self, text: str, token: Token) -> float:
+        try:
+            return int(text)
+        except ValueError:
+            if text.strip(" \t+-").isdecimal():
+                raise self.source.error("the number has too many digits", token) from None
+            return float(text)
 
     def numbers(self, token: Token) -> tuple[float, ...]:
         found = self._numbers.get(token)
         if found is None:
-            found = tuple(_number(t) for t in token[1:-1].split(","))
+            found = tuple(self._number(t, token) for t in token[1:-1].split(","))
             self._numbers[str(token)] = found
         return found
 
@@ -92,10 +103,17 @@ class ValueReader:
         return None
 
     def list(self, items: list[Any]) -> tuple[Any, ...]:
-        return tuple(items)
+        found = tuple(items)
+        self._refuse_deep(found)
+        return found
 
     def attribute(self, items: list[Any]) -> tuple[str, Any]:
+        self._refuse_deep(items[1])
         return items[0], items[1]
+
+    def _refuse_deep(self, value: Any) -> None:
+        if _depth(value) > DEEPEST:
+            raise QdqcError("values are nested too deep", file=self.source.file)
 
     def attributes(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
         """Keys stay tokens where they can, so that an error finds its place."""
@@ -138,10 +156,12 @@ class ValueReader:
         return TensorType(elem, tuple(self._dim(p.strip(), token) for p in pieces))
 
     def _dim(self, text: str, token: Token) -> Dim:
-        if text.isdecimal():
+        if text.isdecimal() and len(text) < 20:
             return int(text)
         if text == "?":
             return None
+        if text.count("(") > DEEPEST or len(text) > 5000 or text.isdecimal():
+            raise self.source.error("the dimension is too long", token)
         if text not in self._dims:
             try:
                 self._dims[text] = self.parse_dim(text)
@@ -162,9 +182,11 @@ class ValueReader:
         return replace(items[0], quant=items[1], range=items[2])
 
     def sequence(self, items: list[Type]) -> SequenceType:
+        self._refuse_deep(items[0])
         return SequenceType(items[0])
 
     def optional(self, items: list[Type]) -> OptionalType:
+        self._refuse_deep(items[0])
         return OptionalType(items[0])
 
     def range(self, items: list[float]) -> Range:
@@ -270,11 +292,16 @@ class ValueReader:
     TRUE, FALSE, NONE = true, false, none
 
 
-def _number(text: str) -> float:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
+def _depth(value: Any) -> int:
+    """How deep lists, mappings and types are nested."""
+    if isinstance(value, SequenceType | OptionalType):
+        return 1 + _depth(value.item)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if not isinstance(value, tuple):
+        return 0
+    kinds = (tuple, dict, SequenceType, OptionalType)
+    return 1 + max((_depth(v) for v in value if isinstance(v, kinds)), default=0)
 
 
 def _parameter(given: Any, dtype: npt.DTypeLike) -> Array:

@@ -1,5 +1,4 @@
-"""
-Train the digits example: a small MobileNet-style classifier of handwritten digits.
+"""Train the digits example: a small MobileNet-style classifier of handwritten digits.
 
 The data are the 1797 images of 8x8 pixels that scikit-learn ships, enlarged to 32x32. The run is
 seeded, uses one thread, takes a minute or two, and writes `digits.onnx`, `calib.npz`, `test.npz`
@@ -106,8 +105,7 @@ class Digits(nn.Module):
 
 
 def enlarge(image: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """
-    An 8x8 image with values 0..16 as a 32x32 one with grey pixels 0..255.
+    """An 8x8 image with values 0..16 as a 32x32 one with grey pixels 0..255.
 
     Pixels are multiples of 8, so that the files compress well: the source has but 17 levels.
     """
@@ -116,8 +114,7 @@ def enlarge(image: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def split_digits() -> Split:
-    """
-    Load, enlarge and split the data; every set holds the ten digits in equal shares.
+    """Load, enlarge and split the data; every set holds the ten digits in equal shares.
 
     The last images of every digit are held out rather than random ones: neighbours seem to be by
     the same hand, so a random split would mix the writers and flatter the network.

@@ -8,7 +8,7 @@ from compiler.text.parser import parse_module
 from compiler.text.printer import print_module
 
 TEXT = """\
-module @all {opsets = {"" = 17, com.microsoft = 1}, notes = ["a", "b"]} {
+module @all {opsets = {"" = 17, "com.microsoft" = 1}, notes = ["a", "b"]} {
   const %w : f32[2] = dense[1, 2]
   const %big : f32[4,8] = elided("sha256:0123abcd")
   graph (%c : bool[], %x : f32[2] range(-1, 2, 2) {mean = [1, 2]}) -> (%y, %x) {

@@ -145,7 +145,9 @@ def test_a_diff_shows_only_what_changed(known: dict[str, type[Pass]]) -> None:
 def test_a_diff_shows_changed_weights_by_digest(known: dict[str, type[Pass]]) -> None:
     out = Lines()
     run([known["grow"]()], PrintIR(out, diff=True))
-    assert re.search(r'^\+  const %big : f32\[64\] = elided\("sha256:[0-9a-f]{8}"\)$', out.text, re.M)
+    assert re.search(
+        r'^\+  const %big : f32\[64\] = elided\("sha256:[0-9a-f]{8}"\)$', out.text, re.M
+    )
 
 
 def test_weights_are_elided_on_demand(known: dict[str, type[Pass]]) -> None:
@@ -361,8 +363,8 @@ def test_a_breaking_pass_is_named_and_its_reproducer_reproduces(tmp_path: Path) 
     assert last == f"note: found after pass 'my-breaker' (1 of 1); reproduce: {command}"
     again = qir_opt(*shlex.split(command)[1:], cwd=tmp_path)
     assert again.returncode == 1
-    shown = [line for line in done.stderr.split("\n") if "error:" in line][0]
-    told = [line for line in again.stderr.split("\n") if "error:" in line][0]
+    shown = next(line for line in done.stderr.split("\n") if "error:" in line)
+    told = next(line for line in again.stderr.split("\n") if "error:" in line)
     assert shown.partition("error:")[2] == told.partition("error:")[2]
     assert "found after pass 'my-breaker' (1 of 1)" in again.stderr
     assert print_module(load(tmp_path / "crash.qir")) == TEXT

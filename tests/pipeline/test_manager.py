@@ -16,7 +16,7 @@ from compiler.ir.graph import Graph, Module
 from compiler.ir.types import Elem, TensorType
 from compiler.ops import HardSwish, Relu, Sigmoid
 from compiler.pipeline.instrument import Instrument, PassRun, Where
-from compiler.pipeline.manager import PassCrash, PassManager
+from compiler.pipeline.manager import PassError, PassManager
 from compiler.pipeline.pass_ import PASSES, Pass, PassContext
 from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
 from compiler.text.parser import parse_module
@@ -181,7 +181,7 @@ def test_a_refusal_keeps_its_place_and_names_the_pass() -> None:
 
 def test_a_crash_names_the_pass_and_keeps_its_cause() -> None:
     seen: list[Diagnostic] = []
-    with pytest.raises(PassCrash, match=r"pass 't-crasher' \(1 of 1\) failed with IndexError") as e:
+    with pytest.raises(PassError, match=r"pass 't-crasher' \(1 of 1\) failed with IndexError") as e:
         PassManager([passes()["crasher"]()], warn=seen.append).run(tiny())
     assert isinstance(e.value.__cause__, IndexError)
     assert [w.message for w in seen] == ["about to fail"]

@@ -10,38 +10,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compiler.diagnostics import QdqcError
-from compiler.pipeline.pass_ import Pass
+from compiler.pipeline.pass_ import PASSES, Pass
 from compiler.pipeline.spec import Step, parse_pipeline, print_pipeline, resolve
 from compiler.registry import Registry
 
 KNOWN: Registry[type[Pass]] = Registry("pass")
 
 
-class FusePad(Pass):
-    """A pass without options."""
+with PASSES.scratch():
 
-    name = "fuse-pad"
+    class FusePad(Pass):
+        """A pass without options."""
 
+        name = "fuse-pad"
 
-class Everything(Pass):
-    """A pass with an option of every kind."""
+    class Everything(Pass):
+        """A pass with an option of every kind."""
 
-    name = "every-thing"
-    max_value: float = math.inf
-    count: int = 3
-    method: str = "kl"
-    scheme: Literal["per-channel", "per-tensor"] = "per-tensor"
-    sizes: tuple[int, ...] = ()
-    names: tuple[str, ...] = ("a",)
-    ratio: float | None = None
-    strict: bool = False
+        name = "every-thing"
+        max_value: float = math.inf
+        count: int = 3
+        method: str = "kl"
+        scheme: Literal["per-channel", "per-tensor"] = "per-tensor"
+        sizes: tuple[int, ...] = ()
+        names: tuple[str, ...] = ("a",)
+        ratio: float | None = None
+        strict: bool = False
 
+    class Needs(Pass):
+        """A pass with an option that must be given."""
 
-class Needs(Pass):
-    """A pass with an option that must be given."""
-
-    name = "needs"
-    target: str
+        name = "needs"
+        target: str
 
 
 for _cls in (FusePad, Everything, Needs):
@@ -204,7 +204,7 @@ def test_an_unknown_option_is_underlined() -> None:
         ("clean", 1, "the named pipeline is written '@clean'"),
         ("@claen", 1, "did you mean '@clean'? (known: @all, @broken, @clean, @loop, @pool)"),
         ("needs", 1, "pass 'needs' needs 'target'"),
-        ("every-thing{count=x}", 13, "is an integer, not \"x\""),
+        ("every-thing{count=x}", 13, 'is an integer, not "x"'),
         ("every-thing{max-value=x}", 13, "'max-value' of pass 'every-thing' is a number"),
         ("every-thing{scheme=kl}", 13, "one of per-channel, per-tensor"),
         ("fuse-pad{x=1}", 10, "(it has: none)"),

@@ -59,7 +59,9 @@ with OPS.scratch():
 Rule = Callable[[Node[Any], Rewriter], Any]
 
 
-def unary(graph: Graph, x: Value, name: str, tag: str = "", type: TensorType | None = None) -> Value:
+def unary(
+    graph: Graph, x: Value, name: str, tag: str = "", type: TensorType | None = None
+) -> Value:
     types = None if type is None else [type]
     return graph.insert(Unary(tag=tag), [x], types, [name], loc=Loc((f"/{name}",))).result
 
@@ -264,7 +266,7 @@ def test_making_something_and_then_declining_is_told(what: str) -> None:
         else:
             rw.constant(1.0)
 
-    with pytest.raises(RuntimeError, match="'the-rule' made nodes at .* and then declined"):
+    with pytest.raises(RuntimeError, match=r"'the-rule' made nodes at .* and then declined"):
         run(module, rule)
 
 
@@ -326,7 +328,9 @@ def test_an_inferred_type_takes_the_old_precision_and_a_given_one_keeps_its_own(
             return rw.op(Unary(), node.operands[0], type=given) if node.op.tag == "old" else None
 
         run(module, rule)
-        assert module.value("a").type == (quantized if given is None else F32)  # type: ignore[union-attr]
+        found = module.value("a")
+        assert found is not None
+        assert found.type == (quantized if given is None else F32)
 
 
 def test_explanations_know_how_far_a_rule_came() -> None:

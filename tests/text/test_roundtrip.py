@@ -36,7 +36,6 @@ def _ops():
 
         class AnyOp(Op):
             name, operands, results = "test.any", ("xs*",), ("ys*",)
-            graphs = ("bodies*",)
             ints: tuple[int, ...] = ()
             factor: float = 1.0
             clamp: tuple[float, float] | None = None
@@ -68,9 +67,7 @@ def dims(draw: Callable[[Any], Any]) -> Any:
     found: Any = symbol(draw(st.sampled_from(["N", "S", "past", "a b", "é"])))
     for _ in range(draw(st.integers(0, 3))):
         other = draw(st.integers(1, 4) | st.sampled_from(["N", "H"]).map(symbol))
-        found = draw(
-            st.sampled_from([found + other, found * other, found // other, found - other])
-        )
+        found = draw(st.sampled_from([found + other, found * other, found // other, found - other]))
     return found if not isinstance(found, int) or found >= 0 else None
 
 
@@ -143,14 +140,9 @@ def types(draw: Callable[[Any], Any]) -> Type:
     return found
 
 
+scalars = st.none() | st.booleans() | st.integers() | floats | st.text(max_size=8)
 plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | floats
-    | st.text(max_size=8)
-    | types()
-    | datas(),
+    scalars | types() | datas(),
     lambda inner: (
         st.lists(inner, max_size=4).map(tuple)
         | st.dictionaries(st.text(max_size=6), inner, max_size=3)
@@ -211,7 +203,7 @@ def modules(draw: Callable[[Any], Any]) -> Module:
     module = Module(
         draw(names),
         draw(st.dictionaries(st.sampled_from(["", "com.microsoft", "x"]), st.integers(1, 25))),
-        draw(st.dictionaries(st.sampled_from(["source", "target", "a b"]), plain, max_size=2)),
+        draw(st.dictionaries(st.sampled_from(["source", "target", "a b"]), scalars, max_size=2)),
     )
     held: list[Any] = []
     for _ in range(draw(st.integers(0, 3))):
@@ -223,7 +215,7 @@ def modules(draw: Callable[[Any], Any]) -> Module:
 
 
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -238,7 +230,7 @@ def test_text_and_module_say_the_same(module: Module):
     assert print_module(parse_module(elided), elide=True) == elided
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(datas())
 def test_contents_come_back_bit_for_bit(data: Data):
     module = Module()
@@ -317,7 +309,7 @@ def test_canonical_text_comes_back():
 
 
 def test_spacing_and_comments_do_not_matter():
-    loose = CANONICAL.replace("\n    %", "  // a remark \" with { ( quotes\n\n\t%")
+    loose = CANONICAL.replace("\n    %", '  // a remark " with { ( quotes\n\n\t%')
     loose = loose.replace("[1, 1]", "[1 ,// one\n 1]").replace("f32[N,3,", "f32[ N, 3 ,")
     assert loose != CANONICAL
     assert print_module(parse_module(loose)) == CANONICAL

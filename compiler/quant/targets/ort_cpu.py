@@ -24,7 +24,7 @@ class OrtCpu(Target):
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         if traits.kind is Kind.PRODUCT:
             return "a product of two activations stays float: its operands are float anyway"
-        return super().refusal(node, traits) or _gemm_refusal(node)
+        return super().refusal(node, traits) or _gemm_refusal(node) or _clamp_refusal(node)
 
     def spell(self, node: Node[Any]) -> int:
         """Keep ``add(matmul, bias[N])`` out of onnxruntime's MatMul + Add to Gemm rewrite.
@@ -72,6 +72,13 @@ def _gemm_refusal(node: Node[Any]) -> str | None:
     if bias is not None and bias.tensor.rank != 1:
         return "the bias is not one number per output"
     return None
+
+
+def _clamp_refusal(node: Node[Any]) -> str | None:
+    clamp: tuple[float, float] | None = getattr(node.op, "clamp", None)
+    if clamp is None or clamp[0] <= 0 <= clamp[1]:
+        return None
+    return "its clamp leaves out zero, which the integers must hold"
 
 
 ORT_CPU = OrtCpu(

@@ -1,0 +1,65 @@
+"""Means per channel of what convolutions and products read, for the correction of biases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.graph import Graph
+from compiler.ir.op import Kind
+from compiler.ir.types import Array, Elem, TensorType
+
+__all__ = ["CHANNEL_AXIS", "ChannelMean", "channel_inputs"]
+
+CHANNEL_AXIS = 1
+"""The axis of channels in what Conv (NC...) and Gemm ([M,K]) read."""
+
+
+@dataclass
+class ChannelMean:
+    """The running mean of each channel; sums are float64, so their order hardly matters."""
+
+    total: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    count: int = 0
+
+    def update(self, array: Array) -> None:
+        """Take in a tensor [N, C, ...] with finite numbers; others are left out as a whole."""
+        others = tuple(i for i in range(array.ndim) if i != CHANNEL_AXIS)
+        channels = array.shape[CHANNEL_AXIS]
+        if not array.size:
+            return
+        found = array.mean(axis=others, dtype=np.float32).astype(np.float64)
+        if not np.isfinite(found).all():
+            return
+        weight = array.size // channels
+        self.total = found * weight + (self.total if self.count else 0.0)
+        self.count += weight
+
+    def merge(self, other: ChannelMean) -> ChannelMean:
+        """Both together."""
+        if not self.count or not other.count:
+            return self if self.count else other
+        return ChannelMean(self.total + other.total, self.count + other.count)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """One number a channel; empty when nothing was seen."""
+        return tuple((self.total / self.count).tolist()) if self.count else ()
+
+
+def channel_inputs(graph: Graph) -> list[str]:
+    """Names of float values that a weighted op with a bias reads and whose channels are known."""
+    found: dict[str, None] = {}
+    for node in graph.nodes():
+        traits = node.op.quant(*node.operand_types())
+        value = node.at(0)
+        if traits.kind is not Kind.WEIGHTED or traits.bias is None or value is None:
+            continue
+        type = value.type
+        if not isinstance(type, TensorType) or type.elem is not Elem.F32 or type.shape is None:
+            continue
+        if len(type.shape) > CHANNEL_AXIS and isinstance(type.shape[CHANNEL_AXIS], int):
+            found[value.name] = None
+    return list(found)

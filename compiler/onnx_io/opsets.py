@@ -1,0 +1,91 @@
+"""The lowest opset at which every node of a module can be spelt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onnx import helper
+
+from compiler.diagnostics import QdqcError
+from compiler.ir.core import Node
+from compiler.ir.graph import Module
+from compiler.ir.types import Elem, TensorType
+from compiler.onnx_io.schemas import NEWEST, OLDEST
+from compiler.onnx_io.spell import misfit, signature
+
+__all__ = ["choose_opset", "ir_version"]
+
+_ELEM_IR = {
+    Elem.F8E4M3FN: 9,
+    Elem.F8E4M3FNUZ: 9,
+    Elem.F8E5M2: 9,
+    Elem.F8E5M2FNUZ: 9,
+    Elem.I4: 10,
+    Elem.U4: 10,
+    Elem.F4E2M1: 11,
+    Elem.F8E8M0: 12,
+    Elem.I2: 13,
+    Elem.U2: 13,
+}
+"""The IR version of ONNX that brought an element type."""
+
+
+def choose_opset(module: Module, wanted: int | None) -> int:
+    """The wanted opset, else the lowest that suffices.
+
+    Raises QdqcError at the node that the wanted opset can't spell, or at one of two nodes
+    that no opset spells together.
+    """
+    if wanted is not None and not OLDEST <= wanted <= NEWEST:
+        raise QdqcError(
+            f"opset {wanted} can't be written; the installed onnx knows {OLDEST} to {NEWEST}"
+        )
+    fits: dict[tuple[Any, ...], set[int]] = {}
+    first: dict[tuple[Any, ...], Node[Any]] = {}
+    for node in module.walk():
+        key = signature(node)
+        if key not in fits:
+            first[key] = node
+            opsets = [wanted] if wanted is not None else range(OLDEST, NEWEST + 1)
+            fits[key] = {v for v in opsets if misfit(node, v) is None}
+    common = set(range(OLDEST, NEWEST + 1)) if wanted is None else {wanted}
+    for key, opsets in fits.items():
+        node = first[key]
+        if not opsets:
+            at = wanted if wanted is not None else NEWEST
+            hint = _hint(node) if wanted is not None else "keep this part of the model in float32"
+            raise _unfit(node, f"opset {at} can't spell it: {misfit(node, at)}", hint)
+        if not common & opsets:
+            low, high = min(common), max(common)
+            raise _unfit(
+                node,
+                f"it can be written at opset {min(opsets)} to {max(opsets)}, but the nodes before "
+                f"it need opset {low}" + (f" to {high}" if high > low else ""),
+                "convert the source model to a newer opset with onnx.version_converter",
+            )
+        common &= opsets
+    return min(common)
+
+
+def _hint(node: Node[Any]) -> str:
+    opsets = [v for v in range(OLDEST, NEWEST + 1) if misfit(node, v) is None]
+    if not opsets:
+        return "no opset can spell it"
+    return f"it can be written at opset {min(opsets)} to {max(opsets)}"
+
+
+def _unfit(node: Node[Any], message: str, hint: str) -> QdqcError:
+    return QdqcError(message, node=node.op.name, loc=node.loc, notes=[hint])
+
+
+def ir_version(module: Module, opsets: Mapping[str, int]) -> int:
+    """The lowest IR version that has these opsets and the module's element types."""
+    entries = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    # Version 3 wanted initializers among the inputs.
+    lowest = max(4, helper.find_min_ir_version_for(entries, ignore_unknown=True))
+    for name in module.value_names():
+        value = module.value(name)
+        if value is not None and isinstance(value.type, TensorType):
+            lowest = max(lowest, _ELEM_IR.get(value.type.elem, 0))
+    return lowest

@@ -1,0 +1,149 @@
+"""Runs an ONNX file as it is, with taps on all of its tensors; the IR has no part in it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+
+from compiler.diagnostics import QdqcError
+from compiler.ir.graph import Graph, Module
+from compiler.ir.types import Quant
+from compiler.onnx_io.reader import read_model
+from compiler.onnx_io.shapes import declared_types
+from compiler.runtime.session import Feeds, first_line, open_session
+from compiler.runtime.taps import Tap
+
+__all__ = ["OnnxRunner"]
+
+
+class OnnxRunner:
+    """An ONNX file under onnxruntime; ``graph`` holds the types of its inputs, and no nodes.
+
+    ``every`` gives all tensors of the main graph beside the outputs. What a DequantizeLinear
+    gives is fetched as integers, and what only a QuantizeLinear reads is left out, so that
+    integer kernels stay integer. ``fixed`` gives stored integers. Raises QdqcError.
+    """
+
+    def __init__(self, path: str | Path, *, every: bool = False, fixed: bool = False) -> None:
+        self.path = Path(path)
+        model = read_model(self.path)
+        self.graph = _inputs_of(model.graph, str(path))
+        self.inputs = [v.name for v in self.graph.inputs]
+        self.outputs = [o.name for o in model.graph.output]
+        self._fixed = fixed
+        taps = _Tensors(model.graph)
+        direct = {*self.inputs, *(() if fixed else self.outputs)}
+        inner = [*self.inputs, *taps.observable()] if every else []
+        names = dict.fromkeys([*inner, *self.outputs])
+        self._taps = {n: Tap(n) if n in direct else taps.tap(n) for n in names}
+        if not every and not fixed:
+            self._session = open_session(str(path))
+            return
+        held = {*self.outputs, *self.inputs}
+        fetched = dict.fromkeys(t.fetched for t in self._taps.values())
+        model.graph.output.extend(ValueInfoProto(name=n) for n in fetched if n not in held)
+        self._session = open_session(model, folder=str(self.path.resolve().parent))
+
+    def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
+        """Taps and outputs by name for one batch of inputs. Raises QdqcError."""
+        found: dict[str, npt.NDArray[Any]] = {n: np.asarray(feeds[n]) for n in self.inputs}
+        fetched = dict.fromkeys(t.fetched for t in self._taps.values())
+        wanted = [n for n in fetched if n not in found]
+        try:
+            values = self._session.run(wanted, dict(found)) if wanted else []
+        except Exception as error:
+            raise QdqcError(
+                f"onnxruntime can't run the model: {first_line(error)}",
+                file=str(self.path),
+                notes=["hold the shapes of the input data against those of the model"],
+            ) from error
+        found |= {n: np.asarray(v) for n, v in zip(wanted, values, strict=True)}
+        taps = self._taps.items()
+        return {name: tap.shown(found[tap.fetched], fixed=self._fixed) for name, tap in taps}
+
+
+def _inputs_of(graph: GraphProto, file: str) -> Graph:
+    """A graph that has the file's inputs, without those that initializers fill."""
+    given = {t.name for t in graph.initializer}
+    wanted = [info for info in graph.input if info.name not in given]
+    types = declared_types(wanted)
+    out = Module().graph
+    for info in wanted:
+        if info.name not in types:
+            raise QdqcError(
+                f"input '{info.name}' has no type that qdqc knows",
+                file=file,
+                notes=["give the input an element type where the model is made"],
+            )
+        out.add_input(info.name, types[info.name])
+    return out
+
+
+class _Tensors:
+    """What the nodes of a graph make, and how each tensor is looked at."""
+
+    def __init__(self, graph: GraphProto) -> None:
+        self.constants = {t.name: t for t in graph.initializer}
+        self.outputs = {o.name for o in graph.output}
+        self.makers: dict[str, NodeProto] = {}
+        self.readers: dict[str, list[str]] = defaultdict(list)
+        for node in graph.node:
+            self.makers |= dict.fromkeys((o for o in node.output if o), node)
+            for name in node.input:
+                self.readers[name].append(node.op_type)
+            for attribute in node.attribute:
+                for inner in (attribute.g, *attribute.graphs):
+                    self._read_inside(inner)
+
+    def _read_inside(self, graph: GraphProto) -> None:
+        for node in graph.node:
+            for name in node.input:
+                self.readers[name].append("")
+            for attribute in node.attribute:
+                for inner in (attribute.g, *attribute.graphs):
+                    self._read_inside(inner)
+
+    def observable(self) -> list[str]:
+        return [n for n, maker in self.makers.items() if not self._is_inner(n, maker)]
+
+    def _is_inner(self, name: str, maker: NodeProto) -> bool:
+        readers = self.readers.get(name, [])
+        if name in self.outputs:
+            return False
+        if maker.op_type == "QuantizeLinear":
+            return "DequantizeLinear" in readers
+        if maker.op_type == "DequantizeLinear":
+            return maker.input[0] in self.constants
+        quantized = bool(readers) and all(r == "QuantizeLinear" for r in readers)
+        return maker.op_type == "Constant" or quantized
+
+    def tap(self, name: str) -> Tap:
+        """A dequantized tensor is fetched as integers where its scale is known."""
+        maker = self.makers.get(name)
+        if maker is None or maker.op_type != "DequantizeLinear":
+            return Tap(name)
+        quant = self._quant(maker)
+        if quant is None or maker.input[0] in self.constants:
+            return Tap(name)
+        return Tap(maker.input[0], quant)
+
+    def _quant(self, node: NodeProto) -> Quant | None:
+        """Scale and zero point of a DequantizeLinear; None where they are computed or blocked."""
+        attrs = {a.name: a.i for a in node.attribute}
+        tensors = [self.constants.get(n) for n in node.input[1:] if n]
+        if attrs.get("block_size") or not tensors or not all(map(_is_inline, tensors)):
+            return None
+        arrays = [numpy_helper.to_array(t) for t in tensors if t is not None]
+        if arrays[0].dtype != np.float32 or arrays[0].ndim > 1:
+            return None
+        axis = attrs.get("axis", 1) if arrays[0].ndim else None
+        return Quant.make(arrays[0], arrays[1] if len(arrays) > 1 else 0, axis)
+
+
+def _is_inline(tensor: TensorProto | None) -> bool:
+    return tensor is not None and tensor.data_location != TensorProto.EXTERNAL

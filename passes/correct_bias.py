@@ -1,0 +1,100 @@
+"""correct-bias: biases take up the mean of what rounding the weights does to the results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.calibration.channels import CHANNEL_AXIS
+from compiler.calibration.table import load_table
+from compiler.ir.core import Constant, Node, Value
+from compiler.ir.data import Data
+from compiler.ir.graph import Graph
+from compiler.ops import Gemm
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.quant.arithmetic import dequantize, quantize, weight_quant
+from compiler.quant.placement import Decision, decide
+from compiler.quant.targets.target import Target, target_named
+
+__all__ = ["CorrectBias"]
+
+
+class CorrectBias(Pass):
+    """Shift biases by the mean error of the rounded weights, from calibrated channel means.
+
+    A weight that is rounded by ``dW = W - round(W)`` shifts output channel o of a convolution by
+    ``sum_k dW[o, k] * E[x_k]`` on average; the bias takes the shift back: b' = b + dW E[x].
+    E[x] are the means per channel of the calibration table; padding counts as data. (Nagel et
+    al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, section
+    4.2, with measured means.)
+    """
+
+    name = "correct-bias"
+
+    table: str
+    target: str = "ort-cpu"
+    scheme: str = "per-channel"
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        target = target_named(self.target)
+        means = load_table(self.table).channel_means
+        changes = 0
+        for node, decision in decide(graph, target).items():
+            x = node.at(0)
+            if not decision.integer or decision.traits.bias is None or x is None:
+                continue
+            mean = means.get(x.name)
+            if mean is None or not _fits(mean, x, node):
+                ctx.statistics["without channel means"] += 1
+                continue
+            self._correct(node, decision, np.array(mean), target)
+            changes += 1
+        ctx.statistics["biases corrected"] += changes
+        graph.module.drop_unused_constants()
+        return changes
+
+    def _correct(
+        self,
+        node: Node[Any],
+        decision: Decision,
+        mean: npt.NDArray[np.float64],
+        target: Target,
+    ) -> None:
+        traits = decision.traits
+        weight, bias = node.at(traits.weight), node.at(traits.bias)
+        assert isinstance(weight, Constant)
+        assert traits.bias is not None
+        array = weight.data.array()
+        axis = traits.axis if self.scheme == "per-channel" else None
+        quant = weight_quant(array, axis, target.weight)
+        rounded = dequantize(quantize(array, quant, target.weight, narrow=True), quant)
+        lost = array.astype(np.float64) - rounded
+        shift = _shift(node, lost, mean)
+        held = bias.data.array().astype(np.float64) if isinstance(bias, Constant) else 0.0
+        module = node.graph.module
+        name = module.fresh_name(f"{node.name}_bias_corrected")
+        made = module.add_constant(name, Data.of((held + shift).astype(np.float32)))
+        operands = [*node.operands, *[None] * (traits.bias + 1 - len(node.operands))]
+        operands[traits.bias] = made
+        node.set_operands(operands)
+
+
+def _fits(mean: tuple[float, ...], x: Value, node: Node[Any]) -> bool:
+    """Whether the table's means are those of the channels that the node reads."""
+    shape = x.tensor.shape
+    transposed = isinstance(node.op, Gemm) and node.op.trans_a
+    return shape is not None and not transposed and shape[CHANNEL_AXIS] == len(mean)
+
+
+def _shift(
+    node: Node[Any], lost: npt.NDArray[np.float64], mean: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """DW E[x] for every output channel: [outputs]."""
+    if isinstance(node.op, Gemm):
+        return lost @ mean if node.op.trans_b else mean @ lost
+    group = node.op.group
+    taps = lost.reshape(*lost.shape[:2], -1).sum(axis=2)
+    by_group = taps.reshape(group, -1, taps.shape[1])
+    return np.einsum("gok,gk->go", by_group, mean.reshape(group, -1)).reshape(-1)

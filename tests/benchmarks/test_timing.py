@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from timing import Spread, interleave, ratio, spread
+
+
+class Machine:
+    """A clock that only runs when something is called."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def run(self, name: str, seconds: float) -> None:
+        self.calls.append(name)
+        self.now += seconds
+
+
+def test_each_round_runs_everything_once_and_warmup_is_left_out() -> None:
+    machine = Machine()
+    runs = {"a": lambda: machine.run("a", 0.5), "b": lambda: machine.run("b", 2.0)}
+    times = interleave(runs, 20, warmup=2, clock=machine.clock)
+    assert list(times) == ["a", "b"]
+    np.testing.assert_allclose(times["a"], np.full(20, 0.5))
+    np.testing.assert_allclose(times["b"], np.full(20, 2.0))
+    rounds = [machine.calls[i : i + 2] for i in range(0, len(machine.calls), 2)]
+    assert len(rounds) == 22
+    assert all(sorted(names) == ["a", "b"] for names in rounds)
+    assert {tuple(names) for names in rounds} == {("a", "b"), ("b", "a")}
+
+
+def test_slow_first_calls_fall_into_the_warmup() -> None:
+    machine = Machine()
+    times = interleave(
+        {"a": lambda: machine.run("a", 9.0 if len(machine.calls) < 3 else 1.0)},
+        5,
+        warmup=3,
+        clock=machine.clock,
+    )
+    assert times["a"].max() == pytest.approx(1.0)
+
+
+def test_repeats_are_counted_as_one_call() -> None:
+    machine = Machine()
+    times = interleave(
+        {"a": lambda: machine.run("a", 0.25)}, 3, repeats=4, warmup=0, clock=machine.clock
+    )
+    assert len(machine.calls) == 12
+    np.testing.assert_allclose(times["a"], [0.25] * 3)
+
+
+def test_spread_is_median_and_quartiles() -> None:
+    assert spread([5.0, 1.0, 3.0, 2.0, 4.0]) == Spread(3.0, 2.0, 4.0)
+    assert Spread(0.003, 0.002, 0.004).text(scale=1e3, digits=1) == "3.0 [2.0, 4.0]"
+
+
+def test_ratio_is_of_medians_with_quartiles_within_rounds() -> None:
+    below = np.array([1.0, 1.0, 10.0, 1.0, 1.0])
+    found = ratio(2 * below, below)
+    assert found == Spread(2.0, 2.0, 2.0)
+    assert ratio(np.array([1.0, 3.0, 8.0]), np.array([1.0, 1.0, 4.0])) == Spread(3.0, 1.5, 2.5)

@@ -1,0 +1,248 @@
+"""Files and models that can't be used: each is one located error that says what to do."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+
+from compiler.diagnostics import QdqcError
+from compiler.onnx_io.importer import import_onnx
+
+
+def info(name, shape=(2,)):
+    return make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def model(nodes, inputs=("x",), outputs=("y",), held=(), opset=17):
+    graph = make_graph(nodes, "g", [info(n) for n in inputs], [info(n) for n in outputs], held)
+    return make_model(graph, opset_imports=[make_opsetid("", opset)])
+
+
+def refused(source):
+    with pytest.raises(QdqcError) as caught:
+        import_onnx(source)
+    text = str(caught.value)
+    assert "note: " in text, "an error names the next step"
+    return text
+
+
+RELU = [make_node("Relu", ["x"], ["y"])]
+
+
+def zipped(name):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, b"x")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b'{"a": 1}', "JSON"),
+        (b"<!DOCTYPE html><html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git-LFS"),
+        (b"hello there, this is a note\n", "a text file"),
+        (b"module @main {opsets = {}} {\n}\n", "qdqc's own text form"),
+        (zipped("model/data.pkl"), "PyTorch"),
+        (zipped("x.npy"), "npz"),
+        (b"\x80\x02}q\x00", "pickle"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    ],
+)
+def test_other_formats_are_named(tmp_path, content, message):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    text = refused(path)
+    assert message in text
+    assert str(path) in text
+
+
+def test_missing_file_suggests_the_nearest(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(model(RELU).SerializeToString())
+    assert "did you mean 'model.onnx'" in refused(tmp_path / "modle.onnx")
+    assert "folder" in refused(tmp_path)
+    assert import_onnx(tmp_path / "model.onnx").header["source"] == "model.onnx"
+
+
+def test_every_truncation_is_refused_or_whole(tmp_path):
+    held = [numpy_helper.from_array(np.arange(2, dtype=np.float32), "w")]
+    whole = model([make_node("Add", ["x", "w"], ["y"])], held=held).SerializeToString()
+    path = tmp_path / "m.onnx"
+    import_onnx_ok = 0
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        try:
+            import_onnx(path)
+            import_onnx_ok += 1
+        except QdqcError as error:
+            named = str(path) in str(error)
+            assert named
+    assert import_onnx_ok <= 1
+
+
+def test_no_graph():
+    proto = model(RELU)
+    proto.ClearField("graph")
+    assert "no graph" in refused(proto)
+
+
+def test_cycles_are_named():
+    nodes = [
+        make_node("Add", ["x", "b"], ["a"], name="first"),
+        make_node("Relu", ["a"], ["b"], name="second"),
+        make_node("Neg", ["b"], ["y"]),
+    ]
+    text = refused(model(nodes))
+    assert "cycle" in text
+    assert "'first'" in text
+    assert "'second'" in text
+
+
+def test_a_node_that_reads_itself_through_a_branch():
+    body = make_graph([make_node("Relu", ["y"], ["r"])], "b", [], [info("r")])
+    node = make_node("If", ["x"], ["y"], then_branch=body, else_branch=body)
+    assert "cycle" in refused(model([node]))
+
+
+def test_recursive_functions():
+    def function(name, other):
+        nodes = [make_node(other, ["a"], ["b"], domain="f")]
+        return helper.make_function("f", name, ["a"], ["b"], nodes, [make_opsetid("", 17)])
+
+    proto = model([make_node("A", ["x"], ["y"], domain="f")])
+    proto.functions.extend([function("A", "B"), function("B", "A")])
+    proto.opset_import.append(make_opsetid("f", 1))
+    assert "calls itself" in refused(proto)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([make_node("Relu", ["xx"], ["y"])], "'xx' is defined nowhere; did you mean 'x'"),
+        ([*RELU, make_node("Neg", ["x"], ["y"])], "defined twice"),
+        ([make_node("Neg", ["x"], ["x"])], "defined twice"),
+        ([make_node("Relu", ["x"], ["z"])], "made by no node"),
+        ([make_node("Foo", ["x"], ["y"], domain="bar")], "does not say which opset of 'bar'"),
+        ([make_node("Constant", [], ["y"])], "Constant"),
+        ([make_node("MatMul", ["x", "x"], ["m"]), make_node("Concat", [], ["y"], axis=0)], ""),
+    ],
+)
+def test_broken_wiring(nodes, message):
+    assert message in refused(model(nodes))
+
+
+def test_operands_that_do_not_fit_are_located():
+    held = [numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")]
+    proto = make_model(
+        make_graph(
+            [make_node("Conv", ["x", "w"], ["y"], name="/c/Conv")],
+            "g",
+            [info("x", [1, 3, 8, 8])],
+            [info("y", None)],
+            held,
+        ),
+        opset_imports=[make_opsetid("", 17)],
+    )
+    text = refused(proto)
+    assert "weight takes 4 input channels, but x has 3" in text
+    assert '"/c/Conv"' in text
+
+
+@pytest.mark.parametrize("opset", [1, 6, 999])
+def test_opsets_out_of_reach(opset):
+    assert f"opset {opset}" in refused(model(RELU, opset=opset))
+
+
+ADD = [make_node("Add", ["x", "w"], ["y"])]
+
+
+def weight(**fields):
+    return TensorProto(name="w", data_type=TensorProto.FLOAT, **fields)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (weight(dims=[2], raw_data=b"\0" * 7), "declares f32[2], 8 bytes, but holds 7"),
+        (weight(dims=[2], float_data=[1.0]), "holds 4"),
+        (weight(dims=[1 << 40, 1 << 40], raw_data=b""), "overflows"),
+        (weight(dims=[1 << 62, 4, 0], raw_data=b""), "overflows"),
+        (weight(dims=[-2], raw_data=b""), "negative"),
+        (TensorProto(name="w", data_type=99, dims=[2]), "element type 99"),
+        (TensorProto(name="w", data_type=TensorProto.STRING, dims=[2]), "holds 0"),
+    ],
+)
+def test_tensors_that_are_not_whole(tensor, message):
+    assert message in refused(model(ADD, held=[tensor]))
+
+
+def test_sparse_indices_outside_the_shape():
+    values = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    indices = numpy_helper.from_array(np.array([9], np.int64), "i")
+    proto = model(ADD)
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [2]))
+    assert "outside its shape" in refused(proto)
+
+
+def external(location, offset=None, length=None, dims=(2,)):
+    tensor = weight(dims=dims)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        if value is not None:
+            tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+@pytest.fixture
+def folder(tmp_path):
+    inside = tmp_path / "model"
+    inside.mkdir()
+    (tmp_path / "secret.bin").write_bytes(b"\1" * 64)
+    (inside / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    os.symlink(tmp_path / "secret.bin", inside / "link.bin")
+    os.symlink(tmp_path, inside / "up")
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (external("../secret.bin"), "outside the model's folder"),
+        (external("a/../../secret.bin"), "outside the model's folder"),
+        (external("..\\secret.bin"), "outside the model's folder"),
+        (external("/etc/passwd"), "outside the model's folder"),
+        (external("C:\\secret.bin"), "outside the model's folder"),
+        (external("link.bin"), "outside the model's folder"),
+        (external("up/secret.bin"), "outside the model's folder"),
+        (external("nothing.bin"), "which is not there"),
+        (external("."), "which is not there"),
+        (external(""), "no usable external location"),
+        (external("w.bin\0x"), "no usable external location"),
+        (external("w.bin", offset=12), "which has 16 bytes"),
+        (external("w.bin", offset=-4), "from byte -4"),
+        (external("w.bin", offset=1 << 70), "which has 16 bytes"),
+        (external("w.bin", offset="x"), "no number"),
+        (external("w.bin", length=4), "but length 4"),
+        (external("w.bin", dims=(1 << 50, 1 << 50)), "overflows"),
+    ],
+)
+def test_external_data_that_leave_the_folder_or_the_file(folder, tensor, message):
+    path = folder / "m.onnx"
+    path.write_bytes(model(ADD, held=[tensor]).SerializeToString())
+    assert message in refused(path)
+
+
+def test_external_data_are_read_from_their_place(folder):
+    path = folder / "m.onnx"
+    path.write_bytes(model(ADD, held=[external("w.bin", 4, 8)]).SerializeToString())
+    constant = import_onnx(path).constants["w"]
+    assert constant.data.array().tolist() == [1.0, 2.0]
+    assert "without a folder" in refused(model(ADD, held=[external("w.bin")]))

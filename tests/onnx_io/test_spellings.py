@@ -1,0 +1,102 @@
+"""Old opsets become native ops where they mean the same, and opaque nodes turn native."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, numpy_helper
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+
+from compiler.ir.data import Data
+from compiler.onnx_io.exporter import export_onnx
+from compiler.onnx_io.importer import import_onnx
+from compiler.ops.onnx_table import reveal
+
+F = TensorProto.FLOAT
+
+
+def info(name, shape, elem=F):
+    return make_tensor_value_info(name, elem, shape)
+
+
+def model(nodes, inputs, outputs, initializers=(), opset=17, **more):
+    graph = make_graph(nodes, "g", inputs, outputs, list(initializers), **more)
+    return make_model(graph, opset_imports=[make_opsetid("", opset)], ir_version=8)
+
+
+def tensor(name, array):
+    return numpy_helper.from_array(np.asarray(array), name)
+
+
+def run(proto, feed):
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
+    return session.run(None, feed)
+
+
+def same(proto, feed):
+    """Import and export keep the outputs; gives the module."""
+    module = import_onnx(proto)
+    for a, b in zip(run(proto, feed), run(export_onnx(module), feed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    return module
+
+
+def ops(module):
+    return [node.op.name for node in module.walk()]
+
+
+X = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+
+
+OLD = [
+    (9, "Clip", {"min": -1.0, "max": 1.0}, "clip"),
+    (9, "Slice", {"axes": [2], "starts": [1], "ends": [5]}, "slice"),
+    (9, "Pad", {"pads": [0, 0, 1, 1, 0, 0, 1, 1], "value": 2.0}, "pad"),
+    (11, "Squeeze", {"axes": [1]}, "squeeze"),
+    (11, "Unsqueeze", {"axes": [0]}, "unsqueeze"),
+    (11, "ReduceSum", {"axes": [1], "keepdims": 0}, "reduce_sum"),
+    (11, "ReduceMean", {"axes": [-1]}, "reduce_mean"),
+    (11, "Softmax", {"axis": 3}, "softmax"),
+    (11, "Softmax", {"axis": 1}, "onnx"),
+    (11, "Softmax", {}, "onnx"),
+    (11, "Dropout", {"ratio": 0.5}, "identity"),
+    (7, "Upsample", {"scales": [1.0, 1.0, 2.0, 2.0]}, "resize"),
+    (11, "Split", {"axis": 2, "split": [3, 5]}, "split"),
+    (13, "Split", {"axis": 2}, "split"),
+    (9, "TopK", {"k": 2, "axis": 3}, "topk"),
+]
+
+
+@pytest.mark.parametrize(("opset", "type", "attrs", "expected"), OLD)
+def test_old_spellings(opset, type, attrs, expected):
+    x = X[:, :1] if type == "Squeeze" else X
+    names = ["y", "z"] if type in ("Split", "TopK") else ["y"]
+    outputs = [info(n, None, 7 if (type, n) == ("TopK", "z") else F) for n in names]
+    node = make_node(type, ["x"], names, **attrs)
+    module = same(model([node], [info("x", x.shape)], outputs, opset=opset), {"x": x})
+    assert ops(module) == [expected]
+
+
+def test_batch_normalization_per_pixel_stays_opaque():
+    held = [tensor(n, np.ones(3, np.float32)) for n in "sbmv"]
+    node = make_node("BatchNormalization", ["x", *"sbmv"], ["y"], spatial=0)
+    proto = model([node], [info("x", [2, 3])], [info("y", None)], held, opset=8)
+    assert ops(import_onnx(proto)) == ["onnx"]
+
+
+def test_reveal_once_inputs_are_constant():
+    node = make_node("ReduceSum", ["x", "axes"], ["y"], keepdims=0)
+    inputs = [info("x", [2, 3]), info("axes", [1], TensorProto.INT64)]
+    module = import_onnx(model([node], inputs, [info("y", None)]))
+    (opaque,) = module.graph.nodes()
+    assert opaque.op.name == "onnx"
+    assert reveal(opaque) is None
+    opaque.set_operand(1, module.add_constant("k", Data.of(np.array([1]))))
+    found = reveal(opaque)
+    assert found is not None
+    op, operands = found
+    assert (op.name, op.axes, op.keepdims) == ("reduce_sum", (1,), False)
+    assert [v.name for v in operands] == ["x"]

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compiler.calibration.check import check_digest
+from compiler.calibration.table import load_table
+from compiler.data.preprocess import Preprocess
+from compiler.ir.graph import Module
+from compiler.ir.types import Elem, Range, TensorType
+from compiler.ops import Relu
+from compiler.text.digest import module_digest
+from compiler.text.files import load, save
+from tools.run_calibration import main
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """y = relu(x) of an image whose pixels become -1 .. 1."""
+    module = Module("m", opsets={"": 17})
+    scale = 1 / 127.5
+    stated = Preprocess(pixel_format="rgb", mean=(127.5,) * 3, scale=(scale,) * 3)
+    x = module.graph.add_input("x", TensorType(Elem.F32, (1, 3, 8, 8)), stated.to_attrs())
+    node = module.graph.insert(Relu(), [x], names=["y"])
+    module.graph.set_outputs([node.result])
+    save(module, tmp_path / "m.qir")
+    return tmp_path / "m.qir"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, value in enumerate((0, 255, 51)):
+        Image.new("RGB", (8, 8), (value, value, value)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_images_become_a_table(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, report = tmp_path / "m.cali_table", tmp_path / "r.json"
+    args = [str(model), "--dataset", str(photos), "-o", str(table), "--cali_method", "use_max"]
+    assert main([*args, "--report", str(report)]) == 0
+    found = load_table(table)
+    assert found.rows == {"x": Range(-1, 1, 1), "y": Range(0, 1, 1)}
+    assert found.header["model"] == "m.qir"
+    assert found.header["samples"] == "3"
+    check_digest(found, module_digest(load(model)))
+    told = json.loads(report.read_text())
+    assert (told["tensors"], told["samples"], told["method"]) == (2, 3, "max")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "2 values, 3 samples, method max, 0 ranges clipped" in err
+
+
+def test_lists_and_input_num(model: Path, photos: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "list.txt"
+    listing.write_text("photos/0.png\nphotos/2.png\n")
+    table = tmp_path / "t"
+    args = [str(model), "--data_list", str(listing), "-o", str(table), "--cali-method", "max"]
+    assert main(args) == 0
+    assert load_table(table).rows["y"].max == pytest.approx(1e-5), "both images are dark"
+    assert main([*args, "--input_num", "1"]) == 0
+    assert load_table(table).header["samples"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--cali_method", "lk"], "there is no calibration method 'lk'"),
+        (["--dataset", "none"], "none: error: there is no such file or folder"),
+        (["--dataset", "empty"], "empty: error: no calibration data: the folder is empty"),
+        (["--dataset", "bad"], "x.png: error: can't read the image"),
+        (["--dataset", "shape.npz"], "shape [1,5], but the model takes [1,3,8,8]"),
+        (["-o", "none/t"], "can't write the file: there is no folder 'none'"),
+        (["-o", "m.qir"], "the output 'm.qir' is also an input"),
+        (["--histogram_bin_num", "9"], "--histogram_bin_num 9 is less than 128"),
+    ],
+)
+def test_errors_come_in_one_paragraph_and_leave_no_table(
+    model: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_text("no image")
+    np.savez(tmp_path / "shape.npz", x=np.ones((1, 5), np.float32))
+    before = model.read_bytes()
+    options = {"--dataset": str(photos), "-o": "t", change[0]: change[1]}
+    args = [model.name, *(word for pair in options.items() for word in pair)]
+    assert main(args) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert "note: " in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "t").exists()
+    assert model.read_bytes() == before
+
+
+def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["m.qir", "-o", "t"]) == 2
+    assert main(["m.qir", "-o", "t", "--dataset", "a", "--batch_size", "0"]) == 2
+    assert "0 is below 1" in capsys.readouterr().err

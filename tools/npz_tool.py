@@ -1,0 +1,251 @@
+"""npz_tool: look into npz files, and hold one run against another."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError, suggestion
+from tools.arguments import names, tolerance
+from tools.command import CommandParser, Invocation, execute
+
+if TYPE_CHECKING:
+    from compiler.data.archive import Archive
+    from compiler.runtime.compare import Comparison
+
+__all__ = ["main"]
+
+_SHOWN = 5
+"""Names that a message lists before it says how many more there are."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; its first word says which part. Returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    for index, word in enumerate(words):
+        if word in _COMMANDS:
+            parser, action, _ = _COMMANDS[word]
+            return execute(parser(), action, words[:index] + words[index + 1 :])
+        if not word.startswith("-"):
+            break
+    return execute(_overview(), lambda _: EXIT_OK, words)
+
+
+def _overview() -> CommandParser:
+    parser = CommandParser(
+        "npz_tool",
+        "Look into npz files, and compare two of them. Commands:\n"
+        + "\n".join(f"  {name:<10}{text}" for name, (_, _, text) in _COMMANDS.items()),
+        "npz_tool compare int8.npz float.npz --tolerance 0.9,0.8 -v\n  npz_tool compare --help",
+    )
+    parser.add_argument(
+        "command", type=_known, metavar="COMMAND", help=f"one of {', '.join(_COMMANDS)}"
+    )
+    return parser
+
+
+def _known(word: str) -> str:
+    raise argparse.ArgumentTypeError(f"unknown command '{word}'{suggestion(word, _COMMANDS)}")
+
+
+def _compare_parser() -> CommandParser:
+    parser = CommandParser(
+        "npz_tool compare",
+        "Compare the arrays that two npz files share by name. Exit code 1 when one fails.",
+        "npz_tool compare int8.npz float.npz --tolerance 0.9,0.8 --save worst.csv",
+    )
+    add = parser.add_argument
+    add("target", metavar="A.npz", help="what is judged")
+    add("reference", metavar="B.npz", help="what it is held against; its order counts")
+    add(
+        "--tolerance",
+        type=tolerance,
+        default=(0.99, 0.99),
+        metavar="COS,EUCLID",
+        help="least similarity (default: 0.99,0.99)",
+    )
+    add("--excepts", type=names, default=[], metavar="A,B", help="names or globs to leave out")
+    add("--save", metavar="F.csv", help="write all figures")
+    return parser
+
+
+def _compare(invocation: Invocation) -> int:
+    from compiler.data.archive import Archive
+    from compiler.files import refuse_inputs, refuse_unwritable, write_whole
+    from compiler.report.comparison import comparison_csv, render_comparison
+    from compiler.runtime.compare import compare
+
+    args = invocation.args
+    if args.save:
+        refuse_inputs([args.save], [args.target, args.reference])
+        refuse_unwritable([args.save])
+    target, reference = Archive(args.target), Archive(args.reference)
+    _check_names(target, reference, invocation)
+    comparison = compare(target, reference, args.tolerance, args.excepts)
+    if not comparison.rows:
+        raise QdqcError("--excepts leaves nothing to compare", notes=["name fewer arrays in it"])
+    if args.save:
+        write_whole(args.save, comparison_csv(comparison))
+    _report(comparison, invocation)
+    sys.stdout.write(render_comparison(comparison, every=invocation.verbosity > 0) + "\n")
+    sys.stdout.write(f"npz compare {'PASSED' if comparison.passed else 'FAILED'}\n")
+    return EXIT_OK if comparison.passed else EXIT_INPUT
+
+
+def _check_names(target: Archive, reference: Archive, invocation: Invocation) -> None:
+    """Warn of names that only one file has. Raises QdqcError when they share none."""
+    missing = [n for n in reference if n not in target]
+    if len(missing) == len(reference):
+        raise QdqcError(
+            f"the files share no name: it has {_listed(list(target))}; "
+            f"{reference.path} has {_listed(missing)}",
+            file=str(target.path),
+            notes=["dump both with names of the same model; npz_tool rename gives other names"],
+        )
+    extra = [n for n in target if n not in reference]
+    for path, found in ((reference.path, missing), (target.path, extra)):
+        if found:
+            invocation.warn(f"only {path} has {_listed(found)}: not compared")
+
+
+def _listed(found: Sequence[str]) -> str:
+    shown = ", ".join(f"'{n}'" for n in found[:_SHOWN]) or "nothing"
+    return f"{shown} and {len(found) - _SHOWN} more" if len(found) > _SHOWN else shown
+
+
+def _report(comparison: Comparison, invocation: Invocation) -> None:
+    first = comparison.first_failure
+    invocation.report |= {
+        "compared": len(comparison.rows),
+        "failed": sum(not r.passed for r in comparison.rows),
+        "passed": comparison.passed,
+        "first_failure": None if first is None else first.name,
+    }
+
+
+def _dump_parser() -> CommandParser:
+    parser = CommandParser(
+        "npz_tool dump",
+        "List the arrays of an npz file, or show one of them.",
+        "npz_tool dump out.npz logits 10",
+    )
+    add = parser.add_argument
+    add("file", metavar="F.npz", help="what is looked into")
+    add("key", nargs="?", metavar="NAME", help="show this array (default: list all)")
+    add("count", nargs="?", type=int, default=16, metavar="K", help="elements shown, -1 for all")
+    return parser
+
+
+def _dump(invocation: Invocation) -> int:
+    from compiler.data.archive import Archive
+    from compiler.report.arrays import render_array, summary_line
+
+    args = invocation.args
+    archive = Archive(args.file)
+    if args.key is not None:
+        sys.stdout.write(render_array(args.key, archive[args.key], args.count) + "\n")
+        return EXIT_OK
+    for name, array in archive.items():
+        sys.stdout.write(summary_line(name, array) + "\n")
+    invocation.report["arrays"] = list(archive)
+    return EXIT_OK
+
+
+def _extract_parser() -> CommandParser:
+    parser = CommandParser(
+        "npz_tool extract",
+        "Write some arrays of an npz file to another.",
+        "npz_tool extract out.npz part.npz logits,probs",
+    )
+    add = parser.add_argument
+    add("file", metavar="F.npz", help="what is read")
+    add("output", metavar="OUT.npz", help="what is written")
+    add("names", type=names, metavar="A,B", help="names of arrays")
+    return parser
+
+
+def _extract(invocation: Invocation) -> int:
+    from compiler.data.archive import Archive
+
+    args = invocation.args
+    archive = Archive(args.file)
+    return _write({n: archive[n] for n in args.names}, [args.file], invocation)
+
+
+def _merge_parser() -> CommandParser:
+    parser = CommandParser(
+        "npz_tool merge",
+        "Write the arrays of several npz files to one; of equal names the last counts.",
+        "npz_tool merge a.npz b.npz both.npz",
+    )
+    add = parser.add_argument
+    add("files", nargs="+", metavar="F.npz", help="what is read")
+    add("output", metavar="OUT.npz", help="what is written")
+    return parser
+
+
+def _merge(invocation: Invocation) -> int:
+    from compiler.data.archive import Archive
+
+    merged: dict[str, Any] = {}
+    for path in invocation.args.files:
+        merged |= Archive(path)
+    return _write(merged, invocation.args.files, invocation)
+
+
+def _rename_parser() -> CommandParser:
+    parser = CommandParser(
+        "npz_tool rename",
+        "Write an npz file with one array under another name.",
+        "npz_tool rename out.npz renamed.npz logits scores",
+    )
+    add = parser.add_argument
+    add("file", metavar="F.npz", help="what is read")
+    add("output", metavar="OUT.npz", help="what is written")
+    add("old", metavar="OLD", help="name of the array")
+    add("new", metavar="NEW", help="its new name")
+    return parser
+
+
+def _rename(invocation: Invocation) -> int:
+    from compiler.data.archive import Archive
+
+    args = invocation.args
+    archive = Archive(args.file)
+    if args.new in archive:
+        raise QdqcError(
+            f"there is already an array '{args.new}'",
+            file=args.file,
+            notes=["give another name"],
+        )
+    archive[args.old]
+    renamed = {args.new if n == args.old else n: a for n, a in archive.items()}
+    return _write(renamed, [args.file], invocation)
+
+
+def _write(arrays: dict[str, Any], inputs: Sequence[str], invocation: Invocation) -> int:
+    from compiler.data.archive import write_arrays
+
+    output = Path(invocation.args.output)
+    write_arrays(output, arrays, inputs)
+    invocation.report["arrays"] = list(arrays)
+    invocation.tell(f"wrote {output}: {len(arrays)} arrays")
+    return EXIT_OK
+
+
+_COMMANDS: dict[
+    str, tuple[Callable[[], CommandParser], Callable[[Invocation], int | None], str]
+] = {
+    "compare": (_compare_parser, _compare, "hold the arrays of two files against each other"),
+    "dump": (_dump_parser, _dump, "list the arrays of a file, or show one"),
+    "extract": (_extract_parser, _extract, "write some arrays to another file"),
+    "merge": (_merge_parser, _merge, "write the arrays of several files to one"),
+    "rename": (_rename_parser, _rename, "write a file with one array under another name"),
+}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
