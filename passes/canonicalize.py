@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Node, Value
+from compiler.ir.core import Constant, Node, Value
 from compiler.ir.types import Elem
 from compiler.ops import (
     Add,
@@ -16,7 +16,9 @@ from compiler.ops import (
     Concat,
     Div,
     Flatten,
+    Gemm,
     Identity,
+    MatMul,
     Mul,
     Opaque,
     Reshape,
@@ -145,6 +147,40 @@ class Canonicalize(PatternPass):
     def add(self, node: Node[Add], rw: Rewriter) -> Result:
         """X + 0 = x, where the shape stays."""
         return _neutral(node, 0.0, rw)
+
+    @rewrites(Add)
+    def bias(self, node: Node[Add], rw: Rewriter) -> Result:
+        """matmul(x, W) + b = gemm(x, W, b) on matrices; integer kernels take the bias so."""
+        a, b = node.need("a"), node.need("b")
+        product, bias = (b, a) if isinstance(a, Constant) else (a, b)
+        matmul = product.producer
+        if matmul is None or not isinstance(matmul.op, MatMul):
+            return rw.no("no operand is a matrix product", product)
+        if not rw.only_use(product):
+            return rw.no("the product is read elsewhere too", product)
+        if matmul.op.clamp is not None or matmul.mode != node.mode:
+            return rw.no("the product has an activation or a precision of its own", product)
+        x, weight = matmul.need("a"), matmul.need("b")
+        if x.tensor.rank != 2 or weight.tensor.rank != 2 or not isinstance(weight, Constant):
+            return rw.no("it is no product of a matrix with a constant matrix", product)
+        columns = weight.data.shape[1]
+        if not isinstance(bias, Constant) or bias.data.shape not in ((columns,), (1, columns)):
+            return rw.no("what is added is no constant with one number per column", bias)
+        if any(v.tensor.elem is not Elem.F32 for v in (x, weight, bias)):
+            return rw.no("it is not float32", product)
+        return rw.op(Gemm(clamp=node.op.clamp), x, weight, bias)
+
+    @rewrites(Gemm)
+    def bias_row(self, node: Node[Gemm], rw: Rewriter) -> Result:
+        """The bias of a gemm has shape [N] rather than [1,N]."""
+        bias = node.operand("c")
+        array = rw.array(bias)
+        if bias is None or array is None or array.ndim != 2 or array.shape[0] != 1:
+            return rw.no("its bias is no constant row", bias)
+        if array.shape != (1, node.result.tensor.shape[1] if node.result.tensor.shape else None):
+            return rw.no("its bias is one number for all columns", bias)
+        row = rw.constant(array.reshape(-1), f"{bias.name}_row")
+        return rw.op(node.op, node.need("a"), node.need("b"), row)
 
 
 def _neutral(node: Node[Any], neutral: float, rw: Rewriter) -> Result:

@@ -8,7 +8,7 @@ from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
 from compiler.ir.dims import Dim, Expr
 from compiler.ir.graph import Graph
-from compiler.ir.types import TensorType
+from compiler.ir.types import Array, TensorType
 from compiler.ops import Reshape
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.rewrite.driver import erase_dead
@@ -46,14 +46,15 @@ def _fold_value(value: Value, ctx: PassContext) -> int:
     if not isinstance(found, TensorType) or found.value is None or found.shape is None:
         return 0
     numbers = [d for d in found.value if isinstance(d, int)]
-    if len(numbers) != len(found.value):
+    shape = found.static_shape
+    if len(numbers) != len(found.value) or shape is None:
         return 0
-    _replace(value, np.array(numbers, found.elem.dtype).reshape(() if not found.shape else -1))
+    _replace(value, np.array(numbers, found.elem.dtype).reshape(shape))
     ctx.statistics["values folded"] += 1
     return 1
 
 
-def _replace(value: Value, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> None:
+def _replace(value: Value, array: Array) -> None:
     module, node, name = value.module, value.producer, value.name
     made = module.add_constant(module.fresh_name(f"{name}_folded"), Data.of(array))
     value.replace_uses(made)

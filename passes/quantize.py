@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from compiler.diagnostics import QdqcError, suggestion
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
 from compiler.ir.graph import Graph, Module
@@ -24,6 +25,8 @@ from compiler.quant.targets.target import Target, activations, target_named
 
 __all__ = ["QuantizePass"]
 
+_SCHEMES = ("per-channel", "per-tensor")
+
 
 class QuantizePass(Pass):
     """Give weights, biases and activations their integer types, as the target wants them.
@@ -40,25 +43,33 @@ class QuantizePass(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         target = target_named(self.target)
+        if self.scheme not in _SCHEMES:
+            raise QdqcError(
+                f"unknown scheme '{self.scheme}'{suggestion(self.scheme, _SCHEMES)}",
+                notes=[f"schemes are {', '.join(_SCHEMES)}"],
+            )
         work = _Quantization(graph, target, self.symmetric, self.scheme == "per-channel")
         integer = work.run(decide(graph, target))
-        graph.module.header["target"] = target.name
         ctx.statistics["integer nodes"] += integer
         ctx.statistics["casts"] += work.casts
-        for node in graph.nodes():
+        planned = [n for n in graph.nodes() if n.mode is not None]
+        for node in planned:
             node.mode = None
-        return integer
+        retargeted = graph.module.header.get("target") != target.name
+        graph.module.header["target"] = target.name
+        return integer + work.others + len(planned) + retargeted
 
 
 @dataclass
 class _Quantization:
-    """The state of one run: casts that were made, by value and parameters."""
+    """The state of one run: casts that were made, and ``others``, changes beside integer nodes."""
 
     graph: Graph
     target: Target
     symmetric: bool
     per_channel: bool
     casts: int = 0
+    others: int = 0
     stored: dict[Value, Value] = field(default_factory=dict)
     constants: list[tuple[Constant, str]] = field(default_factory=list)
 
@@ -74,13 +85,13 @@ class _Quantization:
                 self._quantize_result(node, decision.traits)
         self._dequantize_for_float(chosen)
         for node in list(self.graph.nodes()):
-            self.target.spell(node)
+            self.others += self.target.spell(node)
         self._name_constants()
         return len(chosen)
 
     def _name_constants(self) -> None:
         """An integer constant takes the name of the float one where that is gone."""
-        self.module.drop_unused_constants()
+        self.others += self.module.drop_unused_constants()
         for constant, name in self.constants:
             if self.module.value(name) is None:
                 constant.rename(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,24 +21,34 @@ def names(text: str) -> list[str]:
 
 def floats(text: str) -> tuple[float, ...]:
     """``1,2.5`` as numbers."""
-    return tuple(float(n) for n in text.split(","))
+    try:
+        return tuple(float(n) for n in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of numbers such as 1,2.5") from None
 
 
 def indices(text: str) -> tuple[int, ...]:
     """``1,3`` as whole numbers."""
-    return tuple(int(n) for n in text.split(","))
+    try:
+        return tuple(int(n) for n in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of whole numbers") from None
 
 
 def pair(text: str) -> tuple[int, int]:
     """``h,w`` as two whole numbers."""
-    first, second = indices(text)
-    return first, second
+    found = indices(text)
+    if len(found) != 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is no height and width such as 256,256")
+    return found[0], found[1]
 
 
 def tolerance(text: str) -> tuple[float, float]:
     """``cos,euclid`` as two numbers."""
-    first, second = floats(text)
-    return first, second
+    found = floats(text)
+    if len(found) != 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is no pair of similarities such as 0.99,0.99")
+    return found[0], found[1]
 
 
 def shapes(text: str) -> list[list[int]]:
@@ -58,11 +68,19 @@ def _is_shape(found: object) -> bool:
     return isinstance(found, list) and all(isinstance(n, int) and n >= 0 for n in found)
 
 
-def check_samples(module: Module, given: str | None, count: int) -> tuple[Iterable[Feeds], str]:
-    """Samples to check with, and where they come from: the given file or folder, or random."""
+def check_samples(
+    module: Module,
+    given: str | None,
+    count: int,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> tuple[Iterable[Feeds], str]:
+    """Samples to check with, and where they come from: the given file or folder, or random.
+
+    ``ranges`` bound random inputs by name.
+    """
     from compiler.data.dataset import open_dataset
     from compiler.data.random_inputs import random_samples
 
     if given:
         return open_dataset(given, module.graph), given
-    return random_samples(module.graph, count), "random"
+    return random_samples(module.graph, count, ranges), "random"

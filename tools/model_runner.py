@@ -78,12 +78,10 @@ def _open(source: Path, args: Any) -> tuple[Runner | OnnxRunner, Graph]:
             notes=["model_transform makes a .qir, model_deploy an .onnx"],
         )
     from compiler.runtime.session import Runner
-    from compiler.runtime.taps import observable_names
     from compiler.text.files import load
 
     module = load(source, verify=True)
-    names = observable_names(module) if every else ()
-    return Runner(module, names, fixed=fixed), module.graph
+    return Runner(module, None if every else (), fixed=fixed), module.graph
 
 
 def joined(

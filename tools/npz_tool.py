@@ -96,7 +96,7 @@ def _compare(invocation: Invocation) -> int:
 
 
 def _check_names(target: Archive, reference: Archive, invocation: Invocation) -> None:
-    """Warn of names that only one file has. Raises QdqcError when they share none."""
+    """Tell of names that only one file has. Raises QdqcError when they share none."""
     missing = [n for n in reference if n not in target]
     if len(missing) == len(reference):
         raise QdqcError(
@@ -107,8 +107,11 @@ def _check_names(target: Archive, reference: Archive, invocation: Invocation) ->
         )
     extra = [n for n in target if n not in reference]
     for path, found in ((reference.path, missing), (target.path, extra)):
-        if found:
+        if found and invocation.verbosity > 0:
             invocation.warn(f"only {path} has {_listed(found)}: not compared")
+    if missing or extra:
+        counts = f"{len(missing)} only in {reference.path}, {len(extra)} only in {target.path}"
+        invocation.tell(f"names that both files have are compared ({counts})")
 
 
 def _listed(found: Sequence[str]) -> str:

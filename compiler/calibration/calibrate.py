@@ -47,6 +47,12 @@ def tapped_names(graph: Graph) -> list[str]:
     return [v.name for v in values if isinstance(v.type, TensorType) and v.type.elem is Elem.F32]
 
 
+def _integer_inputs(graph: Graph) -> list[str]:
+    """Inputs such as indices and masks: only their extremes are noted, for checks later."""
+    types = ((v.name, v.type) for v in graph.inputs)
+    return [n for n, t in types if isinstance(t, TensorType) and t.elem.is_integer]
+
+
 def collect(
     graph: Graph,
     samples: Iterable[Sample],
@@ -61,10 +67,13 @@ def collect(
     if not names:
         raise QdqcError("the model has no float32 values, so there is nothing to calibrate")
     collector = Collector(channel_inputs(graph))
-    for values in run_taps(samples, names):
+    integers = _integer_inputs(graph)
+    for values in run_taps(samples, [*names, *integers]):
         for name in names:
             if name in values:
                 collector.update(name, values[name])
+        for name in integers:
+            collector.update_extremes(name, values[name])
         collector.end_sample()
         if progress is not None:
             progress(collector.samples)
@@ -94,7 +103,7 @@ def make_table(
     seen = {n: s for n, s in collector.statistics.items() if s.count}
     return Table(
         rows={name: found(stats, bins) for name, stats in seen.items()},
-        observed={name: (stats.min, stats.max) for name, stats in seen.items()},
+        observed={n: (s.min, s.max) for n, s in seen.items()} | collector.extremes,
         channel_means={name: found.mean for name, found in collector.channels.items()},
         header=lines,
     )

@@ -198,6 +198,7 @@ class Collector:
         self.statistics: dict[str, Statistics] = {}
         self.channels = {name: ChannelMean() for name in channel_inputs}
         self.nonfinite: list[NonFinite] = []
+        self.extremes: dict[str, tuple[float, float]] = {}
         self.samples = 0
         self._scratch = Scratch()
 
@@ -213,6 +214,13 @@ class Collector:
         if clean and found.nonfinite:
             self.nonfinite.append(NonFinite(name, self.samples))
 
+    def update_extremes(self, name: str, array: Array) -> None:
+        """Note the least and the largest element of integers, which have no ranges."""
+        if array.size:
+            held = self.extremes.get(name, (math.inf, -math.inf))
+            low, high = float(array.min()), float(array.max())
+            self.extremes[name] = (min(held[0], low), max(held[1], high))
+
     def end_sample(self) -> None:
         """The next updates belong to the next sample."""
         self.samples += 1
@@ -227,6 +235,10 @@ class Collector:
         for name in dict.fromkeys((*self.statistics, *other.statistics)):
             parts = [c.statistics[name] for c in (self, other) if name in c.statistics]
             out.statistics[name] = parts[0].merge(parts[1] if len(parts) > 1 else Statistics())
+        for source in (self, other):
+            for name, (low, high) in source.extremes.items():
+                held = out.extremes.get(name, (math.inf, -math.inf))
+                out.extremes[name] = (min(held[0], low), max(held[1], high))
         known = {n.name for n in self.nonfinite}
         later = [NonFinite(n.name, n.sample + self.samples) for n in other.nonfinite]
         out.nonfinite = [*self.nonfinite, *(n for n in later if n.name not in known)]

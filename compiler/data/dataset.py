@@ -96,7 +96,7 @@ def open_dataset(
         raise QdqcError(
             "there is no such file or folder",
             file=str(path),
-            notes=["--dataset names a folder of images, npz or npy files, or one such file"],
+            notes=["give a folder of images, of npz or of npy files, or one such file"],
         )
     files = [[p] for p in scan_folder(path)] if path.is_dir() else [[path]]
     return _opened(files, specs, path, input_num, batch, seed)

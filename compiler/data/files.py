@@ -48,7 +48,7 @@ def scan_folder(folder: Path) -> list[Path]:
     others = found.pop("", [])
     if not found:
         reason = "the folder is empty" if not others else f"none of its {len(others)} files fits"
-        raise QdqcError(f"no calibration data: {reason}", file=str(folder), notes=[_NEXT])
+        raise QdqcError(f"no data: {reason}", file=str(folder), notes=[_NEXT])
     if len(found) > 1:
         text = ", ".join(f"{len(p)} {k}" for k, p in found.items())
         raise QdqcError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeAlias
+
 import numpy as np
 
 from compiler.data.fit import Sample, input_specs
@@ -11,29 +14,38 @@ from compiler.ir.types import Array, Elem, TensorType
 
 __all__ = ["random_samples"]
 
+Extremes: TypeAlias = tuple[float, float]
+
 _SYMBOL_SIZE = 2
 """What a symbol counts as: the smallest size that is no broadcast."""
 
 
-def random_samples(graph: Graph, count: int, seed: int = 0) -> list[Sample]:
+def random_samples(
+    graph: Graph, count: int, ranges: Mapping[str, Extremes] | None = None, seed: int = 0
+) -> list[Sample]:
     """Samples that fit the graph's inputs; the same for the same seed.
 
-    Float inputs are uniform over their calibrated range, else normal; integers are 0 or 1, so
-    that they are valid as indices, masks and types alike. Symbols count as 2.
+    Inputs are uniform over ``ranges`` (least and largest by name) where it names them. Other
+    float inputs are normal, other integers 0 or 1, so that they are valid as indices, masks and
+    types alike. Symbols count as 2.
     """
     rng = np.random.default_rng(seed)
+    known = ranges or {}
     types = [(spec.name, spec.type) for spec in input_specs(graph)]
-    return [{name: _array(found, rng) for name, found in types} for _ in range(count)]
+    return [
+        {name: _array(found, known.get(name), rng) for name, found in types} for _ in range(count)
+    ]
 
 
-def _array(found: TensorType, rng: np.random.Generator) -> Array:
+def _array(found: TensorType, extremes: Extremes | None, rng: np.random.Generator) -> Array:
     shape = tuple(_size(d) for d in found.shape or ())
     if not found.elem.is_float:
         if found.elem is Elem.STRING:
             return np.full(shape, "", dtype=np.object_)
-        return rng.integers(0, 2, shape).astype(found.elem.dtype)
-    if found.range is not None:
-        return rng.uniform(found.range.min, found.range.max, shape).astype(found.elem.dtype)
+        low, high = (0, 1) if extremes is None else map(int, extremes)
+        return rng.integers(low, high, shape, endpoint=True).astype(found.elem.dtype)
+    if extremes is not None:
+        return rng.uniform(*extremes, shape).astype(found.elem.dtype)
     return rng.standard_normal(shape).astype(found.elem.dtype)
 
 

@@ -99,6 +99,9 @@ class PassManager:
         how = told or "--crash-reproducer crash.qir writes what reproduces it"
         note = f"found after pass {where}; {how}"
         if isinstance(error, QdqcError):
+            d = error.diagnostic
+            if not told and d.node is None and (d.file or d.position):
+                return error  # about a file that the pass reads: the module plays no part in it
             return error.with_notes(note)
         return PassError(f"pass {where} failed with {type(error).__name__}: {error}\nnote: {note}")
 

@@ -5,6 +5,8 @@ Rounding is to nearest, ties to even, as ONNX QuantizeLinear does it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -36,7 +38,7 @@ def activation_quant(
     Asymmetric: ``scale = (max - min) / (qmax - qmin)`` over the range widened to hold zero,
     ``zero_point = round(qmin - min / scale)``. Symmetric: the threshold is the range, with the
     zero point at the type's lower end for values that are never negative, else in its middle.
-    A range without extent (all values zero) gets scale 1.
+    A range without extent (all values zero, or next to it) gets scale 1.
 
     ``clamp``, which must hold zero, is an activation that the integers shall do by saturation:
     the range is cut to it. Where rounding keeps saturation from reaching a bound, the scale is
@@ -45,13 +47,15 @@ def activation_quant(
     if clamp is None:
         return _affine(found, elem, symmetric)
     low, high = max(found.min, clamp[0]), min(found.max, clamp[1])
+    if not _is_scale((high - low) / 255):
+        low, high = max(clamp[0], -1.0), min(clamp[1], 1.0)
     widest = max(abs(clamp[0]), abs(clamp[1]))
     quant = _affine(Range(low, high, min(found.threshold, widest)), elem, symmetric)
-    if absorbs(quant, clamp, elem):
-        return quant
     qmin, qmax = elem.limits
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / (qmax - qmin + 1))
+    if not _is_scale(scale) or absorbs(quant, clamp, elem):
+        return quant
     zero = np.clip(np.rint(qmin - low / float(scale)), qmin, qmax)
     return Quant.make(scale, int(zero))
 
@@ -60,8 +64,14 @@ def absorbs(quant: Quant, clamp: tuple[float, float], elem: Elem) -> bool:
     """Whether integers of that type saturate wherever the clamp does, so that it may go."""
     qmin, qmax = elem.limits
     zero = int(quant.zero_point)
-    low, high = (np.rint(np.float32(bound) / quant.scale) + zero for bound in clamp)
+    with np.errstate(over="ignore"):
+        low, high = (np.rint(np.float32(bound) / quant.scale) + zero for bound in clamp)
     return bool(low <= qmin and high >= qmax)
+
+
+def _is_scale(value: float | np.floating[Any]) -> bool:
+    """Whether a scale is large enough to divide by: no subnormal number."""
+    return bool(value >= np.finfo(np.float32).tiny)
 
 
 def _affine(found: Range, elem: Elem, symmetric: bool) -> Quant:
@@ -72,7 +82,7 @@ def _affine(found: Range, elem: Elem, symmetric: bool) -> Quant:
     else:
         low, high = min(found.min, 0.0), max(found.max, 0.0)
     scale = np.float32((high - low) / (qmax - qmin))
-    if not scale > 0:
+    if not _is_scale(scale):
         return Quant.make(1.0, qmin if low >= 0 else (qmin + qmax + 1) // 2)
     if symmetric and low < 0:
         middle = (qmin + qmax + 1) // 2

@@ -21,6 +21,8 @@ MODES = ("F32", "INT8")
 ALIASES: Mapping[str, str] = {"FLOAT": "F32", "FP32": "F32", "UINT8": "INT8", "I8": "INT8"}
 
 _GLOB = re.compile(r"[*?\[]")
+_COMMENT = re.compile(r"\s#.*$")
+_MODE = re.compile(r"\s\S+\s*\??\s*$")
 
 
 @dataclass(frozen=True)
@@ -83,19 +85,13 @@ def _position(file: str, number: int, line: str, content: str) -> Position:
 
 
 def _parse_line(content: str, loc: Loc) -> QtableLine:
-    optional = content.endswith("?")
-    body = content.removesuffix("?").rstrip()
-    name, _, mode_text = body.rpartition(" ")
-    pattern = name.strip()
-    if not pattern:
+    pattern, rest = _split_name(content, loc)
+    optional = rest.endswith("?")
+    mode_text = rest.removesuffix("?").rstrip()
+    if not pattern or not mode_text:
         raise QdqcError(
             "a qtable line is a name and a mode", loc=loc, notes=["write it as 'name F32'"]
         )
-    if pattern.startswith('"'):
-        try:
-            pattern = str(json.loads(pattern))
-        except ValueError as error:
-            raise QdqcError(f"the name {pattern} is no JSON string", loc=loc) from error
     mode = mode_named(mode_text)
     if mode is None:
         known = ", ".join(MODES)
@@ -112,17 +108,34 @@ def _parse_line(content: str, loc: Loc) -> QtableLine:
     return QtableLine(pattern, mode, optional, loc)
 
 
+def _split_name(content: str, loc: Loc) -> tuple[str, str]:
+    """The name or pattern of a line, and what follows it but for a comment.
+
+    The mode is the last word, so that a regular expression may hold blanks.
+    """
+    if content.startswith('"'):
+        try:
+            name, end = json.JSONDecoder().raw_decode(content)
+        except ValueError as error:
+            raise QdqcError(f"the name {content} is no JSON string", loc=loc) from error
+        return name, _COMMENT.sub("", content[end:]).strip()
+    body = _COMMENT.sub("", content)
+    found = _MODE.search(body)
+    return (body[: found.start()].strip(), found[0].strip()) if found else (body, "")
+
+
 def plan(graph: Graph, default: str, lines: Iterable[QtableLine] = ()) -> dict[str, str]:
     """The mode of every node of the top graph by the node's name.
 
-    A later line wins over an earlier one, an exact name over a pattern. Raises QdqcError for a
-    line that matches nothing, unless it ends in ``?``.
+    A later line wins over an earlier one, an exact name over a pattern; what is the name of a
+    node is no pattern. Raises QdqcError for a line that matches nothing, unless it ends in
+    ``?``.
     """
     ops = {r.name: n for n in graph.nodes() for r in n.present_results}
     modes = {n.name: default for n in graph.nodes()}
-    ordered = sorted(lines, key=lambda line: line.is_exact)
-    for line in ordered:
-        if line.is_exact:
+    exact = {line: line.is_exact or line.pattern in ops for line in lines}
+    for line in sorted(exact, key=exact.__getitem__):
+        if exact[line]:
             named = ops.get(line.pattern)
             hits = [] if named is None else [named.name]
         else:

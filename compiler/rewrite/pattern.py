@@ -125,8 +125,10 @@ class Rewriter:
         return made
 
     def array(self, value: Value | None) -> Array | None:
-        """The contents of a constant; None for anything else and for elided weights."""
+        """The numbers of a constant; None for anything else, for elided and quantized weights."""
         if not isinstance(value, Constant) or value.data.is_elided:
+            return None
+        if value.tensor.quant is not None:
             return None
         return value.data.array()
 
@@ -144,8 +146,12 @@ class Rewriter:
         )
 
     def only_use(self, value: Value) -> bool:
-        """Whether the value is read once, and by no graph output."""
-        return len(value.uses) == 1 and not value.is_output
+        """Whether the root alone reads the value, once, in the graph that makes it.
+
+        A value of an outer graph does not count: what makes it would move into the nested
+        graph, into each round of a loop.
+        """
+        return len(value.uses) == 1 and not value.is_output and value.graph is self.root.graph
 
     def tensor(self, value: Value) -> TensorType:
         """The value's type. Raises TypeError when it is no tensor."""

@@ -20,7 +20,7 @@ from compiler.ir.core import Node, Value
 from compiler.ir.graph import Module
 from compiler.ops import Dequantize, Quantize
 from compiler.quant.placement import Decision
-from compiler.runtime.session import session_options
+from compiler.runtime.session import first_line, session_options
 
 __all__ = ["PRODUCTS", "Audit", "AuditRow", "audit", "optimised_model"]
 
@@ -91,9 +91,8 @@ def optimised_model(path: str | Path) -> onnx.ModelProto:
         try:
             ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
             raise QdqcError(
-                f"onnxruntime can't load the deployed model: {reason}", file=str(path)
+                f"onnxruntime can't load the deployed model: {first_line(error)}", file=str(path)
             ) from error
         return onnx.load(str(out), load_external_data=False)
 
@@ -166,7 +165,7 @@ def _row(
             f"{f' ({kernel} makes its result)' if kernel else ''}"
         )
     elif not integer:
-        reason = decision.reason if decision is not None else "it has no precision"
+        reason = decision.reason if decision is not None else "it was not to be quantized"
     elif not wanted and node.op.name in PRODUCTS:
         reason = "planned in float, but onnxruntime runs it in integers"
     runs = "integer" if integer else "float"

@@ -58,19 +58,22 @@ def check_against(
 
 
 def mean_similarities(rounds: Sequence[Comparison], tolerance: tuple[float, float]) -> Comparison:
-    """One comparison of several: figures are means, the level is the worst."""
+    """One comparison of several: figures are means over the rounds, and decide the level.
+
+    A value is EQUAL or CLOSE where it was so in every round.
+    """
     if not rounds:
         return Comparison((), tolerance)
-    levels = list(Level)
-    rows: list[Similarity] = []
-    for same in zip(*(r.rows for r in rounds), strict=True):
-        rows.append(
-            Similarity(
-                same[0].name,
-                float(np.mean([s.cos for s in same])),
-                float(np.mean([s.euclid for s in same])),
-                float(np.mean([s.sqnr for s in same])),
-                max((s.level for s in same), key=levels.index),
-            )
-        )
+    rows = [_mean(same, tolerance) for same in zip(*(r.rows for r in rounds), strict=True)]
     return Comparison(tuple(rows), tolerance)
+
+
+def _mean(same: Sequence[Similarity], tolerance: tuple[float, float]) -> Similarity:
+    order = list(Level)
+    worst = max((s.level for s in same), key=order.index)
+    cos, euclid = float(np.mean([s.cos for s in same])), float(np.mean([s.euclid for s in same]))
+    if worst in (Level.SIMILAR, Level.NOT_SIMILAR):
+        passed = cos >= tolerance[0] and euclid >= tolerance[1]
+        worst = Level.SIMILAR if passed else Level.NOT_SIMILAR
+    sqnr = float(np.mean([s.sqnr for s in same]))
+    return Similarity(same[0].name, cos, euclid, sqnr, worst)

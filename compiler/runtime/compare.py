@@ -154,5 +154,5 @@ def _flat(array: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     if array.dtype.kind == "c":
-        array = np.stack([array.real, array.imag])
+        array = np.stack([np.real(array), np.imag(array)])
     return np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=1e4, neginf=-1e4)

@@ -20,13 +20,16 @@ from compiler.runtime.taps import Tap
 
 __all__ = ["OnnxRunner"]
 
+_CLAMPS = frozenset({"Clip", "Relu"})
+"""What onnxruntime takes into an integer kernel on the way to its QuantizeLinear."""
+
 
 class OnnxRunner:
     """An ONNX file under onnxruntime; ``graph`` holds the types of its inputs, and no nodes.
 
-    ``every`` gives all tensors of the main graph beside the outputs. What a DequantizeLinear
-    gives is fetched as integers, and what only a QuantizeLinear reads is left out, so that
-    integer kernels stay integer. ``fixed`` gives stored integers. Raises QdqcError.
+    ``every`` gives all tensors of the main graph beside the outputs. A quantized value has one
+    name, that of the value before it was quantized, and is fetched as integers, so that integer
+    kernels stay integer. ``fixed`` gives stored integers. Raises QdqcError.
     """
 
     def __init__(self, path: str | Path, *, every: bool = False, fixed: bool = False) -> None:
@@ -37,10 +40,9 @@ class OnnxRunner:
         self.outputs = [o.name for o in model.graph.output]
         self._fixed = fixed
         taps = _Tensors(model.graph)
-        direct = {*self.inputs, *(() if fixed else self.outputs)}
-        inner = [*self.inputs, *taps.observable()] if every else []
-        names = dict.fromkeys([*inner, *self.outputs])
-        self._taps = {n: Tap(n) if n in direct else taps.tap(n) for n in names}
+        self._taps = {n: Tap(n) for n in self.inputs} | taps.observable() if every else {}
+        for name in self.outputs:
+            self._taps[name] = taps.tap(name) if fixed else Tap(name)
         if not every and not fixed:
             self._session = open_session(str(path))
             return
@@ -91,36 +93,54 @@ class _Tensors:
         self.constants = {t.name: t for t in graph.initializer}
         self.outputs = {o.name for o in graph.output}
         self.makers: dict[str, NodeProto] = {}
-        self.readers: dict[str, list[str]] = defaultdict(list)
+        self.readers: dict[str, list[NodeProto]] = defaultdict(list)
+        self._read(graph)
+
+    def _read(self, graph: GraphProto) -> None:
+        top = not self.makers
         for node in graph.node:
-            self.makers |= dict.fromkeys((o for o in node.output if o), node)
+            if top:
+                self.makers |= dict.fromkeys((o for o in node.output if o), node)
             for name in node.input:
-                self.readers[name].append(node.op_type)
+                self.readers[name].append(node)
             for attribute in node.attribute:
                 for inner in (attribute.g, *attribute.graphs):
-                    self._read_inside(inner)
+                    self._read(inner)
 
-    def _read_inside(self, graph: GraphProto) -> None:
-        for node in graph.node:
-            for name in node.input:
-                self.readers[name].append("")
-            for attribute in node.attribute:
-                for inner in (attribute.g, *attribute.graphs):
-                    self._read_inside(inner)
+    def observable(self) -> dict[str, Tap]:
+        """As ``taps.observable`` does for modules."""
+        found: dict[str, Tap] = {}
+        for name, maker in self.makers.items():
+            found |= self._seen_as(name, maker)
+        return found
 
-    def observable(self) -> list[str]:
-        return [n for n, maker in self.makers.items() if not self._is_inner(n, maker)]
-
-    def _is_inner(self, name: str, maker: NodeProto) -> bool:
-        readers = self.readers.get(name, [])
+    def _seen_as(self, name: str, maker: NodeProto) -> dict[str, Tap]:
         if name in self.outputs:
-            return False
+            return {name: Tap(name)}
         if maker.op_type == "QuantizeLinear":
-            return "DequantizeLinear" in readers
+            views = [r for r in self.readers[name] if r.op_type == "DequantizeLinear"]
+            if not views:
+                return {name: Tap(name)}
+            source, view = maker.input[0], views[0].output[0]
+            takes_source = self._is_only_quantized(source) and view.startswith(source)
+            return {source if takes_source else view: self.tap(view)}
         if maker.op_type == "DequantizeLinear":
-            return maker.input[0] in self.constants
-        quantized = bool(readers) and all(r == "QuantizeLinear" for r in readers)
-        return maker.op_type == "Constant" or quantized
+            stored = self.makers.get(maker.input[0])
+            stands_for = stored is None or stored.op_type == "QuantizeLinear"
+            return {} if stands_for else {name: self.tap(name)}
+        hidden = maker.op_type == "Constant" or self._is_only_quantized(name)
+        return {} if hidden else {name: Tap(name)}
+
+    def _is_only_quantized(self, name: str) -> bool:
+        """Whether all that read it quantize it, at once or behind a Relu or Clip."""
+        readers = self.readers[name]
+        if name not in self.makers or name in self.outputs or not readers:
+            return False
+        return all(
+            r.op_type == "QuantizeLinear"
+            or (r.op_type in _CLAMPS and self._is_only_quantized(r.output[0]))
+            for r in readers
+        )
 
     def tap(self, name: str) -> Tap:
         """A dequantized tensor is fetched as integers where its scale is known."""

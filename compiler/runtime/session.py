@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from compiler.ir.clone import clone
 from compiler.ir.graph import Module
 from compiler.onnx_io.exporter import export_onnx
 from compiler.quant.lowering import is_lowered, lower
-from compiler.runtime.taps import Tap, tap_of
+from compiler.runtime.taps import Tap, observable, tap_of
 
 __all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
 
@@ -23,6 +24,11 @@ Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 _QUIET = 3
 """onnxruntime's log severity 'error': its warnings speak of things that users can't change."""
+
+_NOISE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:)?"
+    r"(?:\S*/onnxruntime/\S+:\d+ .*\) )?"
+)
 
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -72,22 +78,24 @@ def open_session(
 
 
 def first_line(error: Exception) -> str:
-    """What onnxruntime says, without the lines that follow."""
-    return str(error).strip().partition("\n")[0]
+    """What onnxruntime says, without its codes, its source lines and the lines that follow."""
+    text = str(error).strip().partition("\n")[0]
+    return _NOISE.sub("", text).strip() or type(error).__name__
 
 
 class Runner:
     """A module as onnxruntime runs it. Results are float where the IR's numbers are.
 
-    ``taps`` are names of values beside the graph's outputs. In a quantized module a tap goes on
-    the integer tensor and is dequantized here: fetching the float view would make a float
-    kernel of an integer one. ``fixed`` gives stored integers, of outputs as well.
+    ``taps`` are names of values beside the graph's outputs; None takes all that can be looked
+    at. In a quantized module a tap goes on the integer tensor and is dequantized here: fetching
+    the float view would make a float kernel of an integer one. ``fixed`` gives stored integers,
+    of outputs as well.
     """
 
     def __init__(
         self,
         module: Module,
-        taps: Iterable[str] = (),
+        taps: Iterable[str] | None = (),
         *,
         optimise: str = "all",
         threads: int = 0,
@@ -100,9 +108,10 @@ class Runner:
         self.inputs = [v.name for v in lowered.graph.inputs]
         self.outputs = [v.name for v in module.graph.outputs]
         self._fixed = fixed
-        direct = set() if fixed else {v.name for v in lowered.graph.outputs}
-        names = dict.fromkeys([*taps, *self.outputs])
-        self._taps = {n: Tap(n) if n in direct else tap_of(lowered, n) for n in names}
+        self._taps = observable(lowered) if taps is None else {}
+        direct = set[str]() if fixed else {v.name for v in lowered.graph.outputs}
+        for name in (*(taps or ()), *self.outputs):
+            self._taps[name] = Tap(name) if name in direct else tap_of(lowered, name)
         proto = export_onnx(lowered)
         held = {o.name for o in proto.graph.output}
         for tap in self._taps.values():

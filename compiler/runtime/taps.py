@@ -18,7 +18,7 @@ from compiler.ir.types import Quant, TensorType
 from compiler.ops import Dequantize, Quantize
 from compiler.quant.arithmetic import dequantize
 
-__all__ = ["Tap", "observable_names", "tap_of"]
+__all__ = ["Tap", "observable", "tap_of"]
 
 
 @dataclass(frozen=True)
@@ -50,28 +50,44 @@ def _quant(value: Value) -> Quant | None:
     return value.type.quant if isinstance(value.type, TensorType) else None
 
 
-def observable_names(module: Module) -> list[str]:
-    """Tensors of the top graph by name, inputs first, that taps leave as they run.
+def observable(module: Module) -> dict[str, Tap]:
+    """Tensors of a lowered module's top graph by name, inputs first, that taps leave as they run.
 
-    In a lowered module that is one name for each quantized value: its float view. Weights are
-    no such values.
+    A quantized value has one name, that of the value before it was quantized, and is looked at
+    as the model computes with it: rounded. Weights are no such values.
     """
-    found = [v.name for v in module.graph.inputs if isinstance(v.type, TensorType)]
+    found = {v.name: Tap(v.name) for v in module.graph.inputs if isinstance(v.type, TensorType)}
     for node in module.graph.nodes():
         for result in node.present_results:
-            if isinstance(result.type, TensorType) and not _is_inner(result):
-                found.append(result.name)
+            if isinstance(result.type, TensorType):
+                found |= _seen_as(result)
     return found
 
 
-def _is_inner(value: Value) -> bool:
-    """Whether a lowered value stands for another: its float before, its integers, a weight."""
+def _seen_as(value: Value) -> dict[str, Tap]:
+    """The name and tap of a result; none for what stands for another value."""
     if value.is_output:
-        return False
+        return {value.name: Tap(value.name)}
     producer = value.producer
-    users = value.users
     if producer is not None and isinstance(producer.op, Quantize):
-        return any(isinstance(u.op, Dequantize) for u in users)
+        source = producer.need("x")
+        views = _views(value)
+        if not views:
+            return {value.name: Tap(value.name, _quant(value))}
+        takes_source = _is_only_quantized(source) and views[0].startswith(source.name)
+        return {source.name if takes_source else views[0]: Tap(value.name, _quant(value))}
     if producer is not None and isinstance(producer.op, Dequantize):
-        return producer.need("x").graph is None
-    return bool(users) and all(isinstance(u.op, Quantize) for u in users)
+        stored = producer.need("x")
+        stands_for = stored.producer is None or isinstance(stored.producer.op, Quantize)
+        return {} if stands_for else {value.name: Tap(stored.name, _quant(stored))}
+    return {} if _is_only_quantized(value) else {value.name: Tap(value.name)}
+
+
+def _is_only_quantized(value: Value) -> bool:
+    casts = [isinstance(u.op, Quantize) for u in value.users]
+    return bool(casts) and all(casts) and not value.is_output and not value.is_input
+
+
+def _views(stored: Value) -> list[str]:
+    """Names of the float views of stored integers."""
+    return [u.result.name for u in stored.users if isinstance(u.op, Dequantize)]

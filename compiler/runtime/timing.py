@@ -27,7 +27,8 @@ class Timing:
 
     @classmethod
     def of(cls, seconds: npt.ArrayLike) -> Timing:
-        low, median, high = (float(q) for q in np.quantile(seconds, [0.25, 0.5, 0.75]))
+        quartiles = np.quantile(np.asarray(seconds, np.float64), [0.25, 0.5, 0.75])
+        low, median, high = (float(q) for q in quartiles)
         return cls(median, low, high)
 
 

@@ -47,7 +47,7 @@ _WORDS = {
     "STAR": "'*'",
     "LESSTHAN": "'<'",
     "MORETHAN": "'>'",
-    "__ANON_0": "'->'",
+    "_ARROW": "'->'",
     "FLOOR": "'//'",
 }
 

@@ -19,6 +19,7 @@ from compiler.text.values import Resolve
 __all__ = ["SharedSidecar", "load", "read_text", "save", "sidecar_opener"]
 
 _SUFFIX = ".safetensors"
+_MADE = "model_transform makes one of an ONNX model"
 
 
 def save(module: Module, path: str | Path, *, elide: bool = False) -> None:
@@ -57,14 +58,20 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise QdqcError(f"can't read the text: {error.strerror}", file=str(path)) from None
+        raise QdqcError(
+            f"can't read the text: {error.strerror}",
+            file=str(path),
+            notes=[f"give the path of a .qir file; {_MADE}"],
+        ) from None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        onnx = path.suffix == ".onnx"
+        what = "an ONNX model" if onnx else f"no text in UTF-8 (byte {error.start})"
         raise QdqcError(
-            f"this is no text in UTF-8 (byte {error.start}): a .qir file is wanted",
+            f"this is {what}: a .qir file is wanted",
             file=str(path),
-            notes=["an ONNX model becomes a .qir with: model_transform --model_def MODEL.onnx"],
+            notes=[f"{_MADE}: model_transform --model_def {path if onnx else 'NET.onnx'}"],
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

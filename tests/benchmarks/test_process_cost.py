@@ -18,7 +18,8 @@ def python(code: str) -> list[str]:
 
 def test_the_wall_time_is_that_of_the_whole_process() -> None:
     start = time.perf_counter()
-    cost = measure(python("import time; time.sleep(0.3)"))
+    cost = measure(python("import time; time.sleep(0.3); print('done')"))
+    assert cost.stdout == "done\n"
     assert 0.3 <= cost.seconds <= time.perf_counter() - start
 
 

@@ -158,6 +158,7 @@ def test_graph_outputs_are_looked_up_at_the_end():
         ("module @m {}", "expected '{', found the end of the text"),
         ("module @m { } }", "expected '{', found '}'"),
         ("module @m { {} }", "found '{'"),
+        ("module @m { graph () () {} }", "expected '->', found '('"),
         ("graph () -> () {}", "expected 'module', found 'graph'"),
         ("module @m { graph () -> () {} } x", "expected the end of the text, found 'x'"),
         ('module @m {opsets = "a"} { graph () -> () {} }', "opsets are versions by domain"),
@@ -235,7 +236,7 @@ def test_whatever_is_broken_the_error_is_located(start: int, length: int, put: s
         assert place is not None
         assert 1 <= place.line <= broken.count("\n") + 1
         assert error.diagnostic.message
-        assert "__" not in error.diagnostic.message
+        assert "__" not in error.diagnostic.message.partition("found")[0]
 
 
 def first_problem(source: str) -> QdqcError | None:
@@ -279,4 +280,4 @@ def test_long_lines_are_shown_around_the_caret():
     _, line, caret = str(error).splitlines()
     assert len(line) < 220
     assert line[caret.index("^") :].startswith("mod = 1")
-    assert line.startswith("      ... 1,")
+    assert line.lstrip().startswith("... ")

@@ -283,9 +283,10 @@ def test_saving_through_a_link_changes_the_real_file(tmp_path: Path):
 
 
 def test_what_is_no_text(tmp_path: Path):
-    (tmp_path / "x.onnx").write_bytes(b"\x08\x07\xff\xfe")
-    with pytest.raises(QdqcError, match="no text in UTF-8"):
-        load(tmp_path / "x.onnx")
+    for name, what in (("x.bin", "no text in UTF-8"), ("x.onnx", "this is an ONNX model")):
+        (tmp_path / name).write_bytes(b"\x08\x07\xff\xfe")
+        with pytest.raises(QdqcError, match=what):
+            load(tmp_path / name)
     with pytest.raises(QdqcError, match="can't read the text: No such file"):
         load(tmp_path / "none.qir")
     with pytest.raises(QdqcError, match="can't read the text: Is a directory"):

@@ -74,7 +74,7 @@ def test_lists_and_input_num(model: Path, photos: Path, tmp_path: Path) -> None:
     [
         (["--cali_method", "lk"], "there is no calibration method 'lk'"),
         (["--dataset", "none"], "none: error: there is no such file or folder"),
-        (["--dataset", "empty"], "empty: error: no calibration data: the folder is empty"),
+        (["--dataset", "empty"], "empty: error: no data: the folder is empty"),
         (["--dataset", "bad"], "x.png: error: can't read the image"),
         (["--dataset", "shape.npz"], "shape [1,5], but the model takes [1,3,8,8]"),
         (["-o", "none/t"], "can't write the file: there is no folder 'none'"),

@@ -23,14 +23,16 @@ class OrtCpu(Target):
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         if traits.kind is Kind.PRODUCT:
-            return "a product of two activations stays float: its operands are float anyway"
+            return (
+                "products of two activations stay float: in integers they lose accuracy for no time"
+            )
         return super().refusal(node, traits) or _gemm_refusal(node) or _clamp_refusal(node)
 
     def spell(self, node: Node[Any]) -> int:
         """Keep ``add(matmul, bias[N])`` out of onnxruntime's MatMul + Add to Gemm rewrite.
 
-        On static shapes of rank 3 that rewrite comes before the integer rules and leaves the
-        product float; a bias of shape [1,N] does not match it.
+        On static shapes of rank 3 or more that rewrite comes before the integer rules and leaves
+        the product float; a bias of shape [1,N] does not match it.
         """
         if not isinstance(node.op, Add):
             return 0
@@ -38,7 +40,7 @@ class OrtCpu(Target):
             other = node.operands[1 - index]
             if isinstance(value, Constant) and other is not None and _is_integer_matmul(other):
                 shape = other.tensor.static_shape
-                if shape is not None and len(shape) == 3 and len(value.data.shape) == 1:
+                if shape is not None and len(shape) > 2 and len(value.data.shape) == 1:
                     node.set_operand(index, _reshaped(value))
                     return 1
         return 0
