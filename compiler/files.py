@@ -5,41 +5,64 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 from compiler.diagnostics import QdqcError
 
-__all__ = ["refuse_inputs", "refuse_unwritable", "write_whole"]
+__all__ = ["Content", "refuse_inputs", "refuse_unwritable", "write_together", "write_whole"]
+
+PathLike: TypeAlias = str | os.PathLike[str]
+Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
+"""What a file holds: text, bytes, or what writes them into an open file."""
 
 
-def write_whole(
-    path: str | os.PathLike[str],
-    content: str | bytes | Callable[[Path], None],
-    inputs: Iterable[str | os.PathLike[str]] = (),
-) -> None:
+def write_whole(path: PathLike, content: Content, inputs: Iterable[PathLike] = ()) -> None:
     """Write a file so that readers see the old one or all of the new one.
 
-    ``content`` is text, bytes, or a function that writes the file it is given. Raises QdqcError
-    where the path is an input or can't be written.
+    A link stays and leads to the new file; a device or a pipe is written to. Raises QdqcError
+    where the path is one of the ``inputs`` or can't be written.
     """
     refuse_inputs([path], inputs)
-    target = Path(path)
-    try:
-        target = target.resolve()
+    with _explained(Path(path)):
+        target = Path(path).resolve()
         if _is_stream(target):
-            _fill(target, content)
+            with target.open("wb") as file:
+                _fill(file, content)
             return
-        _replace(target, content)
-    except OSError as error:
-        raise _explain(error, Path(path)) from error
+    write_together([(target, content)])
 
 
-def refuse_inputs(
-    outputs: Iterable[str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]
-) -> None:
+def write_together(files: Sequence[tuple[Path, Content]]) -> None:
+    """Write files that belong together: all are complete before the first is put in its place.
+
+    Whatever goes wrong before that leaves the folders as they were. A link is replaced, never
+    followed: a name that was derived from another may lead anywhere. Raises QdqcError.
+    """
+    written: list[tuple[Path, Path]] = []
+    try:
+        for path, content in files:
+            with _explained(path):
+                _refuse_others(path)
+                beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
+                with beside.open("xb") as file:
+                    written.append((beside, path))
+                    _fill(file, content)
+                    file.flush()
+                    _keep_mode(file, path)
+                    os.fsync(file.fileno())
+        for beside, path in written:
+            with _explained(path):
+                beside.replace(path)
+    finally:
+        for beside, _ in written:
+            beside.unlink(missing_ok=True)
+
+
+def refuse_inputs(outputs: Iterable[PathLike], inputs: Iterable[PathLike]) -> None:
     """Raises QdqcError when an output is one of the inputs, by whatever path."""
     read = list(inputs)
     for output in outputs:
@@ -54,7 +77,7 @@ def refuse_inputs(
                 )
 
 
-def refuse_unwritable(outputs: Iterable[str | os.PathLike[str]]) -> None:
+def refuse_unwritable(outputs: Iterable[PathLike]) -> None:
     """What can be told before the work: raises QdqcError when an output can't be written.
 
     Its folder must be there and let files be made in it, and it must not be a folder itself.
@@ -73,39 +96,25 @@ def refuse_unwritable(outputs: Iterable[str | os.PathLike[str]]) -> None:
             raise _explain(OSError(code, os.strerror(code)), path)
 
 
-def _replace(target: Path, content: str | bytes | Callable[[Path], None]) -> None:
-    if target.is_dir():
-        raise IsADirectoryError(21, "it is a folder", str(target))
-    handle, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", dir=target.parent)
-    os.close(handle)
-    temp = Path(name)
-    try:
-        _fill(temp, content)
-        os.chmod(temp, _mode(target))
-        with temp.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temp, target)
-    except BaseException:
-        temp.unlink(missing_ok=True)
-        raise
-
-
-def _fill(path: Path, content: str | bytes | Callable[[Path], None]) -> None:
-    if isinstance(content, str):
-        path.write_bytes(content.encode())
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
+def _fill(file: BinaryIO, content: Content) -> None:
+    if callable(content):
+        content(file)
     else:
-        content(path)
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
-def _mode(target: Path) -> int:
-    """Permissions of the file that is replaced, or those that a new file gets."""
-    with contextlib.suppress(FileNotFoundError):
-        return stat.S_IMODE(target.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def _keep_mode(file: BinaryIO, path: Path) -> None:
+    """Give the new file the permissions of the one that it replaces."""
+    if path.is_file() and not path.is_symlink():
+        os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+
+
+def _refuse_others(path: Path) -> None:
+    """A folder or a device is nothing that may be replaced by a file."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if _is_stream(path):
+        raise OSError(errno.EINVAL, "it is a device or a pipe")
 
 
 def _is_stream(path: Path) -> bool:
@@ -114,6 +123,15 @@ def _is_stream(path: Path) -> bool:
         mode = path.stat().st_mode
         return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
     return False
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Errors of the file system within the block become a QdqcError about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise _explain(error, path) from error
 
 
 def _explain(error: OSError, path: Path) -> QdqcError:

@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.lib.format as npy_format
@@ -118,8 +118,8 @@ def write_arrays(
     numpy's. ``inputs`` are files that must not be written over.
     """
 
-    def fill(target: Path) -> None:
-        with zipfile.ZipFile(target, "w", allowZip64=True) as archive:
+    def fill(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
             for name, array in arrays.items():
                 with archive.open(f"{name}{_SUFFIX}", "w", force_zip64=True) as stream:
                     npy_format.write_array(stream, _plain(array), allow_pickle=False)

@@ -25,9 +25,11 @@ def random_samples(
 ) -> list[Sample]:
     """Samples that fit the graph's inputs; the same for the same seed.
 
-    Inputs are uniform over ``ranges`` (least and largest by name) where it names them. Other
-    float inputs are normal, other integers 0 or 1, so that they are valid as indices, masks and
-    types alike. Symbols count as 2.
+    Where ``ranges`` (least and largest by name) names an input, integers are uniform over it,
+    and floats normal: three standard deviations to either side of its middle, clipped to it,
+    since uniform noise saturates nets that real data do not. Other float inputs are standard
+    normal, other integers 0 or 1, so that they are valid as indices, masks and types alike.
+    Symbols count as 2.
     """
     rng = np.random.default_rng(seed)
     known = ranges or {}
@@ -45,7 +47,9 @@ def _array(found: TensorType, extremes: Extremes | None, rng: np.random.Generato
         low, high = (0, 1) if extremes is None else map(int, extremes)
         return rng.integers(low, high, shape, endpoint=True).astype(found.elem.dtype)
     if extremes is not None:
-        return rng.uniform(*extremes, shape).astype(found.elem.dtype)
+        low, high = extremes
+        numbers = rng.normal((low + high) / 2, (high - low) / 6, shape)
+        return numbers.clip(low, high).astype(found.elem.dtype)
     return rng.standard_normal(shape).astype(found.elem.dtype)
 
 

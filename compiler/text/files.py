@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from compiler.diagnostics import QdqcError
+from compiler.files import Content, write_together, write_whole
 from compiler.ir.graph import Module
 from compiler.ir.spelling import SpellingError
-from compiler.text.atomic import Writer, replace_files
 from compiler.text.parser import parse_module
 from compiler.text.printer import module_lines
 from compiler.text.sidecar import Sidecar, sidecar_writer, tensors
@@ -28,18 +28,18 @@ def save(module: Module, path: str | Path, *, elide: bool = False) -> None:
     Both appear whole or not at all; a file of that name that is no sidecar is left alone.
     ``elide`` writes the text alone, without the contents of larger constants. Raises QdqcError.
     """
-    target = Path(path).resolve()
     found = {} if elide else tensors(module)
     if not found:
-        replace_files([(target, _text_writer(module, target, elide, None))])
+        write_whole(path, _text_writer(module, Path(path), elide, None))
         return
+    target = Path(path).resolve()
     sidecar = target.with_suffix(_SUFFIX)
     if sidecar == target:
         raise QdqcError(f"'{target}' is the name of its own sidecar: name the text .qir")
     if sidecar.exists():
         _open_own(sidecar)
     text = _text_writer(module, target, False, sidecar.name)
-    replace_files([(sidecar, sidecar_writer(found)), (target, text)])
+    write_together([(sidecar, sidecar_writer(found)), (target, text)])
 
 
 def load(path: str | Path, *, verify: bool = False) -> Module:
@@ -119,9 +119,9 @@ class SharedSidecar:
         known = set(self._held.digests) if self._held is not None else set[str]()
         text = _text_writer(module, target, False, self.path.name if found else None)
         if found.keys() <= known:
-            replace_files([(target, text)])
+            write_whole(target, text)
             return target
-        replace_files([(self.path, sidecar_writer(found, self._held)), (target, text)])
+        write_together([(self.path, sidecar_writer(found, self._held)), (target, text)])
         del self._held
         return target
 
@@ -139,7 +139,7 @@ def _open_own(path: Path) -> Sidecar:
         ) from None
 
 
-def _text_writer(module: Module, path: Path, elide: bool, weights: str | None) -> Writer:
+def _text_writer(module: Module, path: Path, elide: bool, weights: str | None) -> Content:
     def write(file: BinaryIO) -> None:
         try:
             for line in module_lines(module, elide=elide, weights=weights):

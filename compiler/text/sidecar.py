@@ -18,12 +18,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from compiler.diagnostics import QdqcError
+from compiler.files import Content
 from compiler.ir.data import Data
 from compiler.ir.fields import hints
 from compiler.ir.graph import Module
 from compiler.ir.spelling import INLINE_LIMIT, is_inline
 from compiler.ir.types import OptionalType, Quant, SequenceType, TensorType
-from compiler.text.atomic import Writer
 from compiler.text.values import Buffer
 
 __all__ = ["Sidecar", "sidecar_writer", "tensors"]
@@ -142,7 +142,7 @@ class Sidecar:
         return self._map[span[0] : span[1]]
 
 
-def sidecar_writer(found: Mapping[str, Data], held: Sidecar | None = None) -> Writer:
+def sidecar_writer(found: Mapping[str, Data], held: Sidecar | None = None) -> Content:
     """What writes a sidecar of these tensors, behind those of ``held``.
 
     Fresh files put the most aligned sizes first, so that every tensor lies as aligned as its

@@ -1,0 +1,263 @@
+"""Each rule of canonicalize, run before and after on random inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+
+def module(body: str, constants: str = "", signature: str = "(%x : f32[2,3,4]) -> (%y)") -> str:
+    return f"""module @m {{opsets = {{"" = 17}}}} {{
+  {constants}
+  graph {signature} {{
+    {body}
+  }}
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("body", "constants", "ops"),
+    [
+        (
+            "%a = identity(%x) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "",
+            ["tanh"],
+        ),
+        (
+            '%a = cast(%x) {to = "f32"} : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]',
+            "",
+            ["tanh"],
+        ),
+        (
+            '%a = cast(%x) {to = "i32"} : i32[2,3,4]\n%y = cast(%a) {to = "f32"} : f32[2,3,4]',
+            "",
+            ["cast", "cast"],
+        ),
+        (
+            "%a = concat(%x) {axis = 1} : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "",
+            ["tanh"],
+        ),
+        (
+            "%a = clip(%x) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "",
+            ["tanh"],
+        ),
+        (
+            "%a = clip(%x) {min = 0.5} : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "",
+            ["clip", "tanh"],
+        ),
+        (
+            "%a = squeeze(%x, %n) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %n : i64[0] = dense[]",
+            ["tanh"],
+        ),
+        (
+            "%a = reshape(%x, %s) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %s : i64[3] = dense[0, -1, 4]",
+            ["tanh"],
+        ),
+        (
+            "%a = sub(%x, %c) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %c : f32[4] = random",
+            ["add", "tanh"],
+        ),
+        (
+            "%a = sub(%c, %x) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %c : f32[4] = random",
+            ["sub", "tanh"],
+        ),
+        (
+            "%a = div(%x, %c) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %c : f32[4] = random",
+            ["mul", "tanh"],
+        ),
+        (
+            "%a = div(%c, %x) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %c : f32[4] = random",
+            ["div", "tanh"],
+        ),
+        (
+            "%a = mul(%one, %x) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %one : f32[1] = dense[1]",
+            ["tanh"],
+        ),
+        (
+            "%a = add(%x, %zero) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %zero : f32[4] = dense[0, 0, 0, 0]",
+            ["tanh"],
+        ),
+        (
+            "%a = add(%x, %zero) {clamp = [-1, 1]} : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %zero : f32[] = dense[0]",
+            ["clip", "tanh"],
+        ),
+        (
+            "%a = sub(%x, %zero) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "const %zero : f32[] = dense[0]",
+            ["tanh"],
+        ),
+        (
+            "%a = mul(%x, %one) : f32[5,2,3,4]\n%y = tanh(%a) : f32[5,2,3,4]",
+            "const %one : f32[5,1,1,1] = dense[1, 1, 1, 1, 1]",
+            ["mul", "tanh"],
+        ),
+    ],
+)
+def test_a_rule(rewritten: Any, body: str, constants: str, ops: list[str]) -> None:
+    assert rewritten(module(body, constants), "canonicalize").ops == ops
+
+
+def test_division_that_has_no_finite_inverse_stays(rewritten: Any) -> None:
+    body = "%a = div(%x, %c) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]"
+    constants = "const %c : f32[4] = dense[1, 1e-39, 2, 4]"
+    assert rewritten(module(body, constants), "canonicalize").ops == ["div", "tanh"]
+
+
+def test_integer_division_stays(rewritten: Any) -> None:
+    body = "%a = div(%x, %c) : i32[6]\n%y = sub(%a, %c) : i32[6]"
+    text = module(body, "const %c : i32[] = dense[2]", "(%x : i32[6]) -> (%y)")
+    assert rewritten(text, "canonicalize").ops == ["div", "sub"]
+
+
+def test_transposes_compose(rewritten: Any) -> None:
+    """Neither permutation is its own inverse, and they do not commute."""
+    body = """%a = transpose(%x) {perm = [1, 2, 3, 0]} : f32[3,4,5,2]
+    %y = transpose(%a) {perm = [0, 2, 1, 3]} : f32[3,5,4,2]"""
+    done = rewritten(module(body, signature="(%x : f32[2,3,4,5]) -> (%y)"), "canonicalize")
+    assert done.ops == ["transpose"]
+    assert done.node("y").op.perm == (1, 3, 2, 0)
+
+
+def test_transposes_that_undo_each_other_go(rewritten: Any) -> None:
+    body = """%a = transpose(%x) {perm = [1, 2, 0]} : f32[3,4,2]
+    %b = transpose(%a) {perm = [2, 0, 1]} : f32[2,3,4]
+    %y = tanh(%b) : f32[2,3,4]"""
+    assert rewritten(module(body), "canonicalize").ops == ["tanh"]
+
+
+def test_a_transpose_that_others_read_stays_for_them(rewritten: Any) -> None:
+    body = """%a = transpose(%x) : f32[4,3,2]
+    %y = transpose(%a) {perm = [1, 0, 2]} : f32[3,4,2]"""
+    done = rewritten(module(body, signature="(%x : f32[2,3,4]) -> (%a, %y)"), "canonicalize")
+    assert done.ops == ["transpose", "transpose"]
+    assert done.node("y").operands[0].name == "x"
+
+
+@pytest.mark.parametrize(
+    ("first", "ops"),
+    [
+        ("reshape(%x, %s6) : f32[6,4]", ["reshape"]),
+        ("flatten(%x) : f32[2,12]", ["reshape"]),
+        ("unsqueeze(%x, %ax) : f32[1,2,3,4]", ["reshape"]),
+        ("tanh(%x) : f32[2,3,4]", ["tanh", "reshape"]),
+    ],
+)
+def test_reshapes_compose(rewritten: Any, first: str, ops: list[str]) -> None:
+    constants = """const %s6 : i64[2] = dense[6, 4]
+  const %s : i64[2] = dense[-1, 8]
+  const %ax : i64[1] = dense[0]"""
+    body = f"%a = {first}\n%y = reshape(%a, %s) : f32[3,8]"
+    assert rewritten(module(body, constants), "canonicalize").ops == ops
+
+
+def test_a_reshape_that_takes_a_dimension_over_stays(rewritten: Any) -> None:
+    """0 means the operand's own dimension: of the reshaped one, not of the first."""
+    constants = "const %s6 : i64[2] = dense[6, 4]\nconst %s : i64[2] = dense[0, -1]"
+    body = "%a = reshape(%x, %s6) : f32[6,4]\n%b = tanh(%a) : f32[6,4]\n"
+    body += "%c = reshape(%a, %s) : f32[6,4]\n%y = add(%b, %c) : f32[6,4]"
+    assert rewritten(module(body, constants), "canonicalize").ops == ["reshape", "tanh", "add"]
+    body = "%a = reshape(%x, %s6) : f32[6,4]\n%y = reshape(%a, %s) : f32[6,2,2]"
+    constants = "const %s6 : i64[2] = dense[6, 4]\nconst %s : i64[3] = dense[0, 2, 2]"
+    assert rewritten(module(body, constants), "canonicalize").ops == ["reshape", "reshape"]
+
+
+def test_symbols_count_as_equal_shapes(rewritten: Any) -> None:
+    body = "%a = reshape(%x, %s) : f32[N,4]\n%y = tanh(%a) : f32[N,4]"
+    text = module(body, "const %s : i64[2] = dense[-1, 4]", "(%x : f32[N,4]) -> (%y)")
+    assert rewritten(text, "canonicalize").ops == ["tanh"]
+
+
+CONSTANTS = """const %w : f32[4,5] = random
+  const %b : f32[5] = random"""
+
+
+@pytest.mark.parametrize("shape", ["5", "1,5"])
+@pytest.mark.parametrize("order", ["%a, %b", "%b, %a"])
+@pytest.mark.parametrize("clamp", ["", " {clamp = [0, inf]}"])
+def test_a_product_takes_its_bias(rewritten: Any, shape: str, order: str, clamp: str) -> None:
+    body = f"""%a = matmul(%x, %w) : f32[N,5] loc("/matmul")
+    %y = add({order}){clamp} : f32[N,5] loc("/add")"""
+    constants = CONSTANTS.replace("%b : f32[5]", f"%b : f32[{shape}]")
+    done = rewritten(module(body, constants, "(%x : f32[N,4]) -> (%y)"), "canonicalize")
+    assert done.ops == ["gemm"]
+    node = done.node("y")
+    assert node.loc.names == ("/matmul", "/add")
+    assert node.operands[2].tensor.shape == (5,)
+    assert node.op.clamp == ((0, math.inf) if clamp else None)
+
+
+@pytest.mark.parametrize(
+    ("x", "bias", "outputs"),
+    [
+        ("2,3,4", "5", "%y"),  # no matrix
+        ("3,4", "1", "%y"),  # one number for all columns
+        ("3,4", "3,5", "%y"),  # a number for each element
+        ("3,4", "5", "%a, %y"),  # the product is read elsewhere
+    ],
+)
+def test_a_product_that_keeps_its_add(rewritten: Any, x: str, bias: str, outputs: str) -> None:
+    rows = x.rpartition(",")[0]
+    body = f"""%a = matmul(%x, %w) : f32[{rows},5]
+    %y = add(%a, %b) : f32[{rows},5]"""
+    constants = CONSTANTS.replace("%b : f32[5]", f"%b : f32[{bias}]")
+    text = module(body, constants, f"(%x : f32[{x}]) -> ({outputs})")
+    assert rewritten(text, "canonicalize").ops == ["matmul", "add"]
+
+
+@pytest.mark.parametrize(("shape", "wanted"), [("1,5", (5,)), ("5", (5,)), ("1,1", (1, 1)), ("3,5", (3, 5))])
+def test_the_bias_of_a_gemm_is_a_row(rewritten: Any, shape: str, wanted: tuple[int, ...]) -> None:
+    constants = CONSTANTS.replace("%b : f32[5]", f"%b : f32[{shape}]")
+    text = module("%y = gemm(%x, %w, %b) : f32[3,5]", constants, "(%x : f32[3,4]) -> (%y)")
+    done = rewritten(text, "canonicalize")
+    assert done.node("y").operands[2].tensor.shape == wanted
+
+
+def test_the_numbers_of_quantized_constants_are_not_their_integers(rewritten: Any) -> None:
+    """An integer 0 with zero point 7 is no zero, and an integer 1 no one."""
+    body = """%q = quantize(%x) : u8[2,3,4] q(scale = 0.1, zero_point = 128)
+    %a = add(%q, %c) : u8[2,3,4] q(scale = 0.1, zero_point = 128)
+    %m = mul(%a, %d) : u8[2,3,4] q(scale = 0.1, zero_point = 128)
+    %y = dequantize(%m) : f32[2,3,4]"""
+    constants = """const %c : u8[] q(scale = 0.5, zero_point = 7) = dense[0]
+  const %d : u8[] q(scale = 0.5, zero_point = 0) = dense[1]"""
+    assert rewritten(module(body, constants), "canonicalize").ops == [
+        "quantize", "add", "mul", "dequantize",
+    ]  # fmt: skip
+
+
+def test_an_input_never_becomes_an_output(rewritten: Any) -> None:
+    assert rewritten(module("%y = identity(%x) : f32[2,3,4]"), "canonicalize").ops == ["identity"]
+
+
+def test_two_outputs_of_one_value_keep_both_names(rewritten: Any) -> None:
+    body = """%t = tanh(%x) : f32[2,3,4]
+    %y = identity(%t) : f32[2,3,4]
+    %z = identity(%t) : f32[2,3,4]"""
+    text = module(body, signature="(%x : f32[2,3,4]) -> (%y, %z)")
+    assert rewritten(text, "canonicalize").names == ["y", "z"]
+
+
+def test_an_opaque_node_is_revealed_when_its_inputs_are_constants(rewritten: Any) -> None:
+    """Clip with computed bounds has no op of its own until they are folded."""
+    body = """%low = add(%a, %b) : f32[]
+    %t = onnx(%x, %low) {domain = "", type = "Clip", version = 13} : f32[2,3,4]
+    %y = tanh(%t) : f32[2,3,4]"""
+    constants = "const %a : f32[] = dense[0.5]\n  const %b : f32[] = dense[-1]"
+    assert rewritten(module(body, constants), "canonicalize").ops == ["add", "onnx", "tanh"]
+    done = rewritten(module(body, constants), "fold-constants,canonicalize")
+    assert done.ops == ["clip", "tanh"]
+    assert done.node("t").op.min == -0.5
