@@ -10,6 +10,7 @@ _TRANSFORM = (
     "fold-constants",
     "canonicalize",
     "eliminate-common-subexpressions",
+    "eliminate-dead-code",  # fusions want single readers: dead ones are in the way
     "fuse-pad",
     "fuse-batchnorm",
     "fuse-activation",

@@ -88,7 +88,7 @@ def _fold_target(node: Node[Reshape], ctx: PassContext) -> int:
 def _target_numbers(
     target: tuple[Dim, ...], source: tuple[Dim, ...] | None, allowzero: bool
 ) -> list[int] | None:
-    """Numbers for a Reshape; None when more than one dimension can't be said."""
+    """Numbers for a Reshape; None when they can't be said: two unknown ones, or -1 beside 0."""
     out: list[int] = []
     for index, dim in enumerate(target):
         held = source[index] if source is not None and index < len(source) else None
@@ -98,4 +98,5 @@ def _target_numbers(
             out.append(0)
         else:
             out.append(-1)
-    return out if out.count(-1) <= 1 else None
+    empty = allowzero and 0 in out and -1 in out
+    return out if out.count(-1) <= 1 and not empty else None

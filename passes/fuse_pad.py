@@ -38,6 +38,8 @@ class FusePad(PatternPass):
         if found is None:
             return None
         x, pads = found
+        if any(p >= k for p, k in zip(pads, op.kernel_shape * 2, strict=True)):
+            return rw.no("the padding is as wide as the window, which onnxruntime refuses", x)
         return rw.op(replace(op, pads=pads, count_include_pad=True), x)
 
 

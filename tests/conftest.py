@@ -2,5 +2,52 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 # Ops enter the registry when they are first imported: not within some test's scratch registry.
 import compiler.ops  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """x [N,3,8,8] -> conv, relu -> conv, add, relu -> conv -> pool, flatten, gemm -> y [N,4]."""
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 3, 3), "b2": (8,)}
+    shapes |= {"w3": (8, 8, 1, 1), "w4": (4, 8), "b4": (4,)}
+    weights = [
+        numpy_helper.from_array((0.3 * rng.standard_normal(s)).astype(np.float32), n)
+        for n, s in shapes.items()
+    ]
+    make = helper.make_node
+    nodes = [
+        make("Conv", ["x", "w1", "b1"], ["c1"], name="conv1", pads=[1] * 4),
+        make("Relu", ["c1"], ["r1"], name="relu1"),
+        make("Conv", ["r1", "w2", "b2"], ["c2"], name="conv2", pads=[1] * 4),
+        make("Add", ["c2", "r1"], ["a"], name="add"),
+        make("Relu", ["a"], ["r2"], name="relu2"),
+        make("Conv", ["r2", "w3"], ["c3"], name="conv3"),
+        make("GlobalAveragePool", ["c3"], ["p"], name="pool"),
+        make("Flatten", ["p"], ["f"], name="flatten"),
+        make("Gemm", ["f", "w4", "b4"], ["y"], name="gemm", transB=1),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])
+    graph = helper.make_graph(nodes, "tiny", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path_factory.mktemp("tiny") / "tiny.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 samples for ``tiny_onnx`` as npz."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    x = np.random.default_rng(1).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    np.savez(path, x=x)
+    return path

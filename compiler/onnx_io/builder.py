@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from compiler.ir.merge import compatible, merge_types
 from compiler.ir.op import Op
 from compiler.ir.types import Elem, TensorType, Type
 from compiler.onnx_io.attributes import constant_data, read_attributes
-from compiler.onnx_io.declared import Declared
+from compiler.onnx_io.declared import Declarations
 from compiler.onnx_io.qdq import read_quantized
 from compiler.onnx_io.schemas import schema_at
 from compiler.onnx_io.scope import Scope
@@ -39,16 +39,12 @@ _MOST_ELEMENTS = 1 << 48
 
 @dataclass(frozen=True)
 class Source:
-    """What the nodes are read against.
-
-    ``ask`` finds types of top-level values that nothing declares (onnxruntime knows some).
-    """
+    """What the nodes are read against."""
 
     file: str | None
     opsets: Mapping[str, int]
-    declared: Declared
+    declared: Declarations
     reader: TensorReader
-    ask: Callable[[], Mapping[str, Type]]
 
 
 class Builder:
@@ -188,7 +184,7 @@ class Builder:
         scope = Scope(self.module, path, outer)
         nodes = ordered_nodes(proto, Wiring(outer.names(), self.source.file))
         for info in proto.input:
-            found = self.source.declared.get((path, info.name))
+            found = self.source.declared.stated(path, info.name)
             # A body's input without a type (onnx allows it) is told by no one here.
             type = found if found is not None else TensorType(Elem.F32)
             scope.set(info.name, graph.add_input(scope.free(info.name), type))
@@ -224,9 +220,11 @@ class Builder:
             name = outputs[index]
             if result is None or name is None:
                 continue
-            told = declared or self.source.declared.get((scope.path, name))
+            told = declared or self.source.declared.stated(scope.path, name)
             known = inferred[index] if index < len(inferred) else None
-            result.type = self._type(node, made, known, told, name if not scope.path else None)
+            if known is None and not _is_full(told):
+                told = self.source.declared.searched(scope.path, name)
+            result.type = self._type(node, made, known, told)
             scope.set(name, result)
 
     def _type(
@@ -235,7 +233,6 @@ class Builder:
         node: Node[Any],
         inferred: Type | None,
         declared: Type | None,
-        name: str | None,
     ) -> Type:
         """The type of a result: what the op infers, else what is declared, else a guess."""
         found = declared if inferred is None else inferred
@@ -243,8 +240,6 @@ class Builder:
             quantized = isinstance(declared, TensorType) and declared.quant is not None
             first, second = (declared, inferred) if quantized else (inferred, declared)
             found = merge_types(first, second) if compatible(first, second) else first
-        if found is None and name is not None:
-            found = self.source.ask().get(name)
         if found is None:
             tensors = (v.type for v in node.present_operands if isinstance(v.type, TensorType))
             elem = next((t.elem for t in tensors), Elem.F32)
@@ -254,3 +249,10 @@ class Builder:
             message = f"its result would have {size} elements"
             raise self._wrong(proto, message, "check the input shapes")
         return found
+
+
+def _is_full(found: Type | None) -> bool:
+    """Whether nothing more is to be known of a declared type."""
+    if not isinstance(found, TensorType):
+        return found is not None
+    return found.shape is not None and None not in found.shape

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Collection
-from typing import TypeAlias
+from functools import cached_property
 
 import onnx.shape_inference
-from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from compiler.ir.types import Elem, TensorType, Type
 from compiler.onnx_io.schemas import elem_spelling
@@ -15,9 +16,10 @@ from compiler.onnx_io.shapes import ShapeRequest, declared_types, read_type, wri
 from compiler.onnx_io.structure import inner_path, subgraphs
 from compiler.ops.onnx_table import elem_of_code
 
-__all__ = ["Declared", "ask_onnxruntime", "infer_declared", "stripped"]
+__all__ = ["Declarations", "ask_onnxruntime", "stripped"]
 
 _KEPT_BYTES = 1024
+_EQUATION = re.compile(rb"[A-Za-z ,.]*(->[A-Za-z .]*)?\Z")
 _MOST_BYTES = 1 << 28
 
 
@@ -38,6 +40,8 @@ def stripped(model: ModelProto, request: ShapeRequest) -> ModelProto:
         elif tensor.name not in inputs:
             _add_weight(graph, tensor.name, tensor)
     for node in source.node:
+        if _is_harmful(node):
+            continue
         big = node.op_type == "Constant" and node.ByteSize() > _KEPT_BYTES
         tensor = next((a.t for a in node.attribute if a.HasField("t")), None)
         if big and tensor is not None and len(node.output) == 1:
@@ -45,6 +49,14 @@ def stripped(model: ModelProto, request: ShapeRequest) -> ModelProto:
         else:
             graph.node.append(node)
     return out
+
+
+def _is_harmful(node: NodeProto) -> bool:
+    """Whether onnx's inference may hang on a node: it does on equations with other characters."""
+    if node.op_type == "Einsum":
+        equations = [a.s for a in node.attribute if a.name == "equation"]
+        return not all(_EQUATION.match(e) for e in equations)
+    return any(_is_harmful(inner) for _, graph in subgraphs(node) for inner in graph.node)
 
 
 def _add_info(
@@ -65,25 +77,53 @@ def _add_weight(graph: GraphProto, name: str, tensor: TensorProto) -> None:
         info.type.CopyFrom(write_type(TensorType(elem, tuple(tensor.dims))))
 
 
-Declared: TypeAlias = dict[tuple[str, str], Type]
-"""Types by (path of the graph, name of the value); the path of the main graph is empty."""
+class Declarations:
+    """Types that something besides our own inference knows, by path of the graph and name.
 
-
-def infer_declared(light: ModelProto) -> Declared:
-    """Types of values after onnx's shape inference, those in nested graphs included.
-
-    ``light`` comes from ``stripped``. Where inference fails, the types that the file states.
+    onnx's shape inference and onnxruntime are asked only for values that need it: they are
+    native libraries, and a model may be made to trouble them.
     """
-    if light.ByteSize() < _MOST_BYTES:
-        # A native library: whatever it throws, we only know less.
-        with contextlib.suppress(Exception):
-            light = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    found: Declared = {}
-    _collect(light.graph, "", found)
-    return found
+
+    def __init__(self, model: ModelProto, request: ShapeRequest) -> None:
+        self._model = model
+        self._request = request
+        self._stated: dict[tuple[str, str], Type] = {}
+        _collect(model.graph, "", self._stated)
+
+    def stated(self, path: str, name: str) -> Type | None:
+        """What the file says."""
+        found = self._stated.get((path, name))
+        return None if found is None else self._request.apply(None if path else name, found)
+
+    def searched(self, path: str, name: str) -> Type | None:
+        """What can be found out: by onnx's inference, else by onnxruntime, else the file."""
+        found = self._inferred.get((path, name))
+        if found is None and not path:
+            found = self._runtime.get(name)
+        return self.stated(path, name) if found is None else found
+
+    @cached_property
+    def _light(self) -> ModelProto:
+        return stripped(self._model, self._request)
+
+    @cached_property
+    def _inferred(self) -> dict[tuple[str, str], Type]:
+        light = self._light
+        if light.ByteSize() < _MOST_BYTES:
+            # A native library: whatever it throws, we only know less.
+            with contextlib.suppress(Exception):
+                light = onnx.shape_inference.infer_shapes(light, data_prop=True)
+        found: dict[tuple[str, str], Type] = {}
+        _collect(light.graph, "", found)
+        return found
+
+    @cached_property
+    def _runtime(self) -> dict[str, Type]:
+        made = [o for node in self._light.graph.node for o in node.output if o]
+        return ask_onnxruntime(self._light, [o for o in made if ("", o) not in self._inferred])
 
 
-def _collect(graph: GraphProto, path: str, found: Declared) -> None:
+def _collect(graph: GraphProto, path: str, found: dict[tuple[str, str], Type]) -> None:
     for field in ("input", "output", "value_info"):
         for name, type in declared_types(getattr(graph, field)).items():
             found.setdefault((path, name), type)
@@ -110,7 +150,10 @@ def ask_onnxruntime(light: ModelProto, names: Collection[str]) -> dict[str, Type
     options.log_severity_level = 4
     try:
         session = ort.InferenceSession(
-            asked.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            asked.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=False,  # the fallback prints to stdout
         )
         described = session.get_outputs()
     except Exception:  # a native library: whatever it throws, we only know less

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -15,12 +14,12 @@ from compiler.ir.graph import Module
 from compiler.ir.spelling import print_type
 from compiler.ir.types import Type
 from compiler.onnx_io.builder import Builder, Source
-from compiler.onnx_io.declared import ask_onnxruntime, infer_declared, stripped
+from compiler.onnx_io.declared import Declarations
 from compiler.onnx_io.reader import read_model
 from compiler.onnx_io.schemas import NEWEST, OLDEST
 from compiler.onnx_io.scope import Scope
 from compiler.onnx_io.shapes import ShapeRequest, declared_types
-from compiler.onnx_io.structure import Wiring, check_functions, ordered_nodes, reads
+from compiler.onnx_io.structure import Wiring, check_functions, check_texts, ordered_nodes, reads
 from compiler.onnx_io.tensors import TensorReader
 from compiler.ops.onnx_table import load_ops
 
@@ -52,6 +51,7 @@ def import_onnx(
     else:
         path = Path(source)
         file, folder, model = str(path), path.parent, read_model(path)
+    check_texts(model, file)
     model = _inlined(model, file)
     opsets = _opsets(model, file)
     order = ordered_nodes(model.graph, Wiring(frozenset(), file))
@@ -59,18 +59,11 @@ def import_onnx(
     nodes = order if output_names is None else _needed(order, outputs)
     types = _input_types(model.graph, file)
     request = ShapeRequest(types, _by_name(types, input_shapes or {}, file), file)
-    light = stripped(model, request)
-    declared = infer_declared(light)
-
-    @functools.cache
-    def ask() -> Mapping[str, Type]:
-        unknown = [o for n in order for o in n.output if o and ("", o) not in declared]
-        return ask_onnxruntime(light, unknown)
-
+    declared = Declarations(model, request)
     module = Module(name=_module_name(source, model), opsets=dict(opsets))
     if file is not None:
         module.header["source"] = Path(file).name
-    builder = Builder(module, Source(file, opsets, declared, TensorReader(file, folder), ask))
+    builder = Builder(module, Source(file, opsets, declared, TensorReader(file, folder)))
     scope = Scope(module, "", None)
     scope.reserved.update(o for node in order for o in node.output)
     scope.reserved.update(types, (t.name for t in model.graph.initializer))
@@ -110,6 +103,12 @@ def _opsets(model: ModelProto, file: str | None) -> dict[str, int]:
     for entry in model.opset_import:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
         found[domain] = max(entry.version, found.get(domain, 0))
+        if not 0 < entry.version < 1 << 31:
+            raise QdqcError(
+                f"opset {entry.version} of '{domain}' is no version",
+                file=file,
+                notes=["the model is damaged; export it again"],
+            )
     version = found.get("")
     if version is None and all(n.domain not in ("", "ai.onnx") for n in model.graph.node):
         return found

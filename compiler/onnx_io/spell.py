@@ -53,7 +53,16 @@ def quant_of(node: Node[Any]) -> tuple[Elem, Quant] | None:
         return None
     if not isinstance(found, TensorType) or found.quant is None:
         return None
-    return found.elem, found.quant
+    return found.elem, _written_out(node.op, found, found.quant)
+
+
+def _written_out(op: Op, found: TensorType, quant: Quant) -> Quant:
+    """A dequantize with an axis has its one scale once for each element of that axis."""
+    axis = op.axis if isinstance(op, Dequantize) else None
+    size = found.shape[axis] if axis is not None and found.shape is not None else None
+    if quant.axis is not None or not isinstance(size, int):
+        return quant
+    return Quant.make([float(quant.scale)] * size, int(quant.zero_point), axis)
 
 
 def clamp_op(op: Op) -> Op | None:

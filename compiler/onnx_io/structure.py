@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import chain
 
 import networkx as nx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
@@ -16,6 +17,7 @@ from compiler.ir.loc import Loc
 __all__ = [
     "Wiring",
     "check_functions",
+    "check_texts",
     "inner_path",
     "node_label",
     "node_loc",
@@ -56,6 +58,49 @@ def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
 def inner_path(path: str, node: NodeProto, attribute: str) -> str:
     """The path of a nested graph, which qualifies its names: ``if_3/then/``."""
     return f"{path}{node_label(node)}/{attribute.removesuffix('_branch')}/"
+
+
+def check_texts(model: ModelProto, file: str | None) -> None:
+    """Refuse names that are no text; protobuf hands them out as bytes. Raises QdqcError."""
+    texts = chain(
+        (entry.domain for entry in model.opset_import),
+        _graph_texts(model.graph),
+        *(_function_texts(function) for function in model.functions),
+    )
+    if not all(type(text) is str for text in texts):
+        raise QdqcError(
+            "the model holds a name that is no UTF-8 text",
+            file=file,
+            notes=["the file is damaged; export the model again"],
+        )
+
+
+def _graph_texts(graph: GraphProto) -> Iterator[str]:
+    yield graph.name
+    for info in chain(graph.input, graph.output, graph.value_info):
+        yield info.name
+        yield from (dim.dim_param for dim in info.type.tensor_type.shape.dim)
+    for tensor in chain(graph.initializer, (s.values for s in graph.sparse_initializer)):
+        yield tensor.name
+        yield from (text for e in tensor.external_data for text in (e.key, e.value))
+    yield from _node_texts(graph.node)
+
+
+def _function_texts(function: FunctionProto) -> Iterator[str]:
+    yield from (function.name, function.domain, *function.input, *function.output)
+    yield from function.attribute
+    yield from (entry.domain for entry in function.opset_import)
+    yield from _node_texts(function.node)
+
+
+def _node_texts(nodes: Iterable[NodeProto]) -> Iterator[str]:
+    for node in nodes:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield from (attribute.name, attribute.ref_attr_name)
+            yield from (dim.dim_param for dim in attribute.tp.tensor_type.shape.dim)
+        for _, graph in subgraphs(node):
+            yield from _graph_texts(graph)
 
 
 def ordered_nodes(graph: GraphProto, wiring: Wiring) -> list[NodeProto]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import TensorType
@@ -126,7 +127,7 @@ class Gelu(Pointwise):
     name = "gelu"
     onnx = Onnx("Gelu", since=20)
 
-    approximate: str = "none"
+    approximate: Literal["none", "tanh"] = "none"
 
 
 class Elu(Pointwise):

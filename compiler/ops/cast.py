@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from compiler.ir.dims import Dim, Expr
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
@@ -36,7 +38,7 @@ class Cast(Op):
 
     to: str
     saturate: bool = True
-    round_mode: str = "up"
+    round_mode: Literal["up", "down", "nearest"] = "up"
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
         try:
@@ -55,7 +57,7 @@ class CastLike(Op):
     onnx = Onnx("CastLike", since=15, field_since={"saturate": 19, "round_mode": 24})
 
     saturate: bool = True
-    round_mode: str = "up"
+    round_mode: Literal["up", "down", "nearest"] = "up"
 
     def infer(self, x: TensorType, target: TensorType) -> tuple[TensorType]:
         value = None if x.value is None else [_converted(d, target.elem) for d in x.value]

@@ -5,9 +5,35 @@ from __future__ import annotations
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import need_rank, same_elem, spatial, window_dim
+from compiler.ops.inference import AutoPad, need_rank, same_elem, spatial, window_dim
 
 __all__ = ["Conv", "ConvTranspose"]
+
+
+def _times(a: Dim, b: int) -> Dim:
+    return None if a is None else a * b
+
+
+def _check_group(group: int) -> None:
+    if group < 1:
+        raise ValueError(f"group {group} needs to be 1 or more")
+
+
+def _check_bias(bias: TensorType | None, channels: Dim) -> None:
+    """A bias holds one number per output channel."""
+    if bias is None:
+        return
+    need_rank(bias, "bias", 1)
+    size = None if bias.shape is None else bias.shape[0]
+    if isinstance(size, int) and isinstance(channels, int) and size != channels:
+        raise ValueError(f"bias has {size} entries, but there are {channels} output channels")
+
+
+def _check_ranks(x: tuple[Dim, ...], weight: tuple[Dim, ...]) -> None:
+    if len(x) != len(weight) or len(x) < 3:
+        raise ValueError(
+            f"x has rank {len(x)} and weight rank {len(weight)}; both need the same rank, 3 or more"
+        )
 
 
 class Conv(Op):
@@ -26,22 +52,18 @@ class Conv(Op):
     strides: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     group: int = 1
-    auto_pad: str = "NOTSET"
+    auto_pad: AutoPad = "NOTSET"
     clamp: tuple[float, float] | None = None
 
     def infer(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None
     ) -> tuple[TensorType]:
         same_elem(x=x, weight=weight, bias=bias)
-        if bias is not None:
-            need_rank(bias, "bias", 1)
+        _check_group(self.group)
+        _check_bias(bias, weight.shape[0] if weight.shape else None)
         if x.shape is None or weight.shape is None:
             return (TensorType(x.elem, None),)
-        if len(x.shape) != len(weight.shape) or len(x.shape) < 3:
-            raise ValueError(
-                f"x has rank {len(x.shape)} and weight rank {len(weight.shape)}; "
-                "both need the same rank, 3 or more"
-            )
+        _check_ranks(x.shape, weight.shape)
         self._check_channels(x.shape[1], weight.shape)
         count = len(x.shape) - 2
         pads = spatial(self.pads, 2 * count, 0, "pads")
@@ -66,6 +88,10 @@ class Conv(Op):
             raise ValueError(
                 f"weight takes {taken * self.group} input channels, but x has {channels}"
             )
+        if isinstance(weight[0], int) and weight[0] % self.group:
+            raise ValueError(
+                f"weight gives {weight[0]} channels, which do not make {self.group} groups"
+            )
 
     def quant(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None
@@ -89,36 +115,58 @@ class ConvTranspose(Op):
     output_padding: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
     group: int = 1
-    auto_pad: str = "NOTSET"
+    auto_pad: AutoPad = "NOTSET"
     clamp: tuple[float, float] | None = None
 
     def infer(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None
     ) -> tuple[TensorType]:
         same_elem(x=x, weight=weight, bias=bias)
+        _check_group(self.group)
+        if weight.shape is not None and len(weight.shape) > 1:
+            _check_bias(bias, _times(weight.shape[1], self.group))
         if x.shape is None or weight.shape is None:
             return (TensorType(x.elem, None),)
-        if len(x.shape) != len(weight.shape) or len(x.shape) < 3:
-            raise ValueError("x and weight need the same rank, 3 or more")
-        channels = None if weight.shape[1] is None else weight.shape[1] * self.group
+        _check_ranks(x.shape, weight.shape)
+        self._check_channels(x.shape[1], weight.shape[0])
+        channels = _times(weight.shape[1], self.group)
         dims = [self._dim(i, x.shape, weight.shape) for i in range(len(x.shape) - 2)]
         return (TensorType(x.elem, (x.shape[0], channels, *dims)),)
+
+    def _check_channels(self, channels: Dim, taken: Dim) -> None:
+        if not isinstance(channels, int):
+            return
+        if isinstance(taken, int) and channels != taken:
+            raise ValueError(f"weight takes {taken} input channels, but x has {channels}")
+        if channels % self.group:
+            raise ValueError(f"x has {channels} channels, which do not make {self.group} groups")
 
     def _dim(self, i: int, x: tuple[Dim, ...], weight: tuple[Dim, ...]) -> Dim:
         count = len(x) - 2
         if self.output_shape:
-            return self.output_shape[-count:][i]
+            return self._declared(count)[i]
         size, kernel = x[2 + i], weight[2 + i]
         if size is None or kernel is None:
             return None
         stride = spatial(self.strides, count, 1, "strides")[i]
         dilation = spatial(self.dilations, count, 1, "dilations")[i]
+        if stride < 1 or dilation < 1:
+            raise ValueError(f"stride {stride} and dilation {dilation} need to be 1 or more")
         extra = spatial(self.output_padding, count, 0, "output_padding")[i]
         if self.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
             return size * stride
         pads = spatial(self.pads, 2 * count, 0, "pads")
         both = 0 if self.auto_pad == "VALID" else pads[i] + pads[count + i]
-        return (size - 1) * stride + extra + (kernel - 1) * dilation + 1 - both
+        found = (size - 1) * stride + extra + (kernel - 1) * dilation + 1 - both
+        if isinstance(found, int) and found < 1:
+            raise ValueError(f"pads leave {found} elements along axis {2 + i}")
+        return found
+
+    def _declared(self, count: int) -> tuple[int, ...]:
+        """The spatial sizes that are given; old files list batch and channels before them."""
+        given = self.output_shape
+        sizes = given[2:] if len(given) == count + 2 else given
+        return spatial(sizes, count, 0, "output_shape")
 
     def quant(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None

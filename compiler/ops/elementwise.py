@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import TensorType
@@ -105,7 +107,7 @@ class BitShift(_Arithmetic):
     name = "bit_shift"
     onnx = Onnx("BitShift", since=11)
 
-    direction: str
+    direction: Literal["LEFT", "RIGHT"]
 
     def quant(self, a: TensorType, b: TensorType) -> QuantTraits:
         return QuantTraits()

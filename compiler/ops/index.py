@@ -6,6 +6,7 @@ from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
 from compiler.ops.inference import (
+    Reduction,
     axis_in,
     contents,
     need_elem,
@@ -117,7 +118,7 @@ class ScatterElements(Op):
     onnx = Onnx("ScatterElements", since=11, field_since={"reduction": 16})
 
     axis: int = 0
-    reduction: str = "none"
+    reduction: Reduction = "none"
 
     def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> tuple[TensorType]:
         need_elem(indices, "indices", Elem.I32, Elem.I64)
@@ -136,7 +137,7 @@ class ScatterND(Op):
     operands = ("x", "indices", "updates")
     onnx = Onnx("ScatterND", since=11, field_since={"reduction": 16})
 
-    reduction: str = "none"
+    reduction: Reduction = "none"
 
     def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> tuple[TensorType]:
         need_elem(indices, "indices", Elem.I64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from compiler.ir.op import Kind, QuantTraits
 from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
 
 __all__ = [
+    "AutoPad",
+    "Reduction",
     "axes_in",
     "axis_in",
     "broadcast_shapes",
@@ -28,6 +31,13 @@ __all__ = [
     "whole_numbers",
     "window_dim",
 ]
+
+
+AutoPad: TypeAlias = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
+"""How a window finds its padding; NOTSET takes it from ``pads``."""
+
+Reduction: TypeAlias = Literal["none", "add", "mul", "max", "min"]
+"""How a scattered element joins the one that is there."""
 
 
 def typed(elem: Elem, shape: tuple[Dim, ...] | None, value: Iterable[Dim] | None) -> TensorType:
@@ -195,9 +205,10 @@ def window_dim(
 
 
 def spatial(values: Sequence[int], count: int, default: int, what: str) -> tuple[int, ...]:
-    """An attribute with one entry per spatial dimension; empty means the default."""
+    """An attribute with ``count`` entries, those of all spatial dimensions; empty: the default."""
     if not values:
         return (default,) * count
     if len(values) != count:
-        raise ValueError(f"{what} has {len(values)} entries for {count} dimensions")
+        needed = "1 is needed" if count == 1 else f"{count} are needed"
+        raise ValueError(f"{what} has {len(values)} entries, but {needed}")
     return tuple(values)

@@ -74,6 +74,9 @@ _ELEMS = {code: Elem.named(text) for text, code in _CODES.items()}
 _LIMIT = 4096
 """Inputs of more elements than this are never taken for attributes."""
 
+_IMPLIED = {"pads": 0, "strides": 1, "dilations": 1, "output_padding": 0}
+"""Numbers that a list of a window op holds when it might as well be absent."""
+
 
 def elem_code(elem: Elem) -> int:
     """The number of an element type in ONNX files."""
@@ -154,7 +157,8 @@ def _fit(cls: type[Op], spelt: Spelt) -> tuple[Op, list[Value | None]] | None:
     values: dict[str, Any] = {}
     for name, value in spelt.attrs.items():
         if name in named:
-            values[named[name]] = value
+            if not _is_implied(cls, named[name], value):
+                values[named[name]] = value
         elif name not in facts.ignored:
             return None
     inputs = {f: i for f, (since, i) in facts.attr_inputs.items() if spelt.version >= since}
@@ -182,6 +186,13 @@ def _fit(cls: type[Op], spelt: Spelt) -> tuple[Op, list[Value | None]] | None:
         return decode(cls, plain, cls.name), operands
     except (FieldError, ValueError):
         return None
+
+
+def _is_implied(cls: type[Op], field: str, value: Any) -> bool:
+    """Whether a list of a window op says what its absence says: no padding, steps of one."""
+    meant = _IMPLIED.get(field)
+    listed = isinstance(value, tuple | list) and getattr(cls, field, None) == ()
+    return meant is not None and listed and all(v == meant for v in value)
 
 
 def _contents(value: Value) -> Array | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import spatial, traits, window_dim
+from compiler.ops.inference import AutoPad, spatial, traits, window_dim
 
 __all__ = [
     "AveragePool",
@@ -27,7 +27,7 @@ class _Window(Op):
     strides: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     ceil_mode: bool = False
-    auto_pad: str = "NOTSET"
+    auto_pad: AutoPad = "NOTSET"
 
     def pooled(self, x: TensorType) -> tuple[Dim, ...] | None:
         """The shape of the result."""

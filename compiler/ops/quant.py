@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
 from compiler.ops.conv import Conv
-from compiler.ops.inference import need_elem
+from compiler.ops.inference import AutoPad, need_elem
 from compiler.ops.matmul import MatMul
 
 __all__ = [
@@ -90,7 +90,7 @@ class ConvInteger(Op):
     strides: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     group: int = 1
-    auto_pad: str = "NOTSET"
+    auto_pad: AutoPad = "NOTSET"
 
     def infer(
         self,

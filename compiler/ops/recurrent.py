@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from compiler.ir.dims import Dim
 from compiler.ir.op import Onnx, Op
@@ -22,7 +22,7 @@ class _Recurrent(Op):
     gates: ClassVar[int] = 1
 
     hidden_size: int | None = None
-    direction: str = "forward"
+    direction: Literal["forward", "reverse", "bidirectional"] = "forward"
     activations: tuple[str, ...] = ()
     activation_alpha: tuple[float, ...] = ()
     activation_beta: tuple[float, ...] = ()
@@ -37,8 +37,6 @@ class _Recurrent(Op):
         same_elem(x=x, w=w, r=r, **floats)
         for name, found in {"x": x, "w": w, "r": r}.items():
             need_rank(found, name, 3)
-        if self.direction not in ("forward", "reverse", "bidirectional"):
-            raise ValueError(f"direction '{self.direction}' is unknown")
         count = 2 if self.direction == "bidirectional" else 1
         hidden = self._hidden(w, r)
         first, second = (None, None) if x.shape is None else x.shape[:2]

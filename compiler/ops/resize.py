@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ class Resize(Op):
         field_since={"antialias": 18, "axes": 18, "keep_aspect_ratio_policy": 18},
     )
 
-    mode: str = "nearest"
+    mode: Literal["nearest", "linear", "cubic"] = "nearest"
     coordinate_transformation_mode: str = "half_pixel"
     nearest_mode: str = "round_prefer_floor"
     cubic_coeff_a: float = -0.75
@@ -39,7 +39,7 @@ class Resize(Op):
     extrapolation_value: float = 0.0
     antialias: bool = False
     axes: tuple[int, ...] = ()
-    keep_aspect_ratio_policy: str = "stretch"
+    keep_aspect_ratio_policy: Literal["stretch", "not_larger", "not_smaller"] = "stretch"
 
     def infer(
         self,
@@ -138,8 +138,8 @@ class GridSample(Op):
     operands = ("x", "grid")
     onnx = Onnx("GridSample", since=20)
 
-    mode: str = "linear"
-    padding_mode: str = "zeros"
+    mode: Literal["linear", "nearest", "cubic"] = "linear"
+    padding_mode: Literal["zeros", "border", "reflection"] = "zeros"
     align_corners: bool = False
 
     def infer(self, x: TensorType, grid: TensorType) -> tuple[TensorType]:
@@ -167,7 +167,7 @@ class RoiAlign(Op):
     operands = ("x", "rois", "batch_indices")
     onnx = Onnx("RoiAlign", since=16)
 
-    mode: str = "avg"
+    mode: Literal["avg", "max"] = "avg"
     coordinate_transformation_mode: str = "half_pixel"
     output_height: int = 1
     output_width: int = 1

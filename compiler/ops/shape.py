@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from compiler.ir.dims import Dim, product
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import VALUE_LIMIT, Elem, TensorType, Type
@@ -299,7 +301,7 @@ class DepthToSpace(_Moving):
     onnx = Onnx("DepthToSpace", field_since={"mode": 11})
 
     blocksize: int
-    mode: str = "DCR"
+    mode: Literal["DCR", "CRD"] = "DCR"
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
         if x.shape is None:
@@ -319,7 +321,7 @@ class SpaceToDepth(Op):
     onnx = Onnx("SpaceToDepth", field_since={"mode": 28})
 
     blocksize: int
-    mode: str = "DCR"
+    mode: Literal["DCR", "CRD"] = "DCR"
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
         if x.shape is None:

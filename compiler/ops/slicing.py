@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from compiler.ir.dims import Dim, Expr
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
@@ -278,7 +279,7 @@ class Pad(Op):
     operands = ("x", "pads", "value?", "axes?")
     onnx = Onnx("Pad", since=11)
 
-    mode: str = "constant"
+    mode: Literal["constant", "reflect", "edge", "wrap"] = "constant"
 
     def infer(
         self,

@@ -58,7 +58,15 @@ class _Lowering:
                 self._merge_cast(node)
             elif _touches_integers(node):
                 self._lower_node(node)
+        for stored, name in self.split_names.items():
+            self._name_view(stored, name)
         return self.changes
+
+    def _name_view(self, stored: Value, name: str) -> None:
+        """Let an explicit cast bear the value's name where no other view does."""
+        views = [u.result for u in stored.users if isinstance(u.op, Dequantize)]
+        if self.module.value(name) is None and views and not views[0].is_output:
+            views[0].rename(name)
 
     def _merge_cast(self, node: Node[Any]) -> None:
         """An explicit dequantize becomes the float view, unless it says more than that."""

@@ -13,7 +13,7 @@ from compiler.ir.merge import compatible, merge_types
 from compiler.ir.op import Op
 from compiler.ir.types import TensorType
 from compiler.pipeline.pass_ import Mismatch, PassContext
-from compiler.rewrite.pattern import Result, Rewriter, Rule
+from compiler.rewrite.rewriter import Result, Rewriter, Rule
 
 __all__ = ["apply", "erase_dead"]
 
@@ -168,7 +168,8 @@ def _replace(node: Node[Any], pairs: Pairs, rewriter: Rewriter) -> list[Node[Any
     dead, freed = _erase_dead([node, *rewriter.created])
     _drop_unused(rewriter.constants)
     for value, name in names.items():
-        value.rename(name)
+        if value.producer is not None and not value.producer.erased:  # nobody may have read it
+            value.rename(name)
     made = [n for n in rewriter.created if not n.erased]
     loc = Loc().merge(*(n.loc for n in dead)) if node.erased else node.loc
     for created in made:

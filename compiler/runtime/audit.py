@@ -116,9 +116,10 @@ def audit(lowered: Module, decisions: Mapping[str, Decision], model: str | Path)
             continue
         names = [n for result in node.present_results for n in _names(result)]
         maker = next((makers[n] for n in names if n in makers), None)
-        decision = next((decisions[n] for n in reversed(names) if n in decisions), None)
+        own = next((n for n in reversed(names) if n in decisions), node.name)
+        decision = decisions.get(own)
         integer = maker is not None and _is_integer(maker, integer_values)
-        row = _row(node, names[-1], maker, integer, decision)
+        row = _row(node, own, maker, integer, decision)
         rows.append(row)
         if decision is not None and row.is_product and decision.integer != integer:
             findings.append(row)

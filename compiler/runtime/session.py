@@ -16,7 +16,7 @@ from compiler.ir.clone import clone
 from compiler.ir.graph import Module
 from compiler.onnx_io.exporter import export_onnx
 from compiler.quant.lowering import is_lowered, lower
-from compiler.runtime.taps import Tap, observable, tap_of
+from compiler.runtime.taps import Tap, observable, quant_of, tap_of
 
 __all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
 
@@ -109,7 +109,8 @@ class Runner:
         self.outputs = [v.name for v in module.graph.outputs]
         self._fixed = fixed
         self._taps = observable(lowered) if taps is None else {}
-        direct = set[str]() if fixed else {v.name for v in lowered.graph.outputs}
+        floats = [] if fixed else [v for v in lowered.graph.outputs if quant_of(v) is None]
+        direct = {v.name for v in floats}
         for name in (*(taps or ()), *self.outputs):
             self._taps[name] = Tap(name) if name in direct else tap_of(lowered, name)
         proto = export_onnx(lowered)

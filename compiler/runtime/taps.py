@@ -18,7 +18,7 @@ from compiler.ir.types import Quant, TensorType
 from compiler.ops import Dequantize, Quantize
 from compiler.quant.arithmetic import dequantize
 
-__all__ = ["Tap", "observable", "tap_of"]
+__all__ = ["Tap", "observable", "quant_of", "tap_of"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,11 @@ def tap_of(module: Module, name: str) -> Tap:
     producer = value.producer
     if producer is not None and isinstance(producer.op, Dequantize):
         value = producer.need("x")
-    return Tap(value.name, _quant(value))
+    return Tap(value.name, quant_of(value))
 
 
-def _quant(value: Value) -> Quant | None:
+def quant_of(value: Value) -> Quant | None:
+    """Scale and zero point of a value that holds integers; None for any other."""
     return value.type.quant if isinstance(value.type, TensorType) else None
 
 
@@ -73,13 +74,13 @@ def _seen_as(value: Value) -> dict[str, Tap]:
         source = producer.need("x")
         views = _views(value)
         if not views:
-            return {value.name: Tap(value.name, _quant(value))}
+            return {value.name: Tap(value.name, quant_of(value))}
         takes_source = _is_only_quantized(source) and views[0].startswith(source.name)
-        return {source.name if takes_source else views[0]: Tap(value.name, _quant(value))}
+        return {source.name if takes_source else views[0]: Tap(value.name, quant_of(value))}
     if producer is not None and isinstance(producer.op, Dequantize):
         stored = producer.need("x")
         stands_for = stored.producer is None or isinstance(stored.producer.op, Quantize)
-        return {} if stands_for else {value.name: Tap(stored.name, _quant(stored))}
+        return {} if stands_for else {value.name: Tap(stored.name, quant_of(stored))}
     return {} if _is_only_quantized(value) else {value.name: Tap(value.name)}
 
 

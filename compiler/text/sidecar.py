@@ -19,12 +19,11 @@ import numpy as np
 
 from compiler.diagnostics import QdqcError
 from compiler.files import Content
-from compiler.ir.data import Data
+from compiler.ir.data import Buffer, Data
 from compiler.ir.fields import hints
 from compiler.ir.graph import Module
 from compiler.ir.spelling import INLINE_LIMIT, is_inline
 from compiler.ir.types import OptionalType, Quant, SequenceType, TensorType
-from compiler.text.values import Buffer
 
 __all__ = ["Sidecar", "sidecar_writer", "tensors"]
 

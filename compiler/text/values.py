@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lark import Token
 
 from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.data import Data, packed_size
+from compiler.ir.data import Buffer, Data, packed_size
 from compiler.ir.dims import Dim, Expr, symbol
 from compiler.ir.types import (
     Array,
@@ -27,9 +27,8 @@ from compiler.ir.types import (
 )
 from compiler.text.source import Source
 
-__all__ = ["DEEPEST", "Buffer", "Resolve", "ValueReader"]
+__all__ = ["DEEPEST", "Resolve", "ValueReader"]
 
-Buffer: TypeAlias = npt.NDArray[np.uint8]
 Resolve: TypeAlias = Callable[[str], Buffer | None]
 Contents: TypeAlias = tuple[Token, Any]
 """How a constant gives its contents (``dense``, ``resource``, ``elided``), and what it gives."""

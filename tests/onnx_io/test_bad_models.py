@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import zipfile
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
 from compiler.diagnostics import QdqcError
@@ -246,3 +248,55 @@ def test_external_data_are_read_from_their_place(folder):
     constant = import_onnx(path).constants["w"]
     assert constant.data.array().tolist() == [1.0, 2.0]
     assert "without a folder" in refused(model(ADD, held=[external("w.bin")]))
+
+
+def test_names_that_are_no_text():
+    whole = model(RELU).SerializeToString()
+    proto = ModelProto()
+    proto.ParseFromString(whole.replace(b"Relu", b"Re\xffu"))
+    assert "no UTF-8 text" in refused(proto)
+
+
+def test_a_node_on_which_native_inference_hangs():
+    opaque = make_node("Thing", ["x"], ["t"], domain="com.foo")
+    einsum = make_node("Einsum", ["t"], ["y"], equation=b"\xd2>")
+    proto = model([opaque, einsum])
+    proto.opset_import.append(make_opsetid("com.foo", 1))
+    with pytest.raises(QdqcError, match="Einsum"):
+        import_onnx(proto)
+
+
+def test_mutated_models_are_imported_or_refused():
+    """Bytes are changed, dropped and added; nothing but a QdqcError may come of it."""
+    held = [numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "w")]
+    body = make_graph([make_node("Abs", ["c"], ["r"])], "b", [], [info("r", None)])
+    nodes = [
+        make_node("Conv", ["x", "w"], ["c"], pads=[0, 0, 0, 0]),
+        make_node("If", ["k"], ["i"], then_branch=body, else_branch=body),
+        make_node("Softmax", ["i"], ["y"], axis=-1),
+    ]
+    inputs = [info("x", ["N", 3, 4, 4]), make_tensor_value_info("k", TensorProto.BOOL, [])]
+    graph = make_graph(nodes, "g", inputs, [info("y", None)], held)
+    whole = make_model(graph, opset_imports=[make_opsetid("", 17)]).SerializeToString()
+    rng = random.Random(7)
+    counts = {"imported": 0, "refused": 0}
+    for _ in range(1500):
+        mutated = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(mutated))
+            if rng.random() < 0.7:
+                mutated[at] = rng.randrange(256)
+            else:
+                del mutated[at]
+        proto = ModelProto()
+        try:
+            proto.ParseFromString(bytes(mutated))
+        except DecodeError:
+            continue
+        try:
+            import_onnx(proto)
+        except QdqcError:
+            counts["refused"] += 1
+        else:
+            counts["imported"] += 1
+    assert min(counts.values()) > 50

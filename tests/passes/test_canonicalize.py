@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from compiler.pipeline.manager import run
+from compiler.text.parser import parse_module
+
 
 def module(body: str, constants: str = "", signature: str = "(%x : f32[2,3,4]) -> (%y)") -> str:
     return f"""module @m {{opsets = {{"" = 17}}}} {{
@@ -51,8 +54,8 @@ def module(body: str, constants: str = "", signature: str = "(%x : f32[2,3,4]) -
             ["clip", "tanh"],
         ),
         (
-            "%a = squeeze(%x, %n) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
-            "const %n : i64[0] = dense[]",
+            "%a = squeeze(%x) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]",
+            "",
             ["tanh"],
         ),
         (
@@ -111,10 +114,12 @@ def test_a_rule(rewritten: Any, body: str, constants: str, ops: list[str]) -> No
     assert rewritten(module(body, constants), "canonicalize").ops == ops
 
 
-def test_division_that_has_no_finite_inverse_stays(rewritten: Any) -> None:
+def test_division_that_has_no_finite_inverse_stays() -> None:
     body = "%a = div(%x, %c) : f32[2,3,4]\n%y = tanh(%a) : f32[2,3,4]"
-    constants = "const %c : f32[4] = dense[1, 1e-39, 2, 4]"
-    assert rewritten(module(body, constants), "canonicalize").ops == ["div", "tanh"]
+    for number in ("2e-39", "0", "inf", "nan"):
+        before = parse_module(module(body, f"const %c : f32[4] = dense[1, {number}, 2, 4]"))
+        after = run(before, "canonicalize")
+        assert [n.op.name for n in after.graph.nodes()] == ["div", "tanh"]
 
 
 def test_integer_division_stays(rewritten: Any) -> None:
@@ -152,14 +157,13 @@ def test_a_transpose_that_others_read_stays_for_them(rewritten: Any) -> None:
     [
         ("reshape(%x, %s6) : f32[6,4]", ["reshape"]),
         ("flatten(%x) : f32[2,12]", ["reshape"]),
-        ("unsqueeze(%x, %ax) : f32[1,2,3,4]", ["reshape"]),
+        ("unsqueeze(%x) {axes = [0]} : f32[1,2,3,4]", ["reshape"]),
         ("tanh(%x) : f32[2,3,4]", ["tanh", "reshape"]),
     ],
 )
 def test_reshapes_compose(rewritten: Any, first: str, ops: list[str]) -> None:
     constants = """const %s6 : i64[2] = dense[6, 4]
-  const %s : i64[2] = dense[-1, 8]
-  const %ax : i64[1] = dense[0]"""
+  const %s : i64[2] = dense[-1, 8]"""
     body = f"%a = {first}\n%y = reshape(%a, %s) : f32[3,8]"
     assert rewritten(module(body, constants), "canonicalize").ops == ops
 

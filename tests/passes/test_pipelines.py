@@ -1,0 +1,239 @@
+"""Random graphs through the named pipelines: the outputs stay, and so does every kept name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from compiler.ir.core import Value
+from compiler.ir.data import Data
+from compiler.ir.graph import Module
+from compiler.ir.loc import Loc
+from compiler.ir.op import Op
+from compiler.ir.types import Elem, TensorType
+from compiler.ops import (
+    Add,
+    AveragePool,
+    BatchNormalization,
+    Clip,
+    Concat,
+    Conv,
+    Div,
+    Exp,
+    Gather,
+    Identity,
+    Mul,
+    Pad,
+    Relu,
+    Reshape,
+    Shape,
+    Sigmoid,
+    Slice,
+    Sub,
+    Transpose,
+    Unsqueeze,
+)
+from compiler.pipeline.manager import run
+from compiler.text.parser import parse_module
+from compiler.text.printer import print_module
+
+
+class RandomNet:
+    """Grows a module by steps that a random generator chooses; shapes stay small.
+
+    Every value has shape [1, C, H, W]; what a step can't use it leaves as it is.
+    """
+
+    def __init__(self, seed: int, steps: int) -> None:
+        self.random = random.Random(seed)
+        self.rng = np.random.default_rng(seed)
+        self.module = Module("random", {"": 17})
+        self.count = 0
+        shape = (1, self.random.choice([1, 2, 4]), 4, self.random.choice([4, 5]))
+        self.values = [self.module.graph.add_input("x", TensorType(Elem.F32, shape))]
+        for _ in range(steps):
+            self.values.append(self.random.choice(STEPS)(self, self.pick()))
+        self.module.graph.set_outputs(self.outputs())
+
+    def outputs(self) -> list[Value]:
+        made = [v for v in self.values if v.producer is not None]
+        last = made[-1:] or [self.op(Identity(), self.values[0])]
+        others = self.random.sample(made, k=min(len(made), self.random.choice([0, 0, 1, 2])))
+        return list(dict.fromkeys([*last, *others]))
+
+    def pick(self) -> Value:
+        """Late values more often, so that chains grow long and some branches die."""
+        back = min(len(self.values), self.random.choice([1, 1, 1, 2, 3, 9]))
+        return self.values[-back]
+
+    def op(self, op: Op, *operands: Value | None) -> Value:
+        self.count += 1
+        name = f"v{self.count}"
+        node = self.module.graph.insert(op, list(operands), None, [name], loc=Loc((f"/{name}",)))
+        return node.result
+
+    def const(self, array: Any) -> Value:
+        self.count += 1
+        held = np.asarray(array)
+        held = held.astype(np.float32) if held.dtype == np.float64 else held
+        return self.module.add_constant(f"c{self.count}", Data.of(held))
+
+    def normal(self, *shape: int) -> Value:
+        return self.const(self.rng.normal(0, 0.5, shape))
+
+
+def sizes(value: Value) -> tuple[int, ...]:
+    found = value.tensor.static_shape
+    assert found is not None
+    return found
+
+
+def conv(net: RandomNet, x: Value) -> Value:
+    channels = sizes(x)[1]
+    out = net.random.choice([1, 2, 4])
+    group = channels if out % channels == 0 and net.random.random() < 0.3 else 1
+    size = net.random.choice([1, 3])
+    bias = net.normal(out) if net.random.random() < 0.5 else None
+    op = Conv(pads=(size // 2,) * 4, group=group)
+    return net.op(op, x, net.normal(out, channels // group, size, size), bias)
+
+
+def batchnorm(net: RandomNet, x: Value) -> Value:
+    n = sizes(x)[1]
+    var = net.const(net.rng.uniform(0.2, 2, n))
+    return net.op(BatchNormalization(), x, net.normal(n), net.normal(n), net.normal(n), var)
+
+
+def activation(net: RandomNet, x: Value) -> Value:
+    return net.op(net.random.choice([Relu(), Sigmoid(), Clip(min=0.0, max=1.0), Clip()]), x)
+
+
+def arithmetic(net: RandomNet, x: Value) -> Value:
+    op = net.random.choice([Add(), Mul(), Sub(), Div()])
+    numbers = net.random.choice([0.0, 1.0, 2.0, 0.3])
+    c = net.const(np.full(net.random.choice([(), (1,), (sizes(x)[1], 1, 1)]), numbers or 1.5))
+    if not numbers and isinstance(op, Add | Sub):
+        c = net.const(np.zeros(()))
+    return net.op(op, x, c) if net.random.random() < 0.7 else net.op(Mul(), c, x)
+
+
+def combine(net: RandomNet, x: Value) -> Value:
+    same = [v for v in net.values if sizes(v) == sizes(x)]
+    return net.op(net.random.choice([Add(), Mul()]), x, net.random.choice(same))
+
+
+def concat(net: RandomNet, x: Value) -> Value:
+    fits = [v for v in net.values if sizes(v)[2:] == sizes(x)[2:] and sizes(v)[1] < 6]
+    return net.op(Concat(axis=1), x, *net.random.sample(fits, k=min(len(fits), 1)))
+
+
+def pad(net: RandomNet, x: Value) -> Value:
+    if max(sizes(x)[2:]) > 7:
+        return net.op(Identity(), x)
+    amounts = [0, 0, *net.random.choices([0, 1], k=2), 0, 0, *net.random.choices([0, 1], k=2)]
+    padded = net.op(Pad(), x, net.const(np.array(amounts)))
+    return conv(net, padded) if net.random.random() < 0.6 else pool(net, padded)
+
+
+def pool(net: RandomNet, x: Value) -> Value:
+    return net.op(AveragePool(kernel_shape=(2, 2)), x) if min(sizes(x)[2:]) > 2 else x
+
+
+def transpose(net: RandomNet, x: Value) -> Value:
+    perm = net.random.choice([(0, 1, 3, 2), (0, 1, 2, 3), (0, 1, 3, 2)])
+    return net.op(Transpose(perm=perm), x)
+
+
+def crop(net: RandomNet, x: Value) -> Value:
+    if sizes(x)[3] < 3:
+        return x
+    ends = (net.const(np.array([n])) for n in (1, sizes(x)[3], 3))
+    return net.op(Slice(), x, *ends)
+
+
+def reshape(net: RandomNet, x: Value) -> Value:
+    """There and back: [1,C,H*W], then to the shape that a Shape node tells."""
+    flat = net.op(Reshape(), x, net.const(np.array([0, 0, -1])))
+    return net.op(Reshape(), flat, net.op(Shape(), x))
+
+
+def by_shape(net: RandomNet, x: Value) -> Value:
+    """A target put together from dimensions, as exporters leave it behind."""
+    shape = net.op(Shape(), x)
+    parts = [
+        net.op(Unsqueeze(axes=(0,)), net.op(Gather(), shape, net.const(np.array(i))))
+        for i in (0, 1, 2)
+    ]
+    target = net.op(Concat(axis=0), *parts, net.const(np.array([-1])))
+    return net.op(Reshape(), x, target)
+
+
+def again(net: RandomNet, x: Value) -> Value:
+    """The same node once more."""
+    node = x.producer
+    return x if node is None else net.op(node.op, *node.operands)
+
+
+def nothing(net: RandomNet, x: Value) -> Value:
+    return net.op(Identity(), x)
+
+
+def dead(net: RandomNet, x: Value) -> Value:
+    net.op(Exp(), x)
+    return x
+
+
+Step = Callable[[RandomNet, Value], Value]
+STEPS: list[Step] = [
+    conv, conv, batchnorm, batchnorm, activation, activation, arithmetic, combine, concat, pad,
+    pool, transpose, crop, reshape, by_shape, again, again, nothing, dead,
+]  # fmt: skip
+PLAIN = {"identity", "batch_normalization", "shape", "gather", "exp"}
+SLOW = [HealthCheck.function_scoped_fixture]
+
+
+@given(seed=st.integers(0, 2**20), steps=st.integers(1, 16))
+@settings(max_examples=300, deadline=None, suppress_health_check=SLOW)
+def test_the_transform_keeps_the_outputs(
+    same: Any, all_locations: Any, seed: int, steps: int
+) -> None:
+    before = RandomNet(seed, steps).module
+    after = run(before, "@transform")
+    same(before, after, seeds=1)
+    assert all_locations(after) <= all_locations(before)
+    assert len(list(after.walk())) <= len(list(before.walk()))
+    text = print_module(after, elide=True)
+    assert print_module(parse_module(text), elide=True) == text
+
+
+@given(seed=st.integers(0, 2**20))
+@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+def test_the_transform_is_a_fixed_point_of_itself(seed: int) -> None:
+    once = run(RandomNet(seed, 14).module, "@transform")
+    twice = run(once, "@transform")
+    once.header.clear()
+    twice.header.clear()
+    assert print_module(twice) == print_module(once)
+
+
+@given(seed=st.integers(0, 2**20))
+@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+def test_passes_may_come_in_any_order(same: Any, seed: int) -> None:
+    """Each pass keeps the numbers by itself, whatever came before it."""
+    before = RandomNet(seed, 12).module
+    passes = ["fold-shapes", "fold-constants", "canonicalize", "fuse-pad", "fuse-batchnorm",
+              "fuse-activation", "eliminate-dead-code", "eliminate-common-subexpressions"]  # fmt: skip
+    random.Random(seed).shuffle(passes)
+    same(before, run(before, ",".join(passes)), seeds=1)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_pipeline_makes_the_same_text_every_time(seed: int) -> None:
+    texts = {print_module(run(RandomNet(seed, 16).module, "@transform")) for _ in range(3)}
+    assert len(texts) == 1

@@ -1,0 +1,53 @@
+"""The tiny network at each stage of its way, and what it is calibrated with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compiler.calibration.calibrate import calibrate
+from compiler.calibration.table import save_table
+from compiler.ir.graph import Module
+from compiler.onnx_io.importer import import_onnx
+from compiler.pipeline.manager import run
+from compiler.runtime.session import Runner
+
+
+@pytest.fixture(scope="session")
+def samples(tiny_data: Path) -> list[dict[str, Any]]:
+    x = np.load(tiny_data)["x"]
+    return [{"x": x[i : i + 4]} for i in range(0, 16, 4)]
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_onnx: Path) -> Module:
+    """The float module. Clone it before changing it."""
+    return run(import_onnx(tiny_onnx), "@transform")
+
+
+@pytest.fixture(scope="session")
+def table(
+    tiny: Module, samples: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    path = tmp_path_factory.mktemp("table") / "tiny.cali_table"
+
+    def taps(given: Any, names: Any) -> Any:
+        runner = Runner(tiny, names)
+        return (runner.run(s) for s in given)
+
+    save_table(calibrate(tiny, samples, taps, "max"), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def quantized(tiny: Module, table: str) -> Module:
+    pipeline = f'import-calibration{{table="{table}"}},assign-precision,quantize'
+    return run(tiny, pipeline)
+
+
+@pytest.fixture(scope="session")
+def lowered(quantized: Module) -> Module:
+    return run(quantized, "lower-to-qdq")
