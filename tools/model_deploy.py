@@ -235,8 +235,8 @@ def _write(
     from compiler.runtime.audit import audit
     from compiler.text.files import save
 
-    save_onnx(module, output)
     save(module, lowered)
+    save_onnx(module, output)  # last: where it stands, all of it is there
     found = audit(module, log.decisions, output)
     invocation.report["audit"] = audit_entries(found)
     sizes = {"float": export_onnx(reference).ByteSize(), "deployed": output.stat().st_size}

@@ -227,7 +227,9 @@ def _number(name: str, text: str, place: Position) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise _error(f"'{name}': '{text}' is no number", place) from None
+        raise _error(
+            f"'{name}': '{text}' is no number", place, "a row is: name threshold min max"
+        ) from None
     if not math.isfinite(value):
         raise _error(
             f"'{name}': {text} is no range to quantize with",

@@ -160,6 +160,8 @@ def _header(stream: Any) -> Header:
 
 def _failed(path: Path, err: Exception) -> QdqcError:
     reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
+    if isinstance(err, zipfile.BadZipFile):
+        reason = "it is no npz file, or is cut short"
     return QdqcError(
         f"can't read the data: {reason}",
         file=str(path),

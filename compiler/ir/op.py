@@ -8,12 +8,13 @@ or target.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from compiler.ir.fields import encode
-from compiler.ir.types import Type
+from compiler.ir.spelling import print_type
+from compiler.ir.types import TensorType, Type
 from compiler.registry import Registry
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Op:
     graphs: ClassVar[tuple[str, ...]] = ()
     onnx: ClassVar[Onnx | None] = None
     random: ClassVar[bool] = False
+    any_type: ClassVar[bool] = False
+    """Whether operands may be sequences and optionals as well as tensors."""
     operand_specs: ClassVar[tuple[OperandSpec, ...]] = ()
     result_specs: ClassVar[tuple[OperandSpec, ...]] = ()
 
@@ -132,7 +135,10 @@ class Op:
 
     def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
         """As ``infer``, for ops that look at more than types; None leaves a type as it is."""
-        return self.infer(*node.operand_types())
+        types = node.operand_types()
+        if not self.any_type:
+            _need_tensors(types, self.operand_specs)
+        return self.infer(*types)
 
     def quant(self, *operands: Any, **named: Any) -> QuantTraits:
         """How quantization sees the op on operands of these types."""
@@ -143,3 +149,11 @@ class Op:
 
     def __hash__(self) -> int:
         return hash((type(self).__name__, tuple(encode(self))))
+
+
+def _need_tensors(types: Sequence[Type | None], specs: Sequence[OperandSpec]) -> None:
+    """Raises ValueError for an operand that is no tensor."""
+    for index, found in enumerate(types):
+        if found is not None and not isinstance(found, TensorType):
+            name = specs[index].name if index < len(specs) else f"operand {index}"
+            raise ValueError(f"{name} is {print_type(found)}, but a tensor is needed")

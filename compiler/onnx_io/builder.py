@@ -111,7 +111,7 @@ class Builder:
                 self._insert(node, op, kept, graph, scope, [], declared)
                 return
         attrs = read_attributes(node, self.source.reader)
-        names, graphs = self._nested(node, scope)
+        names, graphs = self._nested(node, operands, scope)
         spelt = Spelt(
             type=node.op_type,
             domain=self._domain(node),
@@ -170,22 +170,28 @@ class Builder:
             attrs=Flat(spelt.attrs.items()),
         )
 
-    def _nested(self, node: NodeProto, scope: Scope) -> tuple[list[str], list[Graph]]:
+    def _nested(
+        self, node: NodeProto, operands: Sequence[Value | None], scope: Scope
+    ) -> tuple[list[str], list[Graph]]:
         names: list[str] = []
         graphs: list[Graph] = []
+        handed = _handed(node, operands) if self._domain(node) == "" else []
         for attribute, proto in subgraphs(node):
             path = inner_path(scope.path, node, attribute)
             names.append(attribute)
-            graphs.append(self._nested_graph(proto, path, scope))
+            graphs.append(self._nested_graph(proto, path, scope, handed))
         return names, graphs
 
-    def _nested_graph(self, proto: GraphProto, path: str, outer: Scope) -> Graph:
+    def _nested_graph(
+        self, proto: GraphProto, path: str, outer: Scope, handed: Sequence[Type | None]
+    ) -> Graph:
         graph = Graph(self.module)
         scope = Scope(self.module, path, outer)
         nodes = ordered_nodes(proto, Wiring(outer.names(), self.source.file))
-        for info in proto.input:
+        for index, info in enumerate(proto.input):
             found = self.source.declared.stated(path, info.name)
-            # A body's input without a type (onnx allows it) is told by no one here.
+            if found is None and index < len(handed):
+                found = handed[index]
             type = found if found is not None else TensorType(Elem.F32)
             scope.set(info.name, graph.add_input(scope.free(info.name), type))
         self.fill(proto, nodes, graph, scope, [o.name for o in proto.output])
@@ -256,3 +262,17 @@ def _is_full(found: Type | None) -> bool:
     if not isinstance(found, TensorType):
         return found is not None
     return found.shape is not None and None not in found.shape
+
+
+def _handed(node: NodeProto, operands: Sequence[Value | None]) -> list[Type | None]:
+    """Types of a body's inputs, which may state none themselves, by the operands of the node.
+
+    Shapes are left open: those of carried values may change from round to round.
+    """
+    types: list[Type | None] = [None if v is None else v.type for v in operands]
+    given: list[Type | None] = [
+        TensorType(t.elem) if isinstance(t, TensorType) else t for t in types
+    ]
+    if node.op_type == "Loop":
+        return [TensorType(Elem.I64, ()), TensorType(Elem.BOOL, ()), *given[2:]]
+    return given if node.op_type == "Scan" else []

@@ -10,6 +10,7 @@ from functools import cached_property
 import onnx.shape_inference
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from compiler.ir.dims import Dim, Expr
 from compiler.ir.types import Elem, TensorType, Type
 from compiler.onnx_io.schemas import elem_spelling
 from compiler.onnx_io.shapes import ShapeRequest, declared_types, read_type, write_type
@@ -20,6 +21,7 @@ __all__ = ["Declarations", "ask_onnxruntime", "stripped"]
 
 _KEPT_BYTES = 1024
 _EQUATION = re.compile(rb"[A-Za-z ,.]*(->[A-Za-z .]*)?\Z")
+_INVENTED = re.compile(r"unk__\d+\Z")
 _MOST_BYTES = 1 << 28
 
 
@@ -89,6 +91,7 @@ class Declarations:
         self._request = request
         self._stated: dict[tuple[str, str], Type] = {}
         _collect(model.graph, "", self._stated)
+        _drop_invented(model.graph, self._stated)
 
     def stated(self, path: str, name: str) -> Type | None:
         """What the file says."""
@@ -115,6 +118,7 @@ class Declarations:
                 light = onnx.shape_inference.infer_shapes(light, data_prop=True)
         found: dict[tuple[str, str], Type] = {}
         _collect(light.graph, "", found)
+        _drop_invented(light.graph, found)
         return found
 
     @cached_property
@@ -130,6 +134,27 @@ def _collect(graph: GraphProto, path: str, found: dict[tuple[str, str], Type]) -
     for node in graph.node:
         for attribute, inner in subgraphs(node):
             _collect(inner, inner_path(path, node, attribute), found)
+
+
+def _drop_invented(graph: GraphProto, found: dict[tuple[str, str], Type]) -> None:
+    """Leave open what onnx's inference gave a name of its own: ``unk__7`` means unknown.
+
+    A model's own symbols may have such names too (tf2onnx makes them): its inputs state those.
+    """
+    own: set[str] = set()
+    for type in declared_types(graph.input).values():
+        if isinstance(type, TensorType):
+            own.update(*(d.symbols() for d in type.shape or () if isinstance(d, Expr)))
+    for key, type in found.items():
+        if isinstance(type, TensorType) and type.shape is not None:
+            dims = tuple(None if _is_invented(d, own) else d for d in type.shape)
+            found[key] = type if dims == type.shape else type.with_shape(dims)
+
+
+def _is_invented(dim: Dim, own: Collection[str]) -> bool:
+    if not isinstance(dim, Expr):
+        return False
+    return any(_INVENTED.match(name) and name not in own for name in dim.symbols())
 
 
 def ask_onnxruntime(light: ModelProto, names: Collection[str]) -> dict[str, Type]:

@@ -10,12 +10,12 @@ import numpy as np
 from google.protobuf.message import Message
 from onnx import ModelProto, TensorProto
 
+from compiler.files import Content, write_together
 from compiler.ir.data import Buffer, Data
 from compiler.ir.graph import Module
 from compiler.onnx_io.exporter import build_model
 from compiler.onnx_io.tensors import to_tensor_proto
 from compiler.ops.onnx_table import elem_code
-from compiler.text.atomic import Writer, replace_files
 
 __all__ = ["save_onnx"]
 
@@ -94,8 +94,8 @@ def save_onnx(
     else:
         proto = _moved_out(model, sink) if external else model
     whole = proto.SerializeToString()
-    files: list[tuple[Path, Writer]] = [(data, sink.write)] if sink.pieces else []
-    replace_files([*files, (target, lambda out: out.writelines([whole]))])
+    files: list[tuple[Path, Content]] = [(data, sink.write)] if sink.pieces else []
+    write_together([*files, (target, whole)])
 
 
 def _size(model: Module | ModelProto) -> int:

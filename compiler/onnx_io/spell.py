@@ -25,8 +25,10 @@ from compiler.onnx_io.schemas import (
 from compiler.ops.activation import Clip, Relu
 from compiler.ops.onnx_table import attribute_fields, elem_code
 from compiler.ops.opaque import Opaque
+from compiler.ops.pool import Window
 from compiler.ops.quant import Dequantize, Quantize
 
+_DROPPED_WINDOWS = 22
 _NEGATIVE_AXES = 11
 
 __all__ = ["Spelling", "clamp_op", "misfit", "quant_of", "signature", "spell"]
@@ -84,7 +86,7 @@ def signature(node: Node[Any]) -> tuple[Any, ...]:
         return (node.op.domain, node.op.type, node.op.version)
     fields = tuple(name for name, _ in encode(node.op))
     negative = any(_is_negative_axis(f, getattr(node.op, f)) for f in fields)
-    rest = (layout, type(clamp_op(node.op)), _is_uneven(node), negative)
+    rest = (layout, type(clamp_op(node.op)), _is_uneven(node), _drops_window(node), negative)
     return (type(node.op), fields, tuple(types), *rest)
 
 
@@ -99,6 +101,14 @@ def _is_uneven(node: Node[Any]) -> bool:
         return False
     types = [r.type for r in node.present_results if isinstance(r.type, TensorType)]
     return len({t.shape for t in types}) > 1
+
+
+def _drops_window(node: Node[Any]) -> bool:
+    """Whether a pool drops a window that ONNX's inference counts before ``_DROPPED_WINDOWS``."""
+    x = node.at(0)
+    if not isinstance(node.op, Window) or x is None or not isinstance(x.type, TensorType):
+        return False
+    return node.op.drops_window(x.type.expressed())
 
 
 def misfit(node: Node[Any], opset: int) -> str | None:
@@ -119,6 +129,8 @@ def misfit(node: Node[Any], opset: int) -> str | None:
     reason = _attributes_misfit(op, schema, opset) or _types_misfit(node, schema, opset)
     if reason is None and _is_uneven(node) and opset < facts.field_since.get("num_outputs", 0):
         reason = f"'{facts.type}' in uneven parts needs a newer opset"
+    if reason is None and opset < _DROPPED_WINDOWS and _drops_window(node):
+        reason = f"a window that starts in the padding needs opset {_DROPPED_WINDOWS} or newer"
     clamp = clamp_op(op)
     if reason is None and clamp is not None:
         formal = None if clamp.onnx is None else schema_at("", clamp.onnx.type, opset)

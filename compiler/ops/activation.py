@@ -73,8 +73,9 @@ class PRelu(Op):
 
     def infer(self, x: TensorType, slope: TensorType) -> tuple[TensorType]:
         same_elem(x=x, slope=slope)
-        broadcast_shapes(x.shape, slope.shape)
-        return (TensorType(x.elem, x.shape),)
+        # ONNX lets the slope broadcast to x only, onnxruntime each to the other.
+        known = slope.shape is not None
+        return (TensorType(x.elem, broadcast_shapes(x.shape, slope.shape) if known else x.shape),)
 
 
 class Sigmoid(Pointwise):

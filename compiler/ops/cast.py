@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from compiler.diagnostics import suggestion
 from compiler.ir.dims import Dim, Expr
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
@@ -44,7 +45,8 @@ class Cast(Op):
         try:
             elem = Elem.named(self.to)
         except KeyError:
-            raise ValueError(f"'{self.to}' is no element type") from None
+            hint = suggestion(self.to, [e.text for e in Elem])
+            raise ValueError(f"'{self.to}' is no element type{hint}") from None
         value = None if x.value is None else [_converted(d, elem) for d in x.value]
         return (typed(elem, x.shape, value),)
 

@@ -123,15 +123,20 @@ class ConvTranspose(Op):
     ) -> tuple[TensorType]:
         same_elem(x=x, weight=weight, bias=bias)
         _check_group(self.group)
-        if weight.shape is not None and len(weight.shape) > 1:
-            _check_bias(bias, _times(weight.shape[1], self.group))
+        channels = self._channels(weight)
+        _check_bias(bias, channels)
         if x.shape is None or weight.shape is None:
             return (TensorType(x.elem, None),)
         _check_ranks(x.shape, weight.shape)
         self._check_channels(x.shape[1], weight.shape[0])
-        channels = _times(weight.shape[1], self.group)
         dims = [self._dim(i, x.shape, weight.shape) for i in range(len(x.shape) - 2)]
         return (TensorType(x.elem, (x.shape[0], channels, *dims)),)
+
+    def _channels(self, weight: TensorType) -> Dim:
+        """Output channels; the weight holds those of one group."""
+        if weight.shape is None or len(weight.shape) < 3:
+            return None
+        return _times(weight.shape[1], self.group)
 
     def _check_channels(self, channels: Dim, taken: Dim) -> None:
         if not isinstance(channels, int):
@@ -144,7 +149,7 @@ class ConvTranspose(Op):
     def _dim(self, i: int, x: tuple[Dim, ...], weight: tuple[Dim, ...]) -> Dim:
         count = len(x) - 2
         if self.output_shape:
-            return self._declared(count)[i]
+            return spatial(self.output_shape, count, 0, "output_shape")[i]
         size, kernel = x[2 + i], weight[2 + i]
         if size is None or kernel is None:
             return None
@@ -158,15 +163,9 @@ class ConvTranspose(Op):
         pads = spatial(self.pads, 2 * count, 0, "pads")
         both = 0 if self.auto_pad == "VALID" else pads[i] + pads[count + i]
         found = (size - 1) * stride + extra + (kernel - 1) * dilation + 1 - both
-        if isinstance(found, int) and found < 1:
+        if isinstance(found, int) and found < 0:
             raise ValueError(f"pads leave {found} elements along axis {2 + i}")
         return found
-
-    def _declared(self, count: int) -> tuple[int, ...]:
-        """The spatial sizes that are given; old files list batch and channels before them."""
-        given = self.output_shape
-        sizes = given[2:] if len(given) == count + 2 else given
-        return spatial(sizes, count, 0, "output_shape")
 
     def quant(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None

@@ -38,7 +38,7 @@ class Einsum(Op):
         for term, shape in zip(terms, known, strict=True):
             named, rest = self._match(term, shape)
             for label, dim in named:
-                sizes[label] = broadcast(sizes[label], dim) if label in sizes else dim
+                sizes[label] = self._joined(label, sizes[label], dim) if label in sizes else dim
             batch = broadcast_shapes(batch, rest) or ()
         unknown = sorted(set(result.replace("...", "")) - set(sizes))
         if unknown:
@@ -46,6 +46,12 @@ class Einsum(Op):
         head, dots, tail = result.partition("...")
         shape = (*(sizes[c] for c in head), *(batch if dots else ()), *(sizes[c] for c in tail))
         return (TensorType(xs[0].elem, shape),)
+
+    def _joined(self, label: str, held: Dim, dim: Dim) -> Dim:
+        try:
+            return broadcast(held, dim)
+        except ValueError as error:
+            raise ValueError(f"axis {label} of '{self.equation}': {error}") from None
 
     def _terms(self) -> tuple[list[str], str]:
         """Axes of the operands and of the result."""

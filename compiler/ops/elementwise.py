@@ -109,6 +109,11 @@ class BitShift(_Arithmetic):
 
     direction: Literal["LEFT", "RIGHT"]
 
+    def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:
+        if not a.elem.is_integer or a.elem.limits[0] < 0:
+            raise ValueError(f"a is {a.elem.text}, but unsigned integers are needed")
+        return super().infer(a, b)
+
     def quant(self, a: TensorType, b: TensorType) -> QuantTraits:
         return QuantTraits()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from compiler.diagnostics import suggestion
 from compiler.ir.data import Data
 from compiler.ir.dims import Dim
 from compiler.ir.op import Onnx, Op
@@ -90,7 +91,8 @@ def _elem(name: str) -> Elem:
     try:
         return Elem.named(name)
     except KeyError:
-        raise ValueError(f"'{name}' is no element type") from None
+        hint = suggestion(name, [e.text for e in Elem])
+        raise ValueError(f"'{name}' is no element type{hint}") from None
 
 
 class _Like(Op):
@@ -165,6 +167,8 @@ class Multinomial(Op):
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
         need_rank(x, "x", 2)
+        if self.sample_size < 1:
+            raise ValueError(f"sample_size {self.sample_size} needs to be 1 or more")
         rows = None if x.shape is None else x.shape[0]
         return (TensorType(_elem(self.dtype), (rows, self.sample_size)),)
 
@@ -179,6 +183,8 @@ class _Random(Op):
     seed: float | None = None
 
     def infer(self) -> tuple[TensorType]:
+        if any(d < 0 for d in self.shape):
+            raise ValueError(f"shape {list(self.shape)} holds a negative size")
         return (TensorType(_elem(self.dtype), self.shape),)
 
 

@@ -9,6 +9,7 @@ from compiler.ops.inference import (
     Reduction,
     axis_in,
     contents,
+    listed,
     need_elem,
     need_rank,
     same_elem,
@@ -107,6 +108,22 @@ class GatherND(Op):
         return (TensorType(x.elem, (*indices.shape[:-1], *x.shape[taken:])),)
 
 
+def _may_be(found: tuple[Dim, ...], wanted: tuple[Dim, ...]) -> bool:
+    """Whether no two sizes contradict each other."""
+    pairs = zip(found, wanted, strict=False)
+    clash = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
+    return len(found) == len(wanted) and not clash
+
+
+def _same_shape(indices: TensorType, updates: TensorType) -> None:
+    if indices.shape is None or updates.shape is None:
+        return
+    if not _may_be(indices.shape, updates.shape):
+        raise ValueError(
+            f"updates has shape {listed(updates.shape)}, but indices {listed(indices.shape)}"
+        )
+
+
 class ScatterElements(Op):
     """x with ``updates`` written, each at its own place save that ``indices`` names it on ``axis``.
 
@@ -127,6 +144,7 @@ class ScatterElements(Op):
             axis_in(self.axis, x.rank)
             need_rank(indices, "indices", x.rank)
             need_rank(updates, "updates", x.rank)
+        _same_shape(indices, updates)
         return (TensorType(x.elem, x.shape),)
 
 
@@ -142,10 +160,22 @@ class ScatterND(Op):
     def infer(self, x: TensorType, indices: TensorType, updates: TensorType) -> tuple[TensorType]:
         need_elem(indices, "indices", Elem.I64)
         same_elem(x=x, updates=updates)
-        width = indices.shape[-1] if indices.shape else None
-        if isinstance(width, int) and x.rank is not None and width > x.rank:
-            raise ValueError(f"rows of {width} indices do not fit x of rank {x.rank}")
+        if x.shape is not None and indices.shape:
+            self._check_updates(x.shape, indices.shape, updates)
         return (TensorType(x.elem, x.shape),)
+
+    def _check_updates(
+        self, x: tuple[Dim, ...], indices: tuple[Dim, ...], updates: TensorType
+    ) -> None:
+        """Updates are one slice of x per row of indices."""
+        width = indices[-1]
+        if not isinstance(width, int):
+            return
+        if width > len(x):
+            raise ValueError(f"rows of {width} indices do not fit x of rank {len(x)}")
+        wanted = (*indices[:-1], *x[width:])
+        if updates.shape is not None and not _may_be(updates.shape, wanted):
+            raise ValueError(f"updates has shape {listed(updates.shape)}, not {listed(wanted)}")
 
 
 class TopK(Op):
@@ -187,6 +217,8 @@ class OneHot(Op):
     ) -> tuple[TensorType]:
         need_rank(values, "values", 1)
         need_rank(depth, "depth", 0, 1)
+        if values.shape and isinstance(values.shape[0], int) and values.shape[0] != 2:
+            raise ValueError(f"values has {values.shape[0]} entries, but 2 are needed: off and on")
         if indices.shape is None:
             return (TensorType(values.elem, None),)
         axis = axis_in(self.axis, len(indices.shape) + 1)
@@ -263,4 +295,10 @@ class ReverseSequence(Op):
         need_rank(lengths, "lengths", 1)
         if x.rank is not None and x.rank < 2:
             raise ValueError(f"x has rank {x.rank}, but rank 2 or more is needed")
+        if x.shape is not None:
+            batch = axis_in(self.batch_axis, len(x.shape), "batch_axis")
+            axis_in(self.time_axis, len(x.shape), "time_axis")
+            count, held = x.shape[batch], lengths.shape[0] if lengths.shape else None
+            if isinstance(count, int) and isinstance(held, int) and count != held:
+                raise ValueError(f"lengths has {held} entries, but x has {count} sequences")
         return (TensorType(x.elem, x.shape),)

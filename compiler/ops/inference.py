@@ -22,6 +22,8 @@ __all__ = [
     "dims_operand",
     "grid",
     "least",
+    "listed",
+    "need_broadcast",
     "need_elem",
     "need_rank",
     "same_elem",
@@ -104,6 +106,21 @@ def need_elem(found: TensorType, name: str, *elems: Elem) -> None:
         raise ValueError(f"{name} is {found.elem.text}, but {wanted} is needed")
 
 
+def listed(dims: Sequence[Dim] | None) -> str:
+    """Dimensions as messages show them."""
+    return "[" + ", ".join("?" if d is None else str(d) for d in dims or ()) + "]"
+
+
+def need_broadcast(found: TensorType, name: str, shape: tuple[Dim, ...] | None) -> None:
+    """Check that an operand broadcasts to a shape that it does not change."""
+    if found.shape is None or shape is None:
+        return
+    pairs = zip(reversed(found.shape), reversed(shape), strict=False)
+    wrong = any(isinstance(a, int) and isinstance(b, int) and a not in (1, b) for a, b in pairs)
+    if wrong or len(found.shape) > len(shape):
+        raise ValueError(f"{name} of {listed(found.shape)} does not broadcast to {listed(shape)}")
+
+
 def same_elem(**operands: TensorType | None) -> None:
     """Check that all operands that are present have one element type."""
     present = {n: t for n, t in operands.items() if t is not None}
@@ -167,7 +184,11 @@ def broadcast_shapes(*shapes: tuple[Dim, ...] | None) -> tuple[Dim, ...] | None:
     out: list[Dim] = [1] * rank
     for shape in known:
         for position, dim in enumerate(shape, rank - len(shape)):
-            out[position] = broadcast(out[position], dim)
+            try:
+                out[position] = broadcast(out[position], dim)
+            except ValueError as error:
+                all_shapes = " and ".join(map(listed, known))
+                raise ValueError(f"shapes {all_shapes}: {error}") from None
     return tuple(out)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import broadcast_shapes, need_rank, same_elem
+from compiler.ops.inference import broadcast_shapes, need_broadcast, need_rank, same_elem
 
 __all__ = ["Gemm", "MatMul"]
 
 
-def _same_depth(a: Dim, b: Dim) -> None:
+def _same_depth(a: Dim, b: Dim, trans_a: bool = False, trans_b: bool = False) -> None:
     if isinstance(a, int) and isinstance(b, int) and a != b:
-        raise ValueError(f"a has {a} columns, but b has {b} rows")
+        left, right = ("a (transposed)" if trans_a else "a"), ("b (transposed)" if trans_b else "b")
+        raise ValueError(f"{left} has {a} columns, but {right} has {b} rows")
 
 
 class MatMul(Op):
@@ -66,10 +67,10 @@ class Gemm(Op):
         need_rank(b, "b", 2)
         rows, depth_a = self._sides(a, self.trans_a)
         depth_b, columns = self._sides(b, self.trans_b)
-        _same_depth(depth_a, depth_b)
-        if c is not None and c.shape is not None:
+        _same_depth(depth_a, depth_b, self.trans_a, self.trans_b)
+        if c is not None:
             need_rank(c, "c", 0, 2)
-            broadcast_shapes((rows, columns), c.shape)
+            need_broadcast(c, "c", (rows, columns))
         return (TensorType(a.elem, (rows, columns)),)
 
     def _sides(self, found: TensorType, transposed: bool) -> tuple[Dim, Dim]:

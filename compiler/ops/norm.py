@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.dims import Dim
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import axes_in, axis_in, broadcast_shapes, need_rank, same_elem
+from compiler.ops.inference import axes_in, axis_in, need_broadcast, need_rank, same_elem
 from compiler.ops.pointwise import Pointwise
 
 __all__ = [
@@ -120,7 +120,9 @@ class LayerNormalization(Op):
         statistics = TensorType(Elem.F32, None)
         if x.shape is not None:
             axis = axis_in(self.axis, len(x.shape))
-            broadcast_shapes(x.shape[axis:], scale.shape)
+            need_broadcast(scale, "scale", x.shape)
+            if bias is not None:
+                need_broadcast(bias, "bias", x.shape)
             ones = (1,) * (len(x.shape) - axis)
             statistics = TensorType(Elem.F32, (*x.shape[:axis], *ones))
         return (TensorType(x.elem, x.shape), statistics, statistics)
@@ -139,8 +141,8 @@ class RMSNormalization(Op):
 
     def infer(self, x: TensorType, scale: TensorType) -> tuple[TensorType]:
         if x.shape is not None:
-            axis = axis_in(self.axis, len(x.shape))
-            broadcast_shapes(x.shape[axis:], scale.shape)
+            axis_in(self.axis, len(x.shape))
+            need_broadcast(scale, "scale", x.shape)
         return (TensorType(scale.elem, x.shape),)
 
 
@@ -154,6 +156,11 @@ class LRN(Pointwise):
     alpha: float = 1e-4
     beta: float = 0.75
     bias: float = 1.0
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        if self.size < 1 or self.size % 2 == 0:
+            raise ValueError(f"size {self.size} needs to be odd and above 0")
+        return super().infer(x)
 
 
 class MeanVarianceNormalization(Pointwise):

@@ -19,6 +19,7 @@ import numpy as np
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.fields import FieldError, decode, hints
 from compiler.ir.graph import Module
+from compiler.ir.merge import compatible
 from compiler.ir.op import OPS, Op
 from compiler.ir.types import Array, Elem, TensorType
 from compiler.ops.onnx_spellings import SPELLINGS, Spelt
@@ -137,6 +138,8 @@ def reveal(node: Node[Any]) -> tuple[Op, list[Value | None]] | None:
     if not isinstance(node.op, Opaque) or node.graphs:
         return None
     load_ops()
+    module = node.graph.module
+    held = set(module.constants)
     count = max((i + 1 for i, r in enumerate(node.results) if r is not None), default=0)
     spelt = Spelt(
         node.op.type,
@@ -147,7 +150,26 @@ def reveal(node: Node[Any]) -> tuple[Op, list[Value | None]] | None:
         count,
         node.name,
     )
-    return nativize(spelt, node.graph.module)
+    found = nativize(spelt, module)
+    if found is not None and _takes(node, *found):
+        return found
+    for name in module.constants.keys() - held:
+        module.leave(module.constants[name])
+    return None
+
+
+def _takes(node: Node[Any], op: Op, operands: Sequence[Value | None]) -> bool:
+    """Whether the op takes the operands: a branch that never runs may hold what does not fit."""
+    types = [None if r is None else r.type for r in node.results]
+    trial = node.graph.insert(op, operands, types, before=node)
+    try:
+        found = op.infer_node(trial)
+    except (ValueError, ArithmeticError):
+        return False
+    finally:
+        node.graph.erase(trial)
+    pairs = zip(types, found, strict=False)
+    return all(a is None or b is None or compatible(a, b) for a, b in pairs)
 
 
 def _fit(cls: type[Op], spelt: Spelt) -> tuple[Op, list[Value | None]] | None:

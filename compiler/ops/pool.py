@@ -14,10 +14,11 @@ __all__ = [
     "GlobalMaxPool",
     "LpPool",
     "MaxPool",
+    "Window",
 ]
 
 
-class _Window(Op):
+class Window(Op):
     """What pooling over windows shares; empty attributes stand for zeros and ones."""
 
     operands = ("x",)
@@ -32,6 +33,8 @@ class _Window(Op):
     def pooled(self, x: TensorType) -> tuple[Dim, ...] | None:
         """The shape of the result."""
         count = len(self.kernel_shape)
+        if not count:
+            raise ValueError("kernel_shape is empty, but a size per spatial dimension is needed")
         if x.shape is None:
             return None
         if len(x.shape) != count + 2:
@@ -55,8 +58,28 @@ class _Window(Op):
         ]
         return (*x.shape[:2], *dims)
 
+    def drops_window(self, x: TensorType) -> bool:
+        """Whether ``ceil_mode`` counts a last window that starts in the padding and is dropped.
 
-class AveragePool(_Window):
+        ONNX's shape inference counts such windows before opset 22; runtimes never had them.
+        """
+        shape = self.pooled(x) if self.ceil_mode and self.auto_pad == "NOTSET" else None
+        if shape is None or x.shape is None:
+            return False
+        count = len(self.kernel_shape)
+        pads = spatial(self.pads, 2 * count, 0, "pads")
+        strides = spatial(self.strides, count, 1, "strides")
+        dilations = spatial(self.dilations, count, 1, "dilations")
+        for i, (size, found) in enumerate(zip(x.shape[2:], shape[2:], strict=True)):
+            if isinstance(size, int) and isinstance(found, int):
+                reach = dilations[i] * (self.kernel_shape[i] - 1) + 1
+                span = size + pads[i] + pads[count + i] - reach
+                if found <= -(-span // strides[i]):
+                    return True
+        return False
+
+
+class AveragePool(Window):
     """The mean of each window; padding counts with ``count_include_pad``."""
 
     name = "average_pool"
@@ -71,7 +94,7 @@ class AveragePool(_Window):
         return traits(x, Kind.ARITHMETIC)
 
 
-class MaxPool(_Window):
+class MaxPool(Window):
     """The largest element of each window, and optionally its index in the flattened x."""
 
     name = "max_pool"
@@ -88,7 +111,7 @@ class MaxPool(_Window):
         return traits(x, Kind.PRESERVING)
 
 
-class LpPool(_Window):
+class LpPool(Window):
     """The norm of order ``p`` of each window."""
 
     name = "lp_pool"

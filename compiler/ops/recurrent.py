@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from compiler.ir.dims import Dim
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import TensorType
-from compiler.ops.inference import need_rank, same_elem
+from compiler.ops.inference import listed, need_rank, same_elem
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -39,6 +39,12 @@ class _Recurrent(Op):
             need_rank(found, name, 3)
         count = 2 if self.direction == "bidirectional" else 1
         hidden = self._hidden(w, r)
+        _check(w, "w", (count, None, None if x.shape is None else x.shape[2]))
+        rows = None if hidden is None else hidden * self.gates
+        _check(r, "r", (count, rows, hidden))
+        bias = others.get("bias")
+        if bias is not None:
+            _check(bias, "bias", (count, None if rows is None else rows * 2))
         first, second = (None, None) if x.shape is None else x.shape[:2]
         if self.layout:
             every, last = (first, second, count, hidden), (first, count, hidden)
@@ -54,6 +60,14 @@ class _Recurrent(Op):
         if isinstance(size, int) and isinstance(rows, int) and rows != self.gates * size:
             raise ValueError(f"w has {rows} rows, but {self.gates} gates of {size} are needed")
         return size
+
+
+def _check(found: TensorType, name: str, wanted: tuple[Dim, ...]) -> None:
+    """Raises ValueError where two sizes contradict each other."""
+    need_rank(found, name, len(wanted))
+    pairs = zip(found.shape or (), wanted, strict=False)
+    if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs):
+        raise ValueError(f"{name} has shape {listed(found.shape)}, not {listed(wanted)}")
 
 
 class RNN(_Recurrent):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,17 @@ from compiler.ir.types import TensorType, Type
 from compiler.ops.inference import axes_in, dims_operand, need_rank, traits
 
 __all__ = ["GridSample", "Resize", "RoiAlign"]
+
+Coordinates: TypeAlias = Literal[
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_crop_and_resize",
+    "tf_half_pixel_for_nn",
+]
+Rounding: TypeAlias = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 
 class Resize(Op):
@@ -32,8 +43,8 @@ class Resize(Op):
     )
 
     mode: Literal["nearest", "linear", "cubic"] = "nearest"
-    coordinate_transformation_mode: str = "half_pixel"
-    nearest_mode: str = "round_prefer_floor"
+    coordinate_transformation_mode: Coordinates = "half_pixel"
+    nearest_mode: Rounding = "round_prefer_floor"
     cubic_coeff_a: float = -0.75
     exclude_outside: bool = False
     extrapolation_value: float = 0.0
@@ -51,6 +62,8 @@ class Resize(Op):
         """Shapes by sizes; by scales only ``infer_node`` can tell, which sees their contents."""
         if _is_absent(scales) and _is_absent(sizes):
             raise ValueError("neither scales nor sizes are given")
+        if not _is_absent(scales) and not _is_absent(sizes):
+            raise ValueError("both scales and sizes are given, but only one of them can hold")
         if x.shape is None:
             return (TensorType(x.elem, None),)
         axes = axes_in(self.axes, len(x.shape)) or tuple(range(len(x.shape)))
@@ -152,6 +165,9 @@ class GridSample(Op):
         need_rank(grid, "grid", rank)
         if rank < 3:
             raise ValueError(f"x has rank {rank}, but rank 3 or more is needed")
+        entries = None if grid.shape is None else grid.shape[-1]
+        if isinstance(entries, int) and entries != rank - 2:
+            raise ValueError(f"points of grid have {entries} entries, not {rank - 2}")
         batch, channels = (None, None) if x.shape is None else x.shape[:2]
         places = (None,) * (rank - 2) if grid.shape is None else grid.shape[1:-1]
         return (TensorType(x.elem, (batch, channels, *places)),)
@@ -168,7 +184,7 @@ class RoiAlign(Op):
     onnx = Onnx("RoiAlign", since=16)
 
     mode: Literal["avg", "max"] = "avg"
-    coordinate_transformation_mode: str = "half_pixel"
+    coordinate_transformation_mode: Literal["half_pixel", "output_half_pixel"] = "half_pixel"
     output_height: int = 1
     output_width: int = 1
     sampling_ratio: int = 0
@@ -181,6 +197,9 @@ class RoiAlign(Op):
         need_rank(rois, "rois", 2)
         need_rank(batch_indices, "batch_indices", 1)
         channels = None if x.shape is None else x.shape[1]
-        known = (t.shape[0] for t in (rois, batch_indices) if t.shape is not None)
-        count = next((c for c in known if c is not None), None)
+        known = [t.shape[0] for t in (rois, batch_indices) if t.shape is not None]
+        numbers = {c for c in known if isinstance(c, int)}
+        if len(numbers) > 1:
+            raise ValueError(f"there are {known[0]} rois, but {known[1]} batch_indices")
+        count = next((c for c in (*numbers, *known) if c is not None), None)
         return (TensorType(x.elem, (count, channels, self.output_height, self.output_width)),)

@@ -13,6 +13,7 @@ from compiler.ops.inference import (
     contents,
     dims_operand,
     grid,
+    listed,
     need_rank,
     traits,
     typed,
@@ -48,6 +49,7 @@ class Identity(_Moving):
     name = "identity"
     operands = ("x",)
     onnx = Onnx("Identity")
+    any_type = True
 
     def infer(self, x: Type) -> tuple[Type]:
         return (x,)
@@ -92,7 +94,7 @@ class Reshape(_Moving):
                 placed.append(dim)
         inferred = [i for i, d in enumerate(wanted) if d == -1]
         if len(inferred) > 1:
-            raise ValueError(f"the shape holds -1 more than once: {_listed(wanted)}")
+            raise ValueError(f"the shape holds -1 more than once: {listed(wanted)}")
         unknown = [i for i, d in enumerate(wanted) if d is None]
         total = None if left is None else product(tuple(left))
         if len(inferred) + len(unknown) == 1:
@@ -106,22 +108,18 @@ class Reshape(_Moving):
         return tuple(dims)
 
 
-def _listed(dims: tuple[Dim, ...] | None) -> str:
-    return "[" + ", ".join("?" if d is None else str(d) for d in dims or ()) + "]"
-
-
 def _rest(total: Dim, placed: Dim, x: tuple[Dim, ...] | None, wanted: tuple[Dim, ...]) -> Dim:
     """The dimension that makes the sizes equal."""
     if total is None or placed is None or placed == 0:
         return None
     if isinstance(total, int) and isinstance(placed, int) and total % placed:
-        raise ValueError(f"{_listed(x)} does not reshape to {_listed(wanted)}")
+        raise ValueError(f"{listed(x)} does not reshape to {listed(wanted)}")
     return total // placed
 
 
 def _same_size(total: Dim, placed: Dim, x: tuple[Dim, ...] | None, wanted: tuple[Dim, ...]) -> None:
     if isinstance(total, int) and isinstance(placed, int) and total != placed:
-        raise ValueError(f"{_listed(x)} does not reshape to {_listed(wanted)}")
+        raise ValueError(f"{listed(x)} does not reshape to {listed(wanted)}")
 
 
 class Flatten(_Moving):
@@ -236,7 +234,7 @@ def _repeated(
 
 def _no_negative(dims: tuple[Dim, ...] | None, what: str) -> None:
     if any(isinstance(d, int) and d < 0 for d in dims or ()):
-        raise ValueError(f"{what} holds a negative number: {_listed(dims)}")
+        raise ValueError(f"{what} holds a negative number: {listed(dims)}")
 
 
 class Tile(_Moving):

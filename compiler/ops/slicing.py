@@ -177,6 +177,8 @@ class Split(Op):
             raise ValueError(f"{count} parts are more than the {_MOST_PARTS} that are allowed")
         if count < 1:
             raise ValueError("neither the sizes nor the number of the parts are given")
+        if any(size < 0 for size in self.split):
+            raise ValueError(f"split {list(self.split)} holds a negative size")
         if self.split and self.num_outputs not in (0, count):
             raise ValueError(f"{count} sizes are given for {self.num_outputs} parts")
         if x.shape is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import typed
+from compiler.ops.inference import need_elem, typed
 from compiler.ops.pointwise import Pointwise
 
 __all__ = [
@@ -205,6 +205,7 @@ class Not(Pointwise):
     onnx = Onnx("Not")
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
+        need_elem(x, "x", Elem.BOOL)
         value = None if x.value is None else [_negated(d) for d in x.value]
         return (typed(x.elem, x.shape, value),)
 
@@ -214,6 +215,11 @@ class BitwiseNot(Pointwise):
 
     name = "bitwise_not"
     onnx = Onnx("BitwiseNot", since=18)
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        if not x.elem.is_integer:
+            raise ValueError(f"x is {x.elem.text}, but integers are needed")
+        return super().infer(x)
 
 
 class _Test(Op):

@@ -87,8 +87,11 @@ class _Lowering:
         self.changes += 1
 
     def _split_result(self, node: Node[Any], result: Value) -> None:
-        """The node now gives float ``{name}_f``; a quantize behind it gives ``{name}_q``."""
-        name, quantized = result.name, result.tensor
+        """The node now gives float ``{name}_f``; a quantize behind it gives ``{name}_q``.
+
+        Integers that the graph returns keep their name.
+        """
+        name, quantized, returned = result.name, result.tensor, result.is_output
         result.rename(self.module.fresh_name(f"{name}_f"))
         result.type = quantized.expressed()
         uses = result.uses
@@ -96,11 +99,12 @@ class _Lowering:
             Quantize(),
             [result],
             [quantized],
-            [self.module.fresh_name(f"{name}_q")],
+            [name if returned else self.module.fresh_name(f"{name}_q")],
             loc=node.loc,
             before=node.next,
         ).result
-        self.split_names[stored] = name
+        if not returned:
+            self.split_names[stored] = name
         for use in uses:
             if isinstance(use.user, Node):
                 use.user.set_operand(use.index, stored)
@@ -135,5 +139,6 @@ class _Lowering:
         producer = stored.producer
         # A value that is quantized at a border stays in float beside its view.
         is_cast = producer is not None and isinstance(producer.op, Quantize)
-        base = producer.need("x").name if is_cast and producer is not None else stored.name
+        is_split = stored.is_output or not is_cast or producer is None
+        base = stored.name if is_split else producer.need("x").name
         return self.module.fresh_name(f"{base}_dq")

@@ -199,7 +199,7 @@ SLOW = [HealthCheck.function_scoped_fixture]
 
 
 @given(seed=st.integers(0, 2**20), steps=st.integers(1, 16))
-@settings(max_examples=300, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=40, deadline=None, suppress_health_check=SLOW)
 def test_the_transform_keeps_the_outputs(
     same: Any, all_locations: Any, seed: int, steps: int
 ) -> None:
@@ -213,7 +213,7 @@ def test_the_transform_keeps_the_outputs(
 
 
 @given(seed=st.integers(0, 2**20))
-@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=15, deadline=None, suppress_health_check=SLOW)
 def test_the_transform_is_a_fixed_point_of_itself(seed: int) -> None:
     once = run(RandomNet(seed, 14).module, "@transform")
     twice = run(once, "@transform")
@@ -223,7 +223,7 @@ def test_the_transform_is_a_fixed_point_of_itself(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 2**20))
-@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=15, deadline=None, suppress_health_check=SLOW)
 def test_passes_may_come_in_any_order(same: Any, seed: int) -> None:
     """Each pass keeps the numbers by itself, whatever came before it."""
     before = RandomNet(seed, 12).module

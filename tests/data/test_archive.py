@@ -1,0 +1,124 @@
+"""npz files: round trips, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from compiler.data.archive import Archive, write_arrays
+from compiler.diagnostics import QdqcError
+
+NAMES = st.text("abc/._:- é", min_size=1, max_size=12).filter(lambda n: not n.endswith(".npy"))
+ARRAYS = hnp.arrays(
+    st.sampled_from([np.float32, np.int8, np.bool_, np.int64, np.complex64]),
+    hnp.array_shapes(min_dims=0, max_dims=3, max_side=4, min_side=0),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(NAMES, ARRAYS, max_size=4))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, arrays: dict) -> None:
+    path = tmp_path_factory.mktemp("npz") / "a.npz"
+    write_arrays(path, arrays)
+    found = Archive(path)
+    assert list(found) == list(arrays)
+    with np.load(path) as theirs:
+        for name, array in arrays.items():
+            assert found[name].dtype == array.dtype
+            np.testing.assert_array_equal(found[name], array)
+            np.testing.assert_array_equal(theirs[name], array)
+
+
+def test_names_that_numpy_savez_takes_for_its_own(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "a.npz", {"file": np.ones(1), "allow_pickle": np.zeros(1)})
+    assert list(Archive(tmp_path / "a.npz")) == ["file", "allow_pickle"]
+
+
+def test_types_that_npz_has_not(tmp_path: Path) -> None:
+    given = {
+        "bf16": np.array([1.5, -2], ml_dtypes.bfloat16),
+        "i4": np.array([7, -8], ml_dtypes.int4),
+        "text": np.array(["a", "bc"], np.object_),
+    }
+    write_arrays(tmp_path / "a.npz", given)
+    found = Archive(tmp_path / "a.npz")
+    assert (found["bf16"].dtype, found["i4"].dtype) == (np.float32, np.int8)
+    assert [found[n].tolist() for n in given] == [[1.5, -2], [7, -8], ["a", "bc"]]
+
+
+def test_a_file_of_numpy_is_read(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(6).reshape(2, 3), y=np.float32(3))
+    found = Archive(tmp_path / "a.npz")
+    assert len(found) == 2
+    assert found["x"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert found["y"].shape == ()
+
+
+def damaged(path: Path, kind: str) -> None:
+    np.savez(path, x=np.arange(100.0))
+    blob = bytearray(path.read_bytes())
+    if kind == "text":
+        path.write_text("hello")
+    elif kind == "cut":
+        path.write_bytes(blob[:-40])
+    elif kind == "bits":
+        blob[400] ^= 0xFF
+        path.write_bytes(blob)
+    elif kind == "pickle":
+        np.savez(path, x=np.array([{}], dtype=object))
+    elif kind == "claims":
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+        )
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", header.getvalue() + b"\0" * 64)
+    elif kind == "no array":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", b"not an array at all")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("text", "this is no npz file"),
+        ("cut", "this is no npz file"),
+        ("bits", "can't read the array 'x': Bad CRC-32"),
+        ("pickle", "it holds pickled objects, which are never loaded"),
+        ("claims", "it is cut short: 8000000000000 bytes of numbers do not fit"),
+        ("no array", "can't read the array 'x'"),
+    ],
+)
+def test_damaged_files_are_told_with_the_file(tmp_path: Path, kind: str, message: str) -> None:
+    path = tmp_path / "a.npz"
+    damaged(path, kind)
+    with pytest.raises(QdqcError) as caught:
+        _ = Archive(path)["x"]
+    assert str(caught.value).startswith(f"{path}: error: ")
+    assert message in str(caught.value)
+    assert "note: " in str(caught.value)
+
+
+def test_missing_files_and_names(tmp_path: Path) -> None:
+    with pytest.raises(QdqcError, match="No such file"):
+        Archive(tmp_path / "none.npz")
+    np.savez(tmp_path / "a.npz", logits=np.ones(1))
+    with pytest.raises(QdqcError, match=r"no array 'logit'; did you mean 'logits'\?"):
+        _ = Archive(tmp_path / "a.npz")["logit"]
+
+
+def test_inputs_are_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.ones(1))
+    before = path.read_bytes()
+    with pytest.raises(QdqcError, match="is also an input"):
+        write_arrays(path, {"x": np.zeros(1)}, [path])
+    assert path.read_bytes() == before

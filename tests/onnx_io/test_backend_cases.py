@@ -1,0 +1,283 @@
+"""The cases that onnx gives to backends: each comes in, is printed, goes out and stays the same.
+
+A case is judged against the first of onnxruntime and onnx's reference evaluator that gives the
+outputs which the case states; what we export must then give them in the same one. Cases that
+neither runs are imported, printed, exported and checked all the same. All of them take about
+20 s on one core; ``QDQC_BACKEND_STRIDE=n`` takes each nth of an op type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import ModelProto, TensorProto, numpy_helper
+from onnx.backend.test.case.node import collect_testcases
+from onnx.backend.test.case.test_case import TestCase as Case
+from onnx.reference import ReferenceEvaluator
+
+from compiler.ir.graph import Module
+from compiler.ir.types import OptionalType, SequenceType, TensorType
+from compiler.ir.verify import check
+from compiler.onnx_io.exporter import export_onnx
+from compiler.onnx_io.importer import import_onnx
+from compiler.pipeline.manager import run as run_pipeline
+from compiler.text.parser import parse_module
+from compiler.text.printer import print_module
+from compiler.text.sidecar import tensors
+
+STRIDE = int(os.environ.get("QDQC_BACKEND_STRIDE", "1"))
+
+NOT_READ = {
+    "test_not_2d": "it states opset 1, and 7 is the oldest that is read",
+    "test_not_3d": "it states opset 1, and 7 is the oldest that is read",
+    "test_not_4d": "it states opset 1, and 7 is the oldest that is read",
+}
+NOT_RUN = {
+    f"test_flexattention_{name}": "the reference evaluator does not look outside a nested graph, "
+    "where an export puts all constants"
+    for name in (
+        "causal_mask",
+        "prob_mod",
+        "relative_positional",
+        "score_mod",
+        "soft_cap",
+    )
+}
+RANDOM = ("Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike")
+
+Run = Callable[[ModelProto, dict[str, Any]], list[Any]]
+
+
+def with_onnxruntime(model: ModelProto, feed: dict[str, Any]) -> list[Any]:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    source = model.SerializeToString()
+    session = ort.InferenceSession(
+        source, options, ["CPUExecutionProvider"], enable_fallback=False
+    )
+    return session.run(None, feed)
+
+
+def with_reference(model: ModelProto, feed: dict[str, Any]) -> list[Any]:
+    return list(ReferenceEvaluator(model).run(None, feed))
+
+
+@dataclass
+class Done:
+    """A case, and how far it came: ``wrong`` says where it stopped short of what it must do."""
+
+    case: Case
+    runner: Run | None = None
+    module: Module | None = None
+    exported: ModelProto | None = None
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Any:
+        try:
+            yield
+        except Exception as error:
+            lines = " ".join(str(error).split())
+            self.wrong[name] = f"{type(error).__name__}: {lines[:240]}"
+
+    def samples(self) -> list[tuple[dict[str, Any], list[Any]]]:
+        names = [value.name for value in self.case.model.graph.input]
+        found = []
+        for inputs, outputs in self.case.data_sets:
+            feed = {n: plain(v) for n, v in zip(names, inputs, strict=True)}
+            found.append((feed, [plain(v) for v in outputs]))
+        return found
+
+    def compare(self, model: ModelProto, run: Run) -> None:
+        for feed, wanted in self.samples():
+            found = run(model, feed)
+            assert len(found) == len(wanted)
+            for a, b in zip(found, wanted, strict=True):
+                assert_same(a, b, self.case.rtol, self.case.atol)
+
+
+def plain(value: Any) -> Any:
+    """Numbers and tensors as arrays, sequences as lists of them."""
+    if isinstance(value, TensorProto):
+        return numpy_helper.to_array(value)
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value if value is None else np.asarray(value)
+
+
+def assert_same(found: Any, wanted: Any, rtol: float, atol: float) -> None:
+    if wanted is None or isinstance(wanted, list):
+        assert type(found) is type(wanted)
+        for a, b in zip(found or (), wanted or (), strict=True):
+            assert_same(a, b, rtol, atol)
+        return
+    found = np.asarray(found)
+    assert (found.dtype.kind in "OSU") == (wanted.dtype.kind in "OSU")
+    if wanted.dtype.kind in "OSU":
+        assert found.tolist() == wanted.tolist()
+        return
+    assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+    wide = np.complex128 if wanted.dtype.kind == "c" else np.float64
+    np.testing.assert_allclose(found.astype(wide), wanted.astype(wide), rtol=rtol, atol=atol)
+
+
+def chosen() -> list[Case]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # onnx divides by zero on purpose to state infinities
+        cases = collect_testcases(None)
+    counts: Counter[str] = Counter()
+    kept = []
+    for case in cases:
+        nodes = case.model.graph.node
+        key = nodes[-1].op_type + ("_expanded" if case.name.endswith("_expanded") else "")
+        if counts[key] % STRIDE == 0:
+            kept.append(case)
+        counts[key] += 1
+    return kept
+
+
+def find_runner(done: Done) -> Run | None:
+    """What gives the stated outputs; random cases have none."""
+    if any(node.op_type in RANDOM for node in done.case.model.graph.node):
+        return None
+    for run in (with_onnxruntime, with_reference):
+        if run is with_reference and done.case.name in NOT_RUN:
+            continue
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            done.compare(done.case.model, run)
+            return run
+    return None
+
+
+@cache
+def imported() -> list[Done]:
+    """All cases but those that must not come in, each taken as far as it comes."""
+    found = []
+    for case in chosen():
+        if case.name in NOT_READ:
+            continue
+        done = Done(case)
+        found.append(done)
+        done.runner = find_runner(done)
+        with done.step("import"):
+            done.module = import_onnx(case.model)
+            check(done.module)
+        if done.module is not None:
+            with done.step("export"):
+                done.exported = export_onnx(done.module)
+                onnx.checker.check_model(done.exported, full_check=True)
+    return found
+
+
+def assert_none_wrong(step: str) -> None:
+    wrong = [f"{d.case.name}: {d.wrong[step]}" for d in imported() if step in d.wrong]
+    assert not wrong, f"{len(wrong)} cases\n" + "\n".join(wrong[:20])
+
+
+def test_every_case_comes_in() -> None:
+    assert_none_wrong("import")
+
+
+def test_every_case_goes_out_as_a_valid_model() -> None:
+    assert_none_wrong("export")
+
+
+def test_few_cases_run_nowhere() -> None:
+    """So that the tests below can't come to say nothing."""
+    runners = Counter(done.runner for done in imported())
+    assert runners[with_onnxruntime] * STRIDE > 1300
+    assert runners[with_reference] * STRIDE > 300
+    assert runners[None] * STRIDE < 200
+
+
+def test_every_case_gives_the_same_outputs() -> None:
+    for done in imported():
+        if done.runner is not None and done.exported is not None:
+            with done.step("outputs"):
+                done.compare(done.exported, done.runner)
+    assert_none_wrong("outputs")
+
+
+def test_every_case_survives_the_text() -> None:
+    for done in imported():
+        if done.module is None:
+            continue
+        with done.step("text"):
+            text = print_module(done.module)
+            held = {data.digest: data for data in tensors(done.module).values()}
+            again = parse_module(text, resolve=lambda digest, held=held: resolve(held, digest))
+            assert print_module(again) == text
+            assert export_onnx(again) == done.exported
+    assert_none_wrong("text")
+
+
+def resolve(held: dict[str, Any], digest: str) -> Any:
+    return next(data.buffer() for key, data in held.items() if digest in key)
+
+
+def test_every_case_gives_the_same_outputs_after_the_float_passes() -> None:
+    for done in imported():
+        if done.module is None or done.exported is None:
+            continue
+        with done.step("transform"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            after = run_pipeline(done.module, "@transform")
+            model = export_onnx(after)
+            onnx.checker.check_model(model, full_check=True)
+            if done.runner is not None:
+                done.compare(model, done.runner)
+    assert_none_wrong("transform")
+
+
+def test_no_symbol_that_onnx_invents_reaches_a_type() -> None:
+    for done in imported():
+        if done.module is not None:
+            assert "unk__" not in print_module(done.module, elide=True), done.case.name
+
+
+def test_types_are_those_that_the_case_states() -> None:
+    """The outputs' element types and ranks, and every size that is known."""
+    for done in imported():
+        if done.module is None:
+            continue
+        for value, stated in zip(
+            done.module.graph.outputs, done.case.model.graph.output, strict=True
+        ):
+            kind = stated.type.WhichOneof("value")
+            wanted = {"sequence_type": SequenceType, "optional_type": OptionalType}
+            assert type(value.type) is wanted.get(kind, TensorType), done.case.name
+            if not isinstance(value.type, TensorType) or value.type.shape is None:
+                continue
+            dims = stated.type.tensor_type.shape.dim
+            assert len(dims) == len(value.type.shape), done.case.name
+            for a, b in zip(value.type.shape, dims, strict=True):
+                sizes = isinstance(a, int) and b.HasField("dim_value")
+                assert not sizes or a == b.dim_value, done.case.name
+
+
+@pytest.mark.parametrize("name", sorted(NOT_READ))
+def test_what_is_not_read_says_why(name: str) -> None:
+    from compiler.diagnostics import QdqcError
+
+    (case,) = [c for c in collect_not_read() if c.name == name]
+    with pytest.raises(QdqcError, match="written for opset 1, and qdqc reads 7"):
+        import_onnx(case.model)
+
+
+@cache
+def collect_not_read() -> list[Case]:
+    return [c for c in collect_testcases("Not") if c.name in NOT_READ]

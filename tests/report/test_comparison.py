@@ -1,0 +1,62 @@
+"""Texts for people: comparisons and arrays."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+
+from compiler.report.arrays import render_array, summary_line
+from compiler.report.comparison import comparison_csv, render_comparison
+from compiler.runtime.compare import compare
+
+REFERENCE = {n: np.array([1.0, 2.0]) for n in "abcdefg"}
+
+
+def test_the_summary_ends_with_the_first_failure_and_the_five_worst() -> None:
+    steps = {"a": 0.0, "b": 0.5, "c": 0.1, "d": 0.4, "e": 0.2, "f": 0.6, "g": 0.3}
+    found = compare({n: REFERENCE[n] + s for n, s in steps.items()}, REFERENCE)
+    lines = render_comparison(found, kinds={"f": "conv"}).splitlines()
+    assert lines[0] == "7 compared, 1 passed, 6 failed at tolerance 0.99,0.99"
+    assert lines[1] == "first below tolerance:"
+    assert lines[2].endswith("  b")
+    assert lines[3] == "worst:"
+    assert [line.split("dB")[1].split()[0] for line in lines[4:]] == ["f", "b", "d", "g", "e"]
+    assert lines[4].endswith("f 'conv'")
+    every = render_comparison(found, every=True).splitlines()
+    assert len(every) == len(lines) + 7
+    assert every[0].startswith("EQUAL       cos 1.000000  euclid 1.000000")
+
+
+def test_all_passed_is_one_line() -> None:
+    found = compare(REFERENCE, REFERENCE)
+    assert render_comparison(found).count("\n") == 0
+
+
+def test_csv_reads_back() -> None:
+    found = compare(
+        {"a": np.array([1.0, 2.5]), 'b,"x"': np.ones(1)}, REFERENCE | {'b,"x"': np.ones(1)}
+    )
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(found))))
+    assert [r["name"] for r in rows] == ["a", 'b,"x"']
+    assert [r["passed"] for r in rows] == ["false", "true"]
+    assert float(rows[0]["cos"]) == float(f"{found.rows[0].cos:.8g}")
+    assert rows[1]["sqnr"] == "inf"
+
+
+def test_arrays() -> None:
+    x = np.arange(24, dtype=np.float32).reshape(1, 3, 2, 4)
+    assert summary_line("x", x) == "x  float32[1, 3, 2, 4]"
+    lines = render_array("x", x, 3).splitlines()
+    assert lines[1] == "0.0 1.0 2.0 ..."
+    assert lines[2].startswith("all: min 0  max 23  mean 11.5  mean|x| 11.5  std 6.92219")
+    assert [line.split(":")[0] for line in lines[3:]] == ["channel 0", "channel 1", "channel 2"]
+    assert lines[4].startswith("channel 1: min 8  max 15  mean 11.5")
+    assert render_array("n", np.array([np.nan, 1.0, np.inf]), -1).splitlines() == [
+        "n  float64[3]",
+        "nan 1.0 inf",
+        "all: min 1  max 1  mean 1  mean|x| 1  std 0  not finite 2",
+    ]
+    assert render_array("t", np.array(["a"])).splitlines()[1:] == ["a"]
+    assert render_array("e", np.zeros((0, 2))).splitlines() == ["e  float64[0, 2]"]

@@ -1,0 +1,227 @@
+"""The whole way of a tiny network: transform, calibrate, deploy, run, compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from compiler.data.archive import Archive
+from compiler.text.files import load
+from tools import model_deploy, model_runner, model_transform, npz_tool, qir_opt, run_calibration
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "model_transform": model_transform.main,
+    "run_calibration": run_calibration.main,
+    "model_deploy": model_deploy.main,
+    "model_runner": model_runner.main,
+    "npz_tool": npz_tool.main,
+    "qir_opt": qir_opt.main,
+}
+BIN = Path(sys.executable).parent
+
+
+def call(line: str) -> int:
+    name, *words = line.split()
+    return COMMANDS[name](words)
+
+
+def report_of(line: str, code: int = 0) -> dict[str, Any]:
+    assert call(f"{line} -q --report report.json") == code
+    return json.loads(Path("report.json").read_text())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def stage(
+    tiny_onnx: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """Files after transform and calibration."""
+    folder = tmp_path_factory.mktemp("stage")
+    (folder / "tiny.onnx").write_bytes(tiny_onnx.read_bytes())
+    (folder / "in.npz").write_bytes(tiny_data.read_bytes())
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert call("model_transform --model_def tiny.onnx -o tiny.qir -q") == 0
+        line = "run_calibration tiny.qir --dataset in.npz -o tiny.cali --cali_method max -q"
+        assert call(line) == 0
+    finally:
+        os.chdir(here)
+    return contents(folder)
+
+
+@pytest.fixture
+def folder(stage: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, blob in stage.items():
+        (tmp_path / name).write_bytes(blob)
+    return tmp_path
+
+
+def test_int8(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(folder)
+    report = report_of("model_deploy --mlir tiny.qir --calibration_table tiny.cali")
+    assert {n: b for n, b in contents(folder).items() if n in before} == before
+    new = set(contents(folder)) - set(before) - {"report.json"}
+    assert new == {"tiny_int8.onnx", "tiny_int8.qir", "tiny_int8.safetensors"}
+
+    audit = report["audit"]
+    assert (audit["integer"], audit["float"]) == (4, 0)
+    assert [(o["name"], o["op"], o["kernel"]) for o in audit["ops"] if o["op"] == "conv"] == [
+        (n, "conv", "QLinearConv") for n in ("r1", "c2", "c3")
+    ]
+    assert {o["runs"] for o in audit["ops"]} == {"integer"}
+    assert report["source"] == "random"
+    assert report["outputs"]["y"]["cos"] > 0.99
+    assert report["outputs"]["y"]["sqnr"] > 15
+    assert report["bytes"]["deployed"] == (folder / "tiny_int8.onnx").stat().st_size
+    assert report["bytes"]["float"] > 0
+    assert report["seconds"] > 0
+    assert report["peak_memory_bytes"] > 2**20
+    assert capsys.readouterr().out == ""
+    assert load("tiny_int8.qir").header["target"] == "ort-cpu"
+
+
+def test_the_deployed_model_is_near_the_float_one(folder: Path) -> None:
+    line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --test_input in.npz -q"
+    assert call(line) == 0
+    feeds = dict(Archive("in.npz"))
+    runs = [
+        ort.InferenceSession(f, providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+        for f in ("tiny.onnx", "tiny_int8.onnx")
+    ]
+    noise = float(((runs[0] - runs[1]) ** 2).sum() / (runs[0] ** 2).sum())
+    assert noise < 1e-3
+    assert noise > 0, "the second one is the quantized one"
+
+
+def test_a_qtable_keeps_nodes_in_float(folder: Path) -> None:
+    (folder / "q").write_text("# head\nc3 F32\ntype:gemm f32\n")
+    line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --quantize_table q"
+    report = report_of(f"{line} --model mixed.onnx --test_input in.npz")
+    assert (report["audit"]["integer"], report["audit"]["float"]) == (2, 2)
+    floats = {o["name"]: o["reason"] for o in report["audit"]["ops"] if o["op"] in ("conv", "gemm")}
+    assert floats == {"r1": "", "c2": "", "c3": "its mode is F32", "y": "its mode is F32"}
+
+
+def test_float_deployment(folder: Path) -> None:
+    report = report_of("model_deploy --mlir tiny.qir --quantize F32")
+    assert (report["audit"]["integer"], report["audit"]["float"]) == (0, 4)
+    assert (folder / "tiny_f32.onnx").exists()
+
+
+def test_run_and_compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --test_input in.npz -q"
+    assert call(line) == 0
+    for model in ("tiny.qir", "tiny_int8.qir", "tiny_int8.onnx"):
+        run = f"model_runner --input in.npz --model {model} --output {model}.npz -q"
+        assert call(f"{run} --dump_all_tensors") == 0
+    capsys.readouterr()
+    line = "npz_tool compare tiny_int8.onnx.npz tiny.qir.npz --tolerance"
+    assert call(f"{line} 0.99,0.9") == 0
+    assert capsys.readouterr().out.startswith("8 compared, 8 passed, 0 failed")
+    assert call(f"{line} 0.9999999,0.9999999") == 1
+    assert "first below tolerance:\n  NOT_SIMILAR" in capsys.readouterr().out
+    assert call("npz_tool compare tiny_int8.onnx.npz tiny_int8.qir.npz -v") == 0
+    out = capsys.readouterr().out
+    assert out.count("EQUAL") >= 8
+    assert "SIMILAR" not in out
+
+
+def test_a_failed_check_leaves_no_model_under_its_name(folder: Path) -> None:
+    line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --test_input in.npz"
+    report = report_of(f"{line} --tolerance 0.9999999,0.9999999 --model strict.onnx", 1)
+    assert report["exit_code"] == 1
+    assert not (folder / "strict.onnx").exists()
+    assert (folder / "strict.onnx.rejected").exists()
+
+
+def test_reports_of_the_first_two_steps(folder: Path) -> None:
+    line = "model_transform --model_def tiny.onnx -o again.qir --test_input in.npz"
+    report = report_of(f"{line} --test_result all.npz")
+    assert report["nodes"] == {"imported": 9, "transformed": 7}
+    assert report["check"] == {"source": "in.npz", "compared": 7, "passed": True}
+    assert {"r1", "c2", "y"} <= set(Archive("all.npz"))
+    report = report_of("run_calibration tiny.qir --dataset in.npz -o t --input_num 5")
+    assert (report["tensors"], report["samples"], report["method"]) == (8, 5, "kl")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_states_every_default_and_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = ["", "compare", "dump", "extract", "merge", "rename"] if name == "npz_tool" else [""]
+    for part in parts:
+        assert call(f"{name} {part} --help") == 0
+        text = capsys.readouterr().out
+        options, _, example = text.partition("example:")
+        assert example.strip().startswith(name)
+        for entry in options.split("\n  -")[1:]:
+            flat = " ".join(entry.split())
+            listed = flat.startswith(("h, --help", "-version", "-list-"))
+            required = "[-" in options and any(
+                flat.startswith(f"-{w}") for w in ("model_def", "mlir F.qir", "input F", "model F ")
+            )
+            required = required or flat.startswith(("o TABLE", "-dataset", "-data_list"))
+            assert listed or required or "default" in flat, f"{name} {part}: {flat}"
+
+
+SLOW = "run_calibration tiny.qir --dataset many --batch_size 1 -o out.cali"
+
+
+def test_an_interrupted_step_leaves_nothing(folder: Path) -> None:
+    (folder / "many").mkdir()
+    np.savez_compressed(folder / "many" / "x.npz", x=np.zeros((120_000, 3, 8, 8), np.float32))
+    before = contents(folder)
+    process = subprocess.Popen(
+        [BIN / "run_calibration", *SLOW.split()[1:]], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(2.5)
+    assert process.poll() is None, "it is still at work"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "interrupted\n"
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model_transform --model_def tiny.onnx -o new.qir",
+        "model_deploy --mlir tiny.qir --calibration_table tiny.cali --model new.onnx",
+        "model_runner --input in.npz --model tiny.qir --dump_all_tensors --output new.npz",
+    ],
+)
+def test_a_full_disk_leaves_nothing(folder: Path, line: str) -> None:
+    """A limit on the size of files stands in for it: writing fails in the middle."""
+    before = contents(folder)
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    name, *words = line.split()
+    done = subprocess.run(
+        [BIN / name, *words], preexec_fn=limit, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "can't write" in done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert contents(folder) == before
