@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, and never over what was read."""
+"""Files: written whole or not at all, and never over what was read; texts read."""
 
 from __future__ import annotations
 
@@ -7,17 +7,34 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from compiler.diagnostics import QdqcError
 
-__all__ = ["Content", "refuse_inputs", "refuse_unwritable", "write_together", "write_whole"]
+__all__ = [
+    "Content",
+    "read_text",
+    "refuse_inputs",
+    "refuse_unwritable",
+    "write_together",
+    "write_whole",
+]
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 """What a file holds: text, bytes, or what writes them into an open file."""
+
+
+def read_text(path: PathLike, what: str, step: str) -> str:
+    """The text of a UTF-8 file. Raises QdqcError that says ``what`` can't be read, and ``step``."""
+    try:
+        return Path(path).read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no text"
+        message = f"can't read the {what}: {reason}"
+        raise QdqcError(message, file=str(path), notes=[step]) from error
 
 
 def write_whole(path: PathLike, content: Content, inputs: Iterable[PathLike] = ()) -> None:
@@ -126,7 +143,7 @@ def _is_stream(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Generator[None]:
     """Errors of the file system within the block become a QdqcError about ``path``."""
     try:
         yield

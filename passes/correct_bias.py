@@ -12,7 +12,7 @@ from compiler.calibration.table import load_table
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
 from compiler.ir.graph import Graph
-from compiler.ops import Gemm
+from compiler.ops import Conv, Gemm
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.quant.arithmetic import dequantize, quantize, weight_quant
 from compiler.quant.placement import Decision, decide
@@ -43,7 +43,7 @@ class CorrectBias(Pass):
         changes = 0
         for node, decision in decide(graph, target).items():
             x = node.at(0)
-            if not decision.integer or decision.traits.bias is None or x is None:
+            if not decision.integer or not isinstance(node.op, Conv | Gemm) or x is None:
                 continue
             mean = means.get(x.name)
             if mean is None or not _fits(mean, x, node):
@@ -52,8 +52,7 @@ class CorrectBias(Pass):
             self._correct(node, decision, np.array(mean), target)
             changes += 1
         ctx.statistics["biases corrected"] += changes
-        graph.module.drop_unused_constants()
-        return changes
+        return changes + graph.module.drop_unused_constants()
 
     def _correct(
         self,

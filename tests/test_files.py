@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from compiler.diagnostics import QdqcError
-from compiler.files import refuse_inputs, write_whole
+from compiler.files import (
+    read_text,
+    refuse_inputs,
+    refuse_unwritable,
+    write_together,
+    write_whole,
+)
 
 
 def left(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-@pytest.mark.parametrize("content", ["text ü", "text ü".encode(), lambda p: p.write_text("text ü")])
+@pytest.mark.parametrize(
+    "content", ["text ü", "text ü".encode(), lambda f: f.write("text ü".encode())]
+)
 def test_every_kind_of_content(tmp_path: Path, content: object) -> None:
     write_whole(tmp_path / "a", content)  # type: ignore[arg-type]
     assert (tmp_path / "a").read_text() == "text ü"
@@ -26,8 +36,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> 
     target = tmp_path / "a"
     target.write_text("old")
 
-    def half(path: Path) -> None:
-        path.write_text("half")
+    def half(file: BinaryIO) -> None:
+        file.write(b"half")
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
@@ -94,3 +104,80 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         write_whole(tmp_path / "no" / "a", "x")
     with pytest.raises(QdqcError, match="it is a folder\nnote: give the name of a file in it"):
         write_whole(tmp_path, "x")
+
+
+def test_what_can_be_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refuse_unwritable([tmp_path / "a", tmp_path / "file", "/dev/null"])
+    for output, reason in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "no" / "a", "there is no folder"),
+        (tmp_path / "file" / "a", "is a file, not a folder"),
+    ):
+        with pytest.raises(QdqcError, match=reason):
+            refuse_unwritable([tmp_path / "a", output])
+    assert left(tmp_path) == ["file"]
+
+
+def test_files_that_belong_together(tmp_path: Path) -> None:
+    write_together([(tmp_path / "a", "one"), (tmp_path / "b", b"two")])
+    assert left(tmp_path) == ["a", "b"]
+    assert (tmp_path / "a").read_text() + (tmp_path / "b").read_text() == "onetwo"
+
+
+@pytest.mark.parametrize("room", [0, 5])
+def test_a_full_disk_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """The disk lets ``room`` bytes through: not even the first file, or the first alone."""
+    files = [(tmp_path / "a", "old a"), (tmp_path / "b", "old b")]
+    write_together(files)
+    taken = [0]
+
+    def full(number: int) -> None:
+        taken[0] += os.fstat(number).st_size
+        if taken[0] > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(QdqcError, match="can't write the file: No space left on device") as caught:
+        write_together([(path, "new 1") for path, _ in files])
+    assert caught.value.diagnostic.file == str(files[room // 5][0])
+    assert [path.read_text() for path, _ in files] == ["old a", "old b"]
+    assert left(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("what", ["folder", "pipe"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, what: str) -> None:
+    place = tmp_path / "b"
+    if what == "folder":
+        place.mkdir()
+    else:
+        os.mkfifo(place)
+    with pytest.raises(QdqcError, match=f"it is a .*{what}"):
+        write_together([(tmp_path / "a", "x"), (place, "x")])
+    assert left(tmp_path) == ["b"]
+
+
+def test_a_link_in_a_group_is_replaced_and_never_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("keep me")
+    (tmp_path / "victim").chmod(0o600)
+    (tmp_path / "a").symlink_to("victim")
+    write_together([(tmp_path / "a", "x")])
+    assert (tmp_path / "victim").read_text() == "keep me"
+    assert not (tmp_path / "a").is_symlink()
+
+
+def test_names_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    name = "ü" * 127
+    write_whole(tmp_path / name, "x")
+    assert left(tmp_path) == [name]
+
+
+def test_texts_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "text").write_bytes("ü\r\n".encode())
+    assert read_text(tmp_path / "text", "list", "") == "ü\r\n"
+    for name, reason in (("binary", "it is no text"), ("none", "No such file"), ("", "directory")):
+        with pytest.raises(QdqcError, match=f"can't read the list: .*{reason}.*\nnote: make one"):
+            read_text(tmp_path / name, "list", "make one")

@@ -7,6 +7,8 @@ import ast
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from compiler.diagnostics import QdqcError
+
 if TYPE_CHECKING:
     from compiler.ir.graph import Module
     from compiler.runtime.session import Feeds
@@ -69,18 +71,25 @@ def _is_shape(found: object) -> bool:
 
 
 def check_samples(
-    module: Module,
+    reference: Module,
     given: str | None,
     count: int,
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> tuple[Iterable[Feeds], str]:
     """Samples to check with, and where they come from: the given file or folder, or random.
 
-    ``ranges`` bound random inputs by name.
+    ``ranges`` bound random inputs by name. A model whose symbols are no free sizes (a batch that
+    an exporter fixed inside) gets random inputs with 1 for every symbol.
     """
     from compiler.data.dataset import open_dataset
     from compiler.data.random_inputs import random_samples
+    from compiler.runtime.session import Runner
 
     if given:
-        return open_dataset(given, module.graph), given
-    return random_samples(module.graph, count, ranges), "random"
+        return open_dataset(given, reference.graph), given
+    samples = random_samples(reference.graph, count, ranges)
+    try:
+        Runner(reference).run(samples[0])
+    except QdqcError:
+        samples = random_samples(reference.graph, count, ranges, symbol_size=1)
+    return samples, "random"

@@ -19,6 +19,7 @@ from compiler.pipeline.printing import DumpIR, PrintIR
 from compiler.pipeline.reproducer import CrashReproducer
 from compiler.pipeline.spec import resolve
 from compiler.pipeline.timing import PassStatistics, TimePasses
+from tools.arguments import names
 from tools.command import CommandParser, Invocation
 
 __all__ = ["add_ir_options", "make_passes", "pass_manager", "run_pipeline"]
@@ -28,8 +29,8 @@ def add_ir_options(parser: CommandParser) -> None:
     """Add the IR switches. They are read by ``pass_manager``."""
     group = parser.add_argument_group("IR switches (all write to stderr)")
     add = group.add_argument
-    add("--print-ir-before", type=_names, default=[], metavar="A,B", help="print before passes")
-    add("--print-ir-after", type=_names, default=[], metavar="A,B", help="print after passes")
+    add("--print-ir-before", type=names, default=[], metavar="A,B", help="print before passes")
+    add("--print-ir-after", type=names, default=[], metavar="A,B", help="print after passes")
     add("--print-ir-after-all", action="store_true", help="print after every pass")
     add("--print-ir-after-change", action="store_true", help="print after passes that changed it")
     add("--print-ir-diff", action="store_true", help="print what each pass changed, as a diff")
@@ -37,7 +38,7 @@ def add_ir_options(parser: CommandParser) -> None:
     add("--elide-weights", action="store_true", help="leave large contents out of what is printed")
     add("--time-passes", action="store_true", help="print seconds by pass, the slowest first")
     add("--pass-statistics", action="store_true", help="print what each pass did")
-    add("--explain", type=_names, default=[], metavar="PASS", help="print why rules did not match")
+    add("--explain", type=names, default=[], metavar="PASS", help="print why rules did not match")
     add("--crash-reproducer", metavar="F.qir", help="when a pass fails, write the IR before it")
     add(
         "--verify-each",
@@ -46,10 +47,14 @@ def add_ir_options(parser: CommandParser) -> None:
         help="verify after each pass",
     )
     add("--plugin", action="append", default=[], metavar="F.py", help="load passes; repeatable")
+    listing: dict[str, Any] = {"action": _List, "nargs": 0}
     add(
-        "--list-passes", action=_ListPasses, nargs=0, help="print passes, after --plugin, and leave"
+        "--list-passes",
+        const=_pass_lines,
+        help="print passes, after --plugin, and leave",
+        **listing,
     )
-    add("--list-ops", action=_ListOps, nargs=0, help="print ops, after --plugin, and leave")
+    add("--list-ops", const=_op_lines, help="print ops, after --plugin, and leave", **listing)
 
 
 def pass_manager(passes: Sequence[Pass], invocation: Invocation) -> PassManager:
@@ -106,12 +111,8 @@ def _instruments(args: argparse.Namespace) -> list[Instrument]:
     return out
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-class _ListPasses(argparse.Action):
-    """Prints passes with their options and the named pipelines."""
+class _List(argparse.Action):
+    """Prints the lines that its ``const`` gives, plugins loaded, and leaves."""
 
     def __call__(
         self,
@@ -121,22 +122,8 @@ class _ListPasses(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         load_passes(namespace.plugin)
-        sys.stdout.write("\n".join(_pass_lines()) + "\n")
-        parser.exit()
-
-
-class _ListOps(argparse.Action):
-    """Prints ops with their operands, results and attributes."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        load_passes(namespace.plugin)
-        sys.stdout.write("\n".join(_op_lines()) + "\n")
+        lines: list[str] = self.const()
+        sys.stdout.write("\n".join(lines) + "\n")
         parser.exit()
 
 

@@ -196,7 +196,7 @@ def _check(module: Module, original: Module | None, invocation: Invocation) -> C
     args = invocation.args
     if original is None:
         return None
-    samples, source = check_samples(module, args.test_input, _CHECKED_SAMPLES)
+    samples, source = check_samples(original, args.test_input, _CHECKED_SAMPLES)
     comparison, values = check_against(module, original, samples, args.tolerance, args.excepts)
     invocation.report["check"] = {
         "source": source,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from compiler.diagnostics import QdqcError
-from compiler.files import write_whole
+from compiler.files import read_text, write_whole
 from compiler.ir.loc import Loc, Position
 from compiler.ir.types import Range
 
@@ -106,15 +106,7 @@ def parse_table(text: str, file: str) -> Table:
 
 def load_table(path: str | Path) -> Table:
     """The table of a file. Raises QdqcError."""
-    try:
-        text = Path(path).read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        reason = err.strerror if isinstance(err, OSError) else "it is no text"
-        raise QdqcError(
-            f"can't read the calibration table: {reason}",
-            file=str(path),
-            notes=["run_calibration writes one"],
-        ) from err
+    text = read_text(path, "calibration table", "run_calibration writes one")
     return parse_table(text, str(path))
 
 

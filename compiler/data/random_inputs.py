@@ -12,16 +12,21 @@ from compiler.ir.dims import Expr
 from compiler.ir.graph import Graph
 from compiler.ir.types import Array, Elem, TensorType
 
-__all__ = ["random_samples"]
+__all__ = ["SYMBOL_SIZE", "random_samples"]
 
 Extremes: TypeAlias = tuple[float, float]
 
-_SYMBOL_SIZE = 2
+SYMBOL_SIZE = 2
 """What a symbol counts as: the smallest size that is no broadcast."""
 
 
 def random_samples(
-    graph: Graph, count: int, ranges: Mapping[str, Extremes] | None = None, seed: int = 0
+    graph: Graph,
+    count: int,
+    ranges: Mapping[str, Extremes] | None = None,
+    *,
+    seed: int = 0,
+    symbol_size: int = SYMBOL_SIZE,
 ) -> list[Sample]:
     """Samples that fit the graph's inputs; the same for the same seed.
 
@@ -29,18 +34,21 @@ def random_samples(
     and floats normal: three standard deviations to either side of its middle, clipped to it,
     since uniform noise saturates nets that real data do not. Other float inputs are standard
     normal, other integers 0 or 1, so that they are valid as indices, masks and types alike.
-    Symbols count as 2.
+    Symbols count as ``symbol_size``.
     """
     rng = np.random.default_rng(seed)
     known = ranges or {}
     types = [(spec.name, spec.type) for spec in input_specs(graph)]
     return [
-        {name: _array(found, known.get(name), rng) for name, found in types} for _ in range(count)
+        {n: _array(found, known.get(n), symbol_size, rng) for n, found in types}
+        for _ in range(count)
     ]
 
 
-def _array(found: TensorType, extremes: Extremes | None, rng: np.random.Generator) -> Array:
-    shape = tuple(_size(d) for d in found.shape or ())
+def _array(
+    found: TensorType, extremes: Extremes | None, symbol_size: int, rng: np.random.Generator
+) -> Array:
+    shape = tuple(_size(d, symbol_size) for d in found.shape or ())
     if not found.elem.is_float:
         if found.elem is Elem.STRING:
             return np.full(shape, "", dtype=np.object_)
@@ -53,10 +61,10 @@ def _array(found: TensorType, extremes: Extremes | None, rng: np.random.Generato
     return rng.standard_normal(shape).astype(found.elem.dtype)
 
 
-def _size(dim: int | Expr | None) -> int:
+def _size(dim: int | Expr | None, symbol_size: int) -> int:
     if isinstance(dim, int):
         return dim
     if dim is None:
-        return _SYMBOL_SIZE
-    size = dim.substitute(dict.fromkeys(dim.symbols(), _SYMBOL_SIZE))
-    return size if isinstance(size, int) else _SYMBOL_SIZE
+        return symbol_size
+    size = dim.substitute(dict.fromkeys(dim.symbols(), symbol_size))
+    return size if isinstance(size, int) else symbol_size

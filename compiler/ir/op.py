@@ -152,8 +152,11 @@ class Op:
 
 
 def _need_tensors(types: Sequence[Type | None], specs: Sequence[OperandSpec]) -> None:
-    """Raises ValueError for an operand that is no tensor."""
+    """Raises ValueError for an operand that is no tensor, or a hole among any number of them."""
     for index, found in enumerate(types):
+        spec = specs[min(index, len(specs) - 1)]
+        name = f"operand {index}" if spec.variadic else spec.name
+        if found is None and spec.variadic:
+            raise ValueError(f"{name} is absent, but none of '{spec.name}' may be")
         if found is not None and not isinstance(found, TensorType):
-            name = specs[index].name if index < len(specs) else f"operand {index}"
             raise ValueError(f"{name} is {print_type(found)}, but a tensor is needed")

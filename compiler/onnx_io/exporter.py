@@ -166,7 +166,7 @@ class _Writer:
         for position in sorted(spelling.inputs):
             field, data = spelling.inputs[position]
             inputs.extend([""] * (position - len(inputs)))
-            inputs.insert(position, self._initializer(data, f"{name}_{field}"))
+            inputs.insert(position, self._initializer(data, f"{name}.{field}"))
         made = helper.make_node(facts.type, inputs, outputs, domain=facts.domain)
         schema = schema_at(facts.domain, facts.type, self.opset)
         for attribute, value in spelling.attrs.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import AutoPad, need_rank, same_elem, spatial, window_dim
+from compiler.ops.inference import AutoPad, need_rank, same_elem, spatial, window_dims
 
 __all__ = ["Conv", "ConvTranspose"]
 
@@ -65,21 +65,14 @@ class Conv(Op):
             return (TensorType(x.elem, None),)
         _check_ranks(x.shape, weight.shape)
         self._check_channels(x.shape[1], weight.shape)
-        count = len(x.shape) - 2
-        pads = spatial(self.pads, 2 * count, 0, "pads")
-        strides = spatial(self.strides, count, 1, "strides")
-        dilations = spatial(self.dilations, count, 1, "dilations")
-        dims = [
-            window_dim(
-                x.shape[2 + i],
-                weight.shape[2 + i],
-                stride=strides[i],
-                dilation=dilations[i],
-                pads=(pads[i], pads[count + i]),
-                auto_pad=self.auto_pad,
-            )
-            for i in range(count)
-        ]
+        dims = window_dims(
+            x.shape[2:],
+            weight.shape[2:],
+            strides=self.strides,
+            dilations=self.dilations,
+            pads=self.pads,
+            auto_pad=self.auto_pad,
+        )
         return (TensorType(x.elem, (x.shape[0], weight.shape[0], *dims)),)
 
     def _check_channels(self, channels: Dim, weight: tuple[Dim, ...]) -> None:

@@ -7,26 +7,14 @@ from typing import Literal
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import TensorType
-from compiler.ops.inference import broadcast_shapes, least, same_elem, traits, typed
-from compiler.ops.pointwise import Variadic, pairs
+from compiler.ops.inference import broadcast_shapes, least, traits
+from compiler.ops.pointwise import Binary, Variadic
 
 __all__ = ["Add", "BitShift", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Pow", "Sub", "Sum"]
 
 
-class _Arithmetic(Op):
+class _Arithmetic(Binary):
     """What the ops of two operands share."""
-
-    operands = ("a", "b")
-
-    def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:
-        same_elem(a=a, b=b)
-        both = pairs(a, b)
-        value = None if both is None else [self.compute(x, y) for x, y in both]
-        return (typed(a.elem, broadcast_shapes(a.shape, b.shape), value),)
-
-    def compute(self, a: Dim, b: Dim) -> Dim:
-        """The result on dimensions; None where it can't be told."""
-        return None
 
     def quant(self, a: TensorType, b: TensorType) -> QuantTraits:
         return traits(a, Kind.ARITHMETIC)
@@ -102,7 +90,7 @@ class Mod(_Arithmetic):
 
 
 class BitShift(_Arithmetic):
-    """a shifted by b bits to the ``LEFT`` or ``RIGHT``; unsigned integers."""
+    """a shifted by b bits to the ``LEFT`` or ``RIGHT``; signed integers from opset 28 on."""
 
     name = "bit_shift"
     onnx = Onnx("BitShift", since=11)
@@ -110,8 +98,8 @@ class BitShift(_Arithmetic):
     direction: Literal["LEFT", "RIGHT"]
 
     def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:
-        if not a.elem.is_integer or a.elem.limits[0] < 0:
-            raise ValueError(f"a is {a.elem.text}, but unsigned integers are needed")
+        if not a.elem.is_integer:
+            raise ValueError(f"a is {a.elem.text}, but integers are needed")
         return super().infer(a, b)
 
     def quant(self, a: TensorType, b: TensorType) -> QuantTraits:

@@ -32,6 +32,7 @@ __all__ = [
     "typed",
     "whole_numbers",
     "window_dim",
+    "window_dims",
 ]
 
 
@@ -223,6 +224,35 @@ def window_dim(
     if isinstance(count, int) and isinstance(size, int):
         return count - 1 if (count - 1) * stride >= size + begin else count
     return count if end + stride - 1 < reach else None
+
+
+def window_dims(
+    sizes: Sequence[Dim],
+    kernel: Sequence[Dim],
+    *,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil: bool = False,
+) -> list[Dim]:
+    """Output sizes of a window over several dimensions; attributes as ``spatial`` reads them."""
+    count = len(kernel)
+    begin_end = spatial(pads, 2 * count, 0, "pads")
+    steps = spatial(strides, count, 1, "strides")
+    spreads = spatial(dilations, count, 1, "dilations")
+    return [
+        window_dim(
+            sizes[i],
+            kernel[i],
+            stride=steps[i],
+            dilation=spreads[i],
+            pads=(begin_end[i], begin_end[count + i]),
+            auto_pad=auto_pad,
+            ceil=ceil,
+        )
+        for i in range(count)
+    ]
 
 
 def spatial(values: Sequence[int], count: int, default: int, what: str) -> tuple[int, ...]:

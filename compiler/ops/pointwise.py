@@ -9,7 +9,7 @@ from compiler.ir.op import Kind, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
 from compiler.ops.inference import broadcast_shapes, contents, same_elem, traits, typed
 
-__all__ = ["Pointwise", "Predicate", "Variadic", "pairs"]
+__all__ = ["Binary", "Pointwise", "Predicate", "Variadic", "pairs"]
 
 
 def pairs(a: TensorType, b: TensorType) -> list[tuple[Dim, Dim]] | None:
@@ -62,17 +62,27 @@ class Variadic(Op):
         return None
 
 
-class Predicate(Op):
-    """An op of two operands of one element type, broadcast, that gives booleans."""
+class Binary(Op):
+    """An op of two operands of one element type, broadcast against each other.
+
+    ``gives`` is the element type of the result; None stands for that of the operands.
+    """
 
     operands = ("a", "b")
+    gives: ClassVar[Elem | None] = None
 
     def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:
         same_elem(a=a, b=b)
         both = pairs(a, b)
         value = None if both is None else [self.compute(x, y) for x, y in both]
-        return (typed(Elem.BOOL, broadcast_shapes(a.shape, b.shape), value),)
+        return (typed(self.gives or a.elem, broadcast_shapes(a.shape, b.shape), value),)
 
     def compute(self, a: Dim, b: Dim) -> Dim:
-        """1 or 0 on dimensions; None where it can't be told."""
+        """The result on dimensions, 1 or 0 for a boolean; None where it can't be told."""
         return None
+
+
+class Predicate(Binary):
+    """An op of two operands that gives booleans."""
+
+    gives = Elem.BOOL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import AutoPad, spatial, traits, window_dim
+from compiler.ops.inference import AutoPad, spatial, traits, window_dims
 
 __all__ = [
     "AveragePool",
@@ -41,21 +41,15 @@ class Window(Op):
             raise ValueError(
                 f"x has rank {len(x.shape)}, but a window of {count} dimensions needs {count + 2}"
             )
-        pads = spatial(self.pads, 2 * count, 0, "pads")
-        strides = spatial(self.strides, count, 1, "strides")
-        dilations = spatial(self.dilations, count, 1, "dilations")
-        dims = [
-            window_dim(
-                x.shape[2 + i],
-                self.kernel_shape[i],
-                stride=strides[i],
-                dilation=dilations[i],
-                pads=(pads[i], pads[count + i]),
-                auto_pad=self.auto_pad,
-                ceil=self.ceil_mode and self.auto_pad == "NOTSET",
-            )
-            for i in range(count)
-        ]
+        dims = window_dims(
+            x.shape[2:],
+            self.kernel_shape,
+            strides=self.strides,
+            dilations=self.dilations,
+            pads=self.pads,
+            auto_pad=self.auto_pad,
+            ceil=self.ceil_mode and self.auto_pad == "NOTSET",
+        )
         return (*x.shape[:2], *dims)
 
     def drops_window(self, x: TensorType) -> bool:

@@ -70,49 +70,41 @@ def _check(found: TensorType, name: str, wanted: tuple[Dim, ...]) -> None:
         raise ValueError(f"{name} has shape {listed(found.shape)}, not {listed(wanted)}")
 
 
-class RNN(_Recurrent):
+class _OneState(_Recurrent):
+    """What layers whose state is h alone share."""
+
+    operands = ("x", "w", "r", "bias?", "lengths?", "initial_h?")
+    results = ("y?", "y_h?")
+
+    def infer(
+        self,
+        x: TensorType,
+        w: TensorType,
+        r: TensorType,
+        bias: TensorType | None = None,
+        lengths: TensorType | None = None,
+        initial_h: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType]:
+        return self.states(x, w, r, bias=bias, lengths=lengths, initial_h=initial_h)
+
+
+class RNN(_OneState):
     """One gate a step: h = f(w x + r h + b)."""
 
     name = "rnn"
-    operands = ("x", "w", "r", "bias?", "lengths?", "initial_h?")
-    results = ("y?", "y_h?")
     onnx = Onnx("RNN", field_since={"layout": 14})
 
     activations: tuple[str, ...] = ("Tanh", "Tanh")
 
-    def infer(
-        self,
-        x: TensorType,
-        w: TensorType,
-        r: TensorType,
-        bias: TensorType | None = None,
-        lengths: TensorType | None = None,
-        initial_h: TensorType | None = None,
-    ) -> tuple[TensorType, TensorType]:
-        return self.states(x, w, r, bias=bias, lengths=lengths, initial_h=initial_h)
 
-
-class GRU(_Recurrent):
+class GRU(_OneState):
     """Gated recurrent unit; gates are update, reset, hidden."""
 
     name = "gru"
-    operands = ("x", "w", "r", "bias?", "lengths?", "initial_h?")
-    results = ("y?", "y_h?")
     onnx = Onnx("GRU", field_since={"layout": 14})
     gates = 3
 
     linear_before_reset: bool = False
-
-    def infer(
-        self,
-        x: TensorType,
-        w: TensorType,
-        r: TensorType,
-        bias: TensorType | None = None,
-        lengths: TensorType | None = None,
-        initial_h: TensorType | None = None,
-    ) -> tuple[TensorType, TensorType]:
-        return self.states(x, w, r, bias=bias, lengths=lengths, initial_h=initial_h)
 
 
 class LSTM(_Recurrent):

@@ -136,9 +136,8 @@ class _Lowering:
             name = stored.name
             stored.rename(self.module.fresh_name(f"{name}_q"))
             return name
-        producer = stored.producer
-        # A value that is quantized at a border stays in float beside its view.
-        is_cast = producer is not None and isinstance(producer.op, Quantize)
-        is_split = stored.is_output or not is_cast or producer is None
-        base = stored.name if is_split else producer.need("x").name
+        base, producer = stored.name, stored.producer
+        if producer is not None and isinstance(producer.op, Quantize) and not stored.is_output:
+            # A value that is quantized at a border stays in float beside its view.
+            base = producer.need("x").name
         return self.module.fresh_name(f"{base}_dq")

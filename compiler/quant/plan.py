@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compiler.diagnostics import QdqcError, suggestion
+from compiler.files import read_text
 from compiler.ir.graph import Graph
 from compiler.ir.loc import Loc, Position
 
@@ -58,16 +59,8 @@ def mode_named(text: str) -> str | None:
 
 def read_qtable(path: str | Path) -> list[QtableLine]:
     """The lines of a qtable file. Raises QdqcError, located, for what can't be read."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise QdqcError(
-            f"can't read the qtable: {reason}",
-            file=str(path),
-            notes=["give a text file with lines 'name mode', as run_qtable writes it"],
-        ) from error
-    return parse_qtable(text, str(path))
+    step = "give a text file with lines 'name mode', as run_qtable writes it"
+    return parse_qtable(read_text(path, "qtable", step), str(path))
 
 
 def parse_qtable(text: str, file: str) -> list[QtableLine]:

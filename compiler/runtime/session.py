@@ -22,8 +22,8 @@ __all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
 
 Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
-_QUIET = 3
-"""onnxruntime's log severity 'error': its warnings speak of things that users can't change."""
+_QUIET = 4
+"""onnxruntime's log severity 'fatal': its errors come up as exceptions, and are told once."""
 
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:Load model from .*? failed:)?"
@@ -68,7 +68,10 @@ def open_session(
     if folder is not None:
         options.add_session_config_entry(_DATA_FOLDER, folder)
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        # Without the fallback onnxruntime prints nothing of its own to stdout.
+        return ort.InferenceSession(
+            source, options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
     except Exception as error:
         raise QdqcError(
             f"onnxruntime can't load the model: {first_line(error)}",

@@ -12,6 +12,7 @@ from compiler.ir.data import Data
 from compiler.ir.graph import Graph, Module
 from compiler.ir.op import Op
 from compiler.ir.types import Elem, Range, TensorType
+from compiler.ops import Conv
 
 F32 = TensorType(Elem.F32, (2, 3))
 
@@ -43,7 +44,8 @@ def run_taps(
 ) -> Iterator[dict[str, Any]]:
     for sample in samples:
         x = np.asarray(sample["x"], np.float32)
-        every = {"x": x, "double": 2 * x, "y": np.maximum(x, 0), "outer": 0 * x}
+        ids = np.array(sample.get("ids", [0, 1]))
+        every = {"x": x, "double": 2 * x, "y": np.maximum(x, 0), "outer": 0 * x, "ids": ids}
         yield {name: every[name] for name in names}
 
 
@@ -99,6 +101,40 @@ def test_nan_names_the_first_value() -> None:
         "'x' has 1 NaN and 1 infinite elements, first in sample 3, and 3 other values"
     )
     assert table.rows["x"] == Range(-3, 2, 3)
+
+
+def test_integer_inputs_have_extremes_and_no_range() -> None:
+    samples = [{"x": 1.0, "ids": [5, 7]}, {"x": 2.0, "ids": [-2, 6]}]
+    table = calibrate(module(), samples, run_taps, "max")
+    assert table.observed["ids"] == (-2, 7)
+    assert "ids" not in table.rows
+    assert list(table.rows) == ["x", "double", "y", "outer"]
+
+
+def convolution() -> Module:
+    """x -> conv with a bias -> y."""
+    out = Module()
+    x = out.graph.add_input("x", TensorType(Elem.F32, (1, 2, 2, 2)))
+    w = out.add_constant("w", Data.of(np.ones((3, 2, 1, 1), np.float32)))
+    b = out.add_constant("b", Data.of(np.zeros(3, np.float32)))
+    out.graph.set_outputs([out.graph.insert(Conv(), [x, w, b], None, ["y"]).result])
+    return out
+
+
+def test_the_table_holds_means_per_channel_of_what_convolutions_read() -> None:
+    rng = np.random.default_rng(0)
+    samples = [{"x": rng.normal(3, 1, (1, 2, 2, 2)).astype(np.float32)} for _ in range(5)]
+
+    def taps(
+        samples: Iterable[Mapping[str, Any]], names: Sequence[str], /
+    ) -> Iterator[dict[str, Any]]:
+        for sample in samples:
+            yield {"x": sample["x"], "y": np.zeros((1, 3, 2, 2), np.float32)}
+
+    table = calibrate(convolution(), samples, taps, "max")
+    assert list(table.channel_means) == ["x"]
+    expected = np.mean([s["x"] for s in samples], axis=(0, 1, 3, 4), dtype=np.float64)
+    np.testing.assert_allclose(table.channel_means["x"], expected, rtol=1e-6)
 
 
 def test_bad_requests() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ TABLES = st.builds(
     asym_ops=st.lists(NAMES, max_size=3).map(tuple),
     int4_ops=st.lists(NAMES, max_size=3).map(tuple),
     weight_scales=st.dictionaries(NAMES, st.builds(WeightScale, SCALES), max_size=2),
+    channel_means=st.dictionaries(NAMES, SCALES, max_size=3),
 )
 
 
@@ -55,6 +57,9 @@ def test_tables_read_back(table: Table) -> None:
         assert (back.min, back.max, back.threshold) == pytest.approx(expected, rel=1e-6, abs=0)
     for name, pair in table.observed.items():
         assert found.observed[name] == pytest.approx(pair, rel=1e-6, abs=0)
+    assert list(found.channel_means) == list(table.channel_means)
+    for name, means in table.channel_means.items():
+        assert found.channel_means[name] == pytest.approx(means, rel=1e-6, abs=0)
 
 
 def test_the_text() -> None:
@@ -204,3 +209,30 @@ def test_a_table_of_another_model() -> None:
     check_digest(Table(), "sha256:2")
     with pytest.raises(QdqcError, match=r"it was made from m.qir with digest sha256:1"):
         check_digest(stated, "sha256:2", "t")
+
+
+def test_channel_means_stand_in_comments_of_their_own() -> None:
+    table = Table(
+        rows={"x": Range(-1, 2, 2)}, channel_means={"x": (0.5, -1e-9), "a b": (3.0,), "none": ()}
+    )
+    text = print_table(table)
+    assert text.endswith('#channel_mean x 2 0.5 -1e-09\n#channel_mean "a b" 1 3\n')
+    assert parse_table(text, "t").channel_means == {"x": (0.5, -1e-9), "a b": (3.0,)}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("x 3 1 2", "a row is 'name N m0 m1 ...'"),
+        ("x", "a row is 'name N m0 m1 ...'"),
+        ("x 2 1 2 3", "'x': 1 numbers too many"),
+        ("x 1 one", "'x': 'one' is no number"),
+        ("x 1 nan", "is no range to quantize with"),
+        ('"x 1 2', "the quoted name is no JSON string"),
+    ],
+)
+def test_malformed_channel_means(line: str, reason: str) -> None:
+    with pytest.raises(QdqcError, match=re.escape(reason)) as caught:
+        parse_table(f"x 1 -1 1\n#channel_mean {line}\n", "t")
+    assert caught.value.diagnostic.position is not None
+    assert caught.value.diagnostic.position.line == 2

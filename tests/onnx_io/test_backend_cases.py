@@ -26,6 +26,7 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.case.test_case import TestCase as Case
 from onnx.reference import ReferenceEvaluator
 
+from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Module
 from compiler.ir.types import OptionalType, SequenceType, TensorType
 from compiler.ir.verify import check
@@ -65,9 +66,7 @@ def with_onnxruntime(model: ModelProto, feed: dict[str, Any]) -> list[Any]:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     source = model.SerializeToString()
-    session = ort.InferenceSession(
-        source, options, ["CPUExecutionProvider"], enable_fallback=False
-    )
+    session = ort.InferenceSession(source, options, ["CPUExecutionProvider"], enable_fallback=False)
     return session.run(None, feed)
 
 
@@ -103,7 +102,8 @@ class Done:
 
     def compare(self, model: ModelProto, run: Run) -> None:
         for feed, wanted in self.samples():
-            found = run(model, feed)
+            with np.errstate(all="ignore"):  # the reference evaluator works in numpy
+                found = run(model, feed)
             assert len(found) == len(wanted)
             for a, b in zip(found, wanted, strict=True):
                 assert_same(a, b, self.case.rtol, self.case.atol)
@@ -156,8 +156,7 @@ def find_runner(done: Done) -> Run | None:
     for run in (with_onnxruntime, with_reference):
         if run is with_reference and done.case.name in NOT_RUN:
             continue
-        with contextlib.suppress(Exception), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with contextlib.suppress(Exception):
             done.compare(done.case.model, run)
             return run
     return None
@@ -218,23 +217,18 @@ def test_every_case_survives_the_text() -> None:
             continue
         with done.step("text"):
             text = print_module(done.module)
-            held = {data.digest: data for data in tensors(done.module).values()}
-            again = parse_module(text, resolve=lambda digest, held=held: resolve(held, digest))
+            held = tensors(done.module)
+            again = parse_module(text, resolve=lambda digest, held=held: held[digest].buffer())
             assert print_module(again) == text
             assert export_onnx(again) == done.exported
     assert_none_wrong("text")
-
-
-def resolve(held: dict[str, Any], digest: str) -> Any:
-    return next(data.buffer() for key, data in held.items() if digest in key)
 
 
 def test_every_case_gives_the_same_outputs_after_the_float_passes() -> None:
     for done in imported():
         if done.module is None or done.exported is None:
             continue
-        with done.step("transform"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with done.step("transform"):
             after = run_pipeline(done.module, "@transform")
             model = export_onnx(after)
             onnx.checker.check_model(model, full_check=True)
@@ -269,15 +263,9 @@ def test_types_are_those_that_the_case_states() -> None:
                 assert not sizes or a == b.dim_value, done.case.name
 
 
-@pytest.mark.parametrize("name", sorted(NOT_READ))
-def test_what_is_not_read_says_why(name: str) -> None:
-    from compiler.diagnostics import QdqcError
-
-    (case,) = [c for c in collect_not_read() if c.name == name]
-    with pytest.raises(QdqcError, match="written for opset 1, and qdqc reads 7"):
-        import_onnx(case.model)
-
-
-@cache
-def collect_not_read() -> list[Case]:
-    return [c for c in collect_testcases("Not") if c.name in NOT_READ]
+def test_what_is_not_read_says_why() -> None:
+    cases = [case for case in collect_testcases("Not") if case.name in NOT_READ]
+    assert len(cases) == len(NOT_READ)
+    for case in cases:
+        with pytest.raises(QdqcError, match="written for opset 1, and qdqc reads 7"):
+            import_onnx(case.model)

@@ -222,7 +222,9 @@ def test_a_product_that_keeps_its_add(rewritten: Any, x: str, bias: str, outputs
     assert rewritten(text, "canonicalize").ops == ["matmul", "add"]
 
 
-@pytest.mark.parametrize(("shape", "wanted"), [("1,5", (5,)), ("5", (5,)), ("1,1", (1, 1)), ("3,5", (3, 5))])
+@pytest.mark.parametrize(
+    ("shape", "wanted"), [("1,5", (5,)), ("5", (5,)), ("1,1", (1, 1)), ("3,5", (3, 5))]
+)
 def test_the_bias_of_a_gemm_is_a_row(rewritten: Any, shape: str, wanted: tuple[int, ...]) -> None:
     constants = CONSTANTS.replace("%b : f32[5]", f"%b : f32[{shape}]")
     text = module("%y = gemm(%x, %w, %b) : f32[3,5]", constants, "(%x : f32[3,4]) -> (%y)")

@@ -106,13 +106,14 @@ BN = """const %g : f32[6] = random
   const %o : f32[6] = random
   const %m : f32[6] = random
   const %v : f32[6] = dense[0.5, 1, 0.01, 2, 0.3, 1e-6]"""
+BATCHNORM = "batch_normalization(%a, %g, %o, %m, %v)"
 
 
 @pytest.mark.parametrize("bias", ["", ", %b"])
 @pytest.mark.parametrize("epsilon", ["1e-5", "0.1"])
 def test_a_batchnorm_behind_a_convolution(rewritten: Any, bias: str, epsilon: str) -> None:
     body = f"""%a = conv(%x, %w{bias}) : f32[2,6,5,5] loc("/conv")
-    %y = batch_normalization(%a, %g, %o, %m, %v) {{epsilon = {epsilon}}} : f32[2,6,5,5] loc("/bn")"""
+    %y = {BATCHNORM} {{epsilon = {epsilon}}} : f32[2,6,5,5] loc("/bn")"""
     done = rewritten(module(body, BN), "fuse-batchnorm")
     assert done.ops == ["conv"]
     assert done.node("y").loc.names == ("/conv", "/bn")
@@ -213,8 +214,9 @@ def test_activations_in_a_row(
         ("%a = tanh(%x) : f32[2,4,7,7]\n%y = relu(%a) : f32[2,4,7,7]", "%y", 2),
         ("%y = relu(%x) : f32[2,4,7,7]", "%y", 1),
         (
-            "%a = conv(%x, %w) : f32[2,6,5,5]\n%b2 = relu(%a) : f32[2,6,5,5]\n"
-            "%y = add(%a, %b2) : f32[2,6,5,5]",
+            """%a = conv(%x, %w) : f32[2,6,5,5]
+            %b2 = relu(%a) : f32[2,6,5,5]
+            %y = add(%a, %b2) : f32[2,6,5,5]""",
             "%y",
             3,
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from compiler.ir.data import Data
 from compiler.ir.graph import Module
 from compiler.ir.loc import Loc
 from compiler.ir.op import Op
-from compiler.ir.types import Elem, TensorType
+from compiler.ir.types import Elem, Range, TensorType
+from compiler.onnx_io.exporter import export_onnx
 from compiler.ops import (
     Add,
     AveragePool,
@@ -40,6 +42,10 @@ from compiler.ops import (
     Unsqueeze,
 )
 from compiler.pipeline.manager import run
+from compiler.quant.placement import decide
+from compiler.quant.targets.target import target_named
+from compiler.runtime.audit import audit
+from compiler.runtime.session import Runner, open_session
 from compiler.text.parser import parse_module
 from compiler.text.printer import print_module
 
@@ -194,7 +200,16 @@ STEPS: list[Step] = [
     conv, conv, batchnorm, batchnorm, activation, activation, arithmetic, combine, concat, pad,
     pool, transpose, crop, reshape, by_shape, again, again, nothing, dead,
 ]  # fmt: skip
-PLAIN = {"identity", "batch_normalization", "shape", "gather", "exp"}
+ANY_ORDER = (
+    "fold-shapes",
+    "fold-constants",
+    "canonicalize",
+    "fuse-pad",
+    "fuse-batchnorm",
+    "fuse-activation",
+    "eliminate-dead-code",
+    "eliminate-common-subexpressions",
+)
 SLOW = [HealthCheck.function_scoped_fixture]
 
 
@@ -227,10 +242,53 @@ def test_the_transform_is_a_fixed_point_of_itself(seed: int) -> None:
 def test_passes_may_come_in_any_order(same: Any, seed: int) -> None:
     """Each pass keeps the numbers by itself, whatever came before it."""
     before = RandomNet(seed, 12).module
-    passes = ["fold-shapes", "fold-constants", "canonicalize", "fuse-pad", "fuse-batchnorm",
-              "fuse-activation", "eliminate-dead-code", "eliminate-common-subexpressions"]  # fmt: skip
+    passes = list(ANY_ORDER)
     random.Random(seed).shuffle(passes)
     same(before, run(before, ",".join(passes)), seeds=1)
+
+
+def give_ranges(module: Module, feeds: list[dict[str, Any]]) -> None:
+    """The extremes of every float value over the given inputs."""
+    results = (r for n in module.walk() for r in n.present_results)
+    values = [v for v in (*module.graph.inputs, *results) if v.tensor.elem is Elem.F32]
+    runner = Runner(module, [v.name for v in values], optimise="off", threads=1)
+    runs = [runner.run(feed) for feed in feeds]
+    for value in values:
+        held = np.concatenate([r[value.name].reshape(-1) for r in runs])
+        low, high = float(held.min(initial=0)), float(held.max(initial=0))
+        value.type = value.tensor.with_range(Range(low, high, max(-low, high)))
+
+
+@given(seed=st.integers(0, 2**20), symmetric=st.booleans())
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+def test_int8_survives_onnxruntimes_optimisations(
+    tmp_path: Path, seed: int, symmetric: bool
+) -> None:
+    """The plan is what runs, and the fused integer kernels mean what the casts spell."""
+    module = run(RandomNet(seed, 16).module, "@transform,assign-precision")
+    feeds = [make_feeds(module, s) for s in range(3)]
+    give_ranges(module, feeds)
+    decisions = {n.name: d for n, d in decide(module.graph, target_named("ort-cpu")).items()}
+    how = f"quantize{{symmetric={str(symmetric).lower()}}}"
+    lowered = run(module, f"{how},lower-to-qdq")
+    proto = export_onnx(lowered)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    assert not audit(lowered, decisions, path).findings
+    plain, fast = (open_session(proto, optimise=o, threads=1) for o in ("off", "all"))
+    for feed in feeds:
+        pairs = zip(plain.run(None, feed), fast.run(None, feed), strict=True)
+        for value, (wanted, got) in zip(module.graph.outputs, pairs, strict=True):
+            held = value.tensor.range
+            assert held is not None
+            worst = np.abs(np.asarray(got) - np.asarray(wanted)).max(initial=0)
+            assert worst <= 3 * (held.max - held.min) / 255, value
+
+
+def make_feeds(module: Module, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    inputs = module.graph.inputs
+    return {v.name: rng.normal(0, 1, sizes(v)).astype(np.float32) for v in inputs}
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -47,7 +47,7 @@ def test_all_results_of_a_node_fold(rewritten: Any) -> None:
     ("body", "signature"),
     [
         ("%y = add(%a, %b) : f32[4]", "(%x : f32[4]) -> (%y)"),  # an output is computed
-        ('%r = random_normal_like(%a) : f32[4]\n%y = shape(%r) : i64[1]', "() -> (%y)"),
+        ("%r = random_normal_like(%a) : f32[4]\n%y = shape(%r) : i64[1]", "() -> (%y)"),
         ("%t = add(%x, %a) : f32[4]\n%y = add(%t, %b) : f32[4]", "(%x : f32[4]) -> (%y)"),
     ],
 )

@@ -144,7 +144,9 @@ def quantized(tmp_path: Path) -> Any:
     """
 
     def apply(
-        made: Net, quantize: str = "quantize", precision: str = "assign-precision",
+        made: Net,
+        quantize: str = "quantize",
+        precision: str = "assign-precision",
         floats: Sequence[str] = (),
     ) -> Quantized:
         feeds = [made.feeds(s) for s in range(SAMPLES)]
@@ -153,7 +155,9 @@ def quantized(tmp_path: Path) -> Any:
         lowered = run(typed, "lower-to-qdq")
         for stage in (made.module, typed, lowered):
             no_errors(stage)
-            assert [v.name for v in stage.graph.inputs] == [v.name for v in made.module.graph.inputs]
+            assert [v.name for v in stage.graph.inputs] == [
+                v.name for v in made.module.graph.inputs
+            ]
             assert [v.name for v in stage.graph.outputs] == [
                 v.name for v in made.module.graph.outputs
             ]
@@ -204,4 +208,3 @@ def integer_nodes(module: Module) -> list[str]:
 @pytest.fixture
 def integers() -> Any:
     return integer_nodes
-

@@ -175,15 +175,21 @@ def test_a_wider_scale_does_not_absorb() -> None:
 def test_weights_per_axis(axis: int | None) -> None:
     weight = RNG.normal(0, 1, (4, 5, 3)).astype(np.float32)
     quant = weight_quant(weight, axis, Elem.I8)
-    wanted = np.abs(weight).max() if axis is None else np.abs(np.moveaxis(weight, axis, 0)).max(
-        axis=(1, 2)
+    wanted = (
+        np.abs(weight).max()
+        if axis is None
+        else np.abs(np.moveaxis(weight, axis, 0)).max(axis=(1, 2))
     )
     np.testing.assert_array_equal(quant.scale, (wanted / 127).astype(np.float32))
     assert not quant.zero_point.any()
     stored = quantize(weight, quant, Elem.I8, narrow=True)
     assert stored.min() >= -127
     assert np.abs(stored).max() == 127
-    scales = quant.scale if axis is None else quant.scale.reshape([-1 if i == axis else 1 for i in range(3)])
+    scales = (
+        quant.scale
+        if axis is None
+        else quant.scale.reshape([-1 if i == axis else 1 for i in range(3)])
+    )
     assert (np.abs(dequantize(stored, quant) - weight) <= 0.5001 * scales).all()
 
 

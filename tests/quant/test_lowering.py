@@ -12,10 +12,12 @@ import pytest
 from compiler.ir.core import Value
 from compiler.ir.graph import Module
 from compiler.ir.types import Elem, Quant
+from compiler.onnx_io.exporter import export_onnx
 from compiler.ops import Add, Conv, Dequantize, HardSwish, Quantize
 from compiler.pipeline.manager import run
 from compiler.quant.lowering import is_lowered
-from compiler.runtime.session import Runner
+from compiler.runtime.session import Runner, open_session
+from compiler.text.parser import parse_module
 
 RELU = (0.0, math.inf)
 
@@ -75,7 +77,10 @@ def test_names_keep_their_meaning(net: Any, quantized: Any) -> None:
     """A tap on a name gives the float value within a few steps, in every stage."""
     done = quantized(residual(net))
     taps = ["a", "b", "s", "x", "z"]
-    runs = [Runner(m, taps, optimise="off").run(done.feeds[0]) for m in (done.float, done.typed, done.lowered)]
+    runs = [
+        Runner(m, taps, optimise="off").run(done.feeds[0])
+        for m in (done.float, done.typed, done.lowered)
+    ]
     for name in taps:
         held = done.ranges[name]
         step = (held.max - min(held.min, 0)) / 255
@@ -125,6 +130,32 @@ def test_quantizing_twice_changes_nothing(net: Any, quantized: Any) -> None:
     assert names(again) == names(done.typed)
 
 
+def test_integers_at_the_models_border_keep_their_names() -> None:
+    """A u8 input and a u8 output; the output is read inside the graph as well."""
+    module = parse_module("""
+module @m {
+  const %c : u8[] q(scale = 0.5) = dense[3]
+  graph (%x : u8[4] q(scale = 0.5, zero_point = 128)) -> (%y, %z) {
+    %y = add(%x, %c) : u8[4] q(scale = 1, zero_point = 100)
+    %d = dequantize(%y) : f32[4]
+    %z = tanh(%d) : f32[4]
+  }
+}""")
+    lowered = run(module, "lower-to-qdq")
+    assert names(lowered) == {
+        "x_dq": "dequantize", "c": "dequantize", "y_f": "add", "y": "quantize",
+        "y_dq": "dequantize", "z": "tanh",
+    }  # fmt: skip
+    for optimise in ("off", "all"):
+        x = np.array([0, 127, 128, 255], np.uint8)
+        y, z = open_session(export_onnx(lowered), optimise=optimise).run(None, {"x": x})
+        real = np.rint((x.astype(np.int64) - 128) * 0.5 + 1.5)
+        np.testing.assert_array_equal(y, (real + 100).astype(np.uint8))
+        np.testing.assert_allclose(z, np.tanh(real), rtol=1e-5)
+        got = Runner(module, optimise=optimise).run({"x": x})  # as the IR's numbers are
+        np.testing.assert_array_equal(got["y"], real)
+
+
 def stored(array: npt.NDArray[Any], quant: Quant) -> npt.NDArray[np.int64]:
     """q = clamp(round(real / s) + zp, 0, 255), in float64."""
     real = array.astype(np.float64) / float(quant.scale)
@@ -171,12 +202,10 @@ def test_integers_against_a_simulation(net: Any, quantized: Any, optimise: str) 
         got = Runner(typed, taps, optimise=optimise).run(feed)
         x = stored(feed["x"], quant("x_q"))
         real = {n: stored(got[n], quant(n)) for n in taps}
-        # Each stage starts from what onnxruntime made of the one before, so that steps don't add up.
+        # Each stage starts from what onnxruntime made of the one before: steps don't add up.
         a = simulate(typed, "a", x, 0)
         b = simulate(typed, "b", real["a"], 1)
-        numbers = [
-            (real[n] - int(quant(n).zero_point)) * float(quant(n).scale) for n in ("a", "b")
-        ]
+        numbers = [(real[n] - int(quant(n).zero_point)) * float(quant(n).scale) for n in ("a", "b")]
         s = stored(numbers[0] + numbers[1], quant("s"))
         z = simulate(typed, "z_i", real["s"], 0)
         found = {**real, "z": stored(got["z"], quant("z_i"))}

@@ -42,7 +42,9 @@ PAD = (1, 1, 1, 1)
 RELU = (0.0, math.inf)
 
 
-def conv(net: Any, name: str, x: Value, out: int, size: int = 1, bias: bool = True, **op: Any) -> Value:
+def conv(
+    net: Any, name: str, x: Value, out: int, size: int = 1, bias: bool = True, **op: Any
+) -> Value:
     """A convolution with its own weight and bias; pads keep the image's size."""
     channels = x.tensor.static_shape[1] // op.get("group", 1)  # type: ignore[index]
     weight = net.weight(f"{name}.w", out, channels, size, size)
@@ -172,7 +174,9 @@ def test_a_classifier_behind_a_pool(net: Any, quantized: Any, integers: Any) -> 
     a = conv(made, "a", made.input("x", 1, 4, 6, 6), 8, clamp=RELU)
     f = made.op("f", Flatten(), made.op("p", GlobalAveragePool(), a))
     done = quantized(
-        made.returns(made.op("y", Gemm(trans_b=True), f, made.weight("w", 10, 8), made.weight("b", 10)))
+        made.returns(
+            made.op("y", Gemm(trans_b=True), f, made.weight("w", 10, 8), made.weight("b", 10))
+        )
     )
     assert integers(done.typed) == ["a", "p", "f", "y"]
     assert done.typed.value("y").tensor.quant is None  # type: ignore[union-attr]
@@ -266,7 +270,10 @@ def test_movers_share_the_scale_of_what_they_move(net: Any, quantized: Any, inte
     t = made.op("t", Transpose(perm=(0, 1, 3, 2)), h0)
     r = made.op("r", Reshape(), t, made.const("shape", np.array([1, 4, 2, 8], i64)))
     s = made.op(
-        "s", Slice(), h1, *(made.const(n, np.array([v], i64)) for n, v in (("b", 1), ("e", 4), ("ax", 1)))
+        "s",
+        Slice(),
+        h1,
+        *(made.const(n, np.array([v], i64)) for n, v in (("b", 1), ("e", 4), ("ax", 1))),
     )
     g = made.op("g", Gather(axis=1), a, made.const("ix", np.array([3, 1], i64)))
     outs = [conv(made, f"y{n}", v, 2) for n, v in zip("rsg", (r, s, g), strict=True)]
@@ -335,9 +342,7 @@ def test_a_dead_channel_keeps_its_bias(net: Any, quantized: Any) -> None:
     w = made.rng.normal(0, 0.4, (4, 3, 1, 1))
     w[1], w[2] = 1e-9, 0.0
     b = np.array([0.1, 1.0, -2.0, 0.3])
-    a = made.op(
-        "y", Conv(), made.input("x", 1, 3, 6, 6), made.const("w", w), made.const("b", b)
-    )
+    a = made.op("y", Conv(), made.input("x", 1, 3, 6, 6), made.const("w", w), made.const("b", b))
     done = quantized(made.returns(a))
     from compiler.runtime.session import Runner
 

@@ -184,7 +184,9 @@ def test_a_value_without_a_range_leaves_its_readers_float(net: Any, placed: Any)
 
 
 def test_an_unknown_target_names_the_known() -> None:
-    with pytest.raises(QdqcError, match="unknown target 'ort-gpu'; did you mean 'ort-cpu'") as caught:
+    with pytest.raises(
+        QdqcError, match="unknown target 'ort-gpu'; did you mean 'ort-cpu'"
+    ) as caught:
         target_named("ort-gpu")
     assert "targets are ort-cpu" in str(caught.value)
 

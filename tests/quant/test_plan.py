@@ -80,7 +80,11 @@ def test_names_of_float(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        ("\nlayer1/aa F32", "t.qtable:2:1", "'layer1/aa' matches no node; did you mean 'layer1/a'?"),
+        (
+            "\nlayer1/aa F32",
+            "t.qtable:2:1",
+            "'layer1/aa' matches no node; did you mean 'layer1/a'?",
+        ),
         ("type:relo F32", "t.qtable:1:1", "'type:relo' matches no node; did you mean 'type:relu'?"),
         ("zzz* F32", "t.qtable:1:1", "'zzz*' matches no node"),
         ("layer1/a F23", "t.qtable:1:1", "unknown mode 'F23'; did you mean 'F32'?"),
