@@ -16,7 +16,8 @@ from compiler.ops import Conv, Gemm
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.quant.arithmetic import dequantize, quantize, weight_quant
 from compiler.quant.placement import Decision, decide
-from compiler.quant.targets.target import Target, target_named
+from compiler.quant.targets.known import target_named
+from compiler.quant.targets.target import Target
 
 __all__ = ["CorrectBias"]
 

@@ -26,7 +26,9 @@ def infer_graph(graph: Graph, ctx: PassContext) -> int:
     Raises QdqcError at the node whose operands do not fit.
     """
     changes = 0
-    for node in graph.walk():
+    for node in graph.nodes():
+        # What a branch gives is known once its nodes are.
+        changes += sum(infer_graph(nested, ctx) for nested in node.graphs)
         try:
             found = node.op.infer_node(node)
         except ValueError as error:

@@ -21,7 +21,8 @@ from compiler.quant.arithmetic import (
     weight_quant,
 )
 from compiler.quant.placement import Decision, decide
-from compiler.quant.targets.target import Target, activations, target_named
+from compiler.quant.targets.known import target_named
+from compiler.quant.targets.target import Target, activations
 
 __all__ = ["QuantizePass"]
 

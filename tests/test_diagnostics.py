@@ -88,3 +88,63 @@ def test_scratch_entries_go_away_even_after_an_error() -> None:
     with pytest.raises(KeyError), registry.scratch():
         registry.add("b", registry["c"])
     assert registry.names() == ["a"]
+
+
+def carets(text: str, column: int, width: int = 1) -> str:
+    """What of the source line stands above the carets."""
+    position = Position("m.qir", 1, column, text, width)
+    _, line, caret = Diagnostic(Severity.ERROR, "m", loc=Loc(position=position)).render().split("\n")
+    begin = caret.index("^")
+    assert caret.strip() == "^" * len(caret.strip())
+    return line[begin : begin + len(caret.strip())]
+
+
+def test_carets_stand_under_what_they_mean() -> None:
+    assert carets("    %y = relu(%x)", 10, 4) == "relu"
+    assert carets("\t\t%y", 3, 2) == "%y"
+    assert carets("%y", 1, 0) == "%"
+
+
+@pytest.mark.parametrize("place", [1, 60, 500, 990])
+def test_carets_stand_under_what_they_mean_in_long_lines(place: int) -> None:
+    text = "-" * (place - 1) + "wrong" + "-" * (1000 - place)
+    assert carets("      " + text, place + 6, 5) == "wrong"
+
+
+def test_a_span_that_leaves_the_shown_part_is_cut() -> None:
+    text = "a" * 1000
+    assert set(carets(text, 100, 900)) == {"a", " ", "."}
+    rendered = Diagnostic(Severity.ERROR, "m", loc=Loc(position=Position("f", 1, 100, text, 900)))
+    assert all(len(line) < 230 for line in rendered.render().split("\n"))
+
+
+def test_a_place_is_worth_more_than_a_file() -> None:
+    loc = Loc(position=Position("m.qir", 2, 3, "text"))
+    assert str(QdqcError("m", loc=loc, file="other")).startswith("m.qir:2:3: error: m")
+    assert str(QdqcError("m", loc=Loc(("/a",)), file="other")).split("\n") == [
+        "other: error: m",
+        'note: ONNX node "/a"',
+    ]
+
+
+def test_an_error_is_its_diagnostic() -> None:
+    warning = Diagnostic(Severity.WARNING, "m", "conv", Loc(("/a",)), "f", ("n",))
+    error = QdqcError.of(warning)
+    assert error.diagnostic == Diagnostic(Severity.ERROR, "m", "conv", Loc(("/a",)), "f", ("n",))
+    assert error.args == ("m",)
+    assert error.with_notes().diagnostic == error.diagnostic
+    assert error.with_notes("x").with_notes("y").diagnostic.notes == ("n", "x", "y")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("realu", "relu"),
+        ("RELU", None),
+        ("quantise", "quantize"),
+        ("fuse_activation", "fuse-activation"),
+        ("", None),
+    ],
+)
+def test_suggestions(name: str, expected: str | None) -> None:
+    assert nearest(name, ["relu", "quantize", "fuse-activation", "conv"]) == expected

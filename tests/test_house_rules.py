@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,31 @@ LIST_SECONDS = 0.35
 HEAVY = ("onnx", "onnxruntime", "lark", "networkx", "PIL", "rich")
 WALLED = ("onnx", "onnxruntime")
 BEHIND_THE_WALL = ("compiler/onnx_io", "compiler/runtime")
+
+ORDER = (
+    ("diagnostics",),
+    ("files", "registry"),
+    ("ir",),
+    ("ops",),
+    ("text",),
+    ("pipeline",),
+    ("rewrite",),
+    ("data", "onnx_io", "quant"),
+    ("calibration", "runtime"),
+    ("search",),
+    ("report",),
+    ("api",),
+    ("__init__",),
+)
+"""Rooms and loose files of compiler/ from the ground up; each imports from lower floors only.
+
+Rooms on one floor know nothing of each other.
+"""
+UPWARD = {
+    ("compiler.diagnostics", "compiler.ir.loc"): "places are part of the IR; they import nothing",
+    ("compiler.ir.graph", "compiler.text.printer"): "modules are equal when their texts are",
+}
+"""Imports that may run up or back, with the reason. They count in no circle."""
 
 FILE_NAMES = re.compile(r"(^|_)(utils?|helpers?|misc|base|impl|manager|handlers?)(_|$)|^common$")
 CLASS_NAMES = re.compile(r"(Base|Impl|Manager|Helper|Helpers|Utils?|Abstract\w*)$")
@@ -49,13 +75,47 @@ def trees() -> Iterator[tuple[str, ast.Module]]:
 
 
 def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Every module that a file imports, wherever in the file, with the line."""
+    """Every name that a file imports, wherever in the file, with the line."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module, node.lineno
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+        elif isinstance(node, ast.Call) and "import_module" in ast.dump(node.func):
+            for given in node.args[:1]:
+                if isinstance(given, ast.Constant) and isinstance(given.value, str):
+                    yield given.value, node.lineno
+
+
+def module_name(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def inner_imports() -> Iterator[tuple[str, str, int]]:
+    """Imports between our own modules, in functions too: who, whom, and the line.
+
+    Those for annotations alone are left out of it: they never happen.
+    """
+    ours = {module_name(name) for name, _ in trees()}
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+                node.body = [ast.Pass()]
+        for found, line in imports(tree):
+            if found in ours:
+                yield module_name(name), found, line
+
+
+def is_room(path: Path) -> bool:
+    return path.is_dir() and any(path.glob("*.py"))
+
+
+def floor_of(module: str) -> int:
+    room = [*module.split("."), "__init__"][1]
+    return next(i for i, rooms in enumerate(ORDER) if room in rooms)
 
 
 def top(name: str) -> str:
@@ -100,6 +160,30 @@ def test_imports_run_one_way() -> None:
         if top(found) in forbidden[name.partition("/")[0]]
     ]
     assert not wrong
+
+
+def test_rooms_of_the_compiler_stand_in_order() -> None:
+    """What functions import counts too."""
+    rooms = {p.stem for p in (ROOT / "compiler").iterdir() if p.suffix == ".py" or is_room(p)}
+    assert rooms <= {room for floor in ORDER for room in floor}
+    wrong: list[str] = []
+    used: set[tuple[str, str]] = set()
+    for who, whom, line in inner_imports():
+        if top(who) != "compiler" or top(whom) != "compiler":
+            continue
+        same_room = who.split(".")[1:2] == whom.split(".")[1:2]
+        if (who, whom) in UPWARD:
+            used.add((who, whom))
+        elif not same_room and floor_of(who) <= floor_of(whom):
+            wrong.append(f"{who}:{line} imports {whom}")
+    assert not wrong
+    assert used == set(UPWARD), "an exception that nobody needs"
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    edges = [(a, b) for a, b, _ in inner_imports() if (a, b) not in UPWARD and a != b]
+    circles = networkx.strongly_connected_components(networkx.DiGraph(edges))
+    assert not [sorted(c) for c in circles if len(c) > 1]
 
 
 def test_onnx_and_onnxruntime_stay_behind_their_walls() -> None:

@@ -96,7 +96,7 @@ class _PlacementLog(Instrument):
 
     def before(self, module: Module, where: Where, ctx: PassContext) -> None:
         from compiler.quant.placement import decide
-        from compiler.quant.targets.target import target_named
+        from compiler.quant.targets.known import target_named
 
         target = getattr(where.pass_, "target", None)
         if where.pass_.name == "quantize" and isinstance(target, str):
@@ -137,7 +137,7 @@ def _deploy(invocation: Invocation) -> int:
 
 def _refuse_arguments(args: Any) -> None:
     """What can be told before anything is read."""
-    from compiler.quant.targets.target import target_named
+    from compiler.quant.targets.known import target_named
 
     target_named(args.target)
     if args.quantize == "INT8" and not args.calibration_table:

@@ -212,12 +212,15 @@ class Node(Generic[OpT]):
         return tuple(None if v is None else _inference_type(v) for v in self._operands)
 
     def set_operand(self, index: int, value: Value | None) -> None:
+        """Replace one operand; absent ones that are then the last are left out."""
         held = self._operands[index]
         if held is not None:
             held.drop_use(self, index)
         self._operands[index] = value
         if value is not None:
             value.add_use(self, index)
+        while self._operands and self._operands[-1] is None:
+            self._operands.pop()
 
     def set_operands(self, values: Sequence[Value | None]) -> None:
         """Replace all operands; trailing absent ones are left out."""

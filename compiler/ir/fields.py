@@ -15,6 +15,7 @@ from collections.abc import Container, Mapping
 from typing import Any, TypeVar
 
 from compiler.diagnostics import suggestion
+from compiler.ir.data import Data
 from compiler.ir.spelling import print_value
 
 __all__ = ["FieldError", "Flat", "decode", "encode", "hints"]
@@ -125,6 +126,8 @@ def _holds(kind: type, annotation: Any) -> bool:
 
 def _describe(annotation: Any) -> str:
     names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+    if annotation is Data:
+        return "a tensor such as f32[1] dense[0.5]"
     if annotation in names:
         return names[annotation]
     if typing.get_origin(annotation) is tuple:

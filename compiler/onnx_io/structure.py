@@ -43,6 +43,7 @@ def node_label(node: NodeProto) -> str:
 
 
 def node_loc(node: NodeProto) -> Loc:
+    """The location that a node of the IR gets from the ONNX node."""
     return Loc((node_label(node),))
 
 

@@ -152,7 +152,9 @@ class ConvTranspose(Op):
             raise ValueError(f"stride {stride} and dilation {dilation} need to be 1 or more")
         extra = spatial(self.output_padding, count, 0, "output_padding")[i]
         if self.auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            return size * stride
+            # ONNX says size * stride; runtimes pad nothing where a window falls short of it.
+            short = extra + (kernel - 1) * dilation + 1 - stride
+            return size * stride + (min(0, short) if isinstance(short, int) else 0)
         pads = spatial(self.pads, 2 * count, 0, "pads")
         both = 0 if self.auto_pad == "VALID" else pads[i] + pads[count + i]
         found = (size - 1) * stride + extra + (kernel - 1) * dilation + 1 - both

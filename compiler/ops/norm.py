@@ -44,7 +44,6 @@ class BatchNormalization(Op):
     operands = ("x", "scale", "bias", "mean", "var")
     onnx = Onnx(
         "BatchNormalization",
-        since=9,
         ignored=("momentum", "spatial", "is_test", "consumed_inputs"),
     )
 

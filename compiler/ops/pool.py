@@ -93,7 +93,7 @@ class MaxPool(Window):
 
     name = "max_pool"
     results = ("y", "indices?")
-    onnx = Onnx("MaxPool", since=8, field_since={"ceil_mode": 10, "dilations": 10})
+    onnx = Onnx("MaxPool", field_since={"ceil_mode": 10, "dilations": 10})
 
     storage_order: int = 0
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from compiler.ir.op import Onnx, Op
-from compiler.ir.types import Elem, TensorType
+from compiler.ir.types import Elem, TensorType, Type
 from compiler.ops.conv import Conv
-from compiler.ops.inference import AutoPad, need_elem
+from compiler.ops.inference import AutoPad, axis_in, need_elem
 from compiler.ops.matmul import MatMul
+
+if TYPE_CHECKING:
+    from compiler.ir.core import Node
 
 __all__ = [
     "ConvInteger",
@@ -28,6 +33,14 @@ class Quantize(Op):
     def infer(self, x: TensorType) -> tuple[TensorType]:
         return (TensorType(x.elem, x.shape),)
 
+    def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
+        for result in node.present_results:
+            if isinstance(result.type, TensorType) and result.type.quant is None:
+                raise ValueError(
+                    "its result has no scale: give it a type such as u8[2] q(scale = 1)"
+                )
+        return super().infer_node(node)
+
 
 class Dequantize(Op):
     """Gives the float values that a quantized value stands for.
@@ -44,7 +57,15 @@ class Dequantize(Op):
     axis: int | None = None
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
+        if self.axis is not None and x.shape is not None:
+            axis_in(self.axis, len(x.shape))
         return (TensorType(x.elem, x.shape),)
+
+    def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
+        for x in node.present_operands:
+            if isinstance(x.type, TensorType) and x.type.quant is None:
+                raise ValueError("x has no scale: only a quantized value stands for others")
+        return super().infer_node(node)
 
 
 class DynamicQuantizeLinear(Op):

@@ -39,8 +39,8 @@ class _Recurrent(Op):
             need_rank(found, name, 3)
         count = 2 if self.direction == "bidirectional" else 1
         hidden = self._hidden(w, r)
-        _check(w, "w", (count, None, None if x.shape is None else x.shape[2]))
         rows = None if hidden is None else hidden * self.gates
+        _check(w, "w", (count, rows, None if x.shape is None else x.shape[2]))
         _check(r, "r", (count, rows, hidden))
         bias = others.get("bias")
         if bias is not None:

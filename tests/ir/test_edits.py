@@ -127,6 +127,8 @@ class Edits(RuleBasedStateMachine):
         name = None if chosen is None else known[chosen % len(known)]
         node.set_operand(index, self.value(name))
         self.reads[node][index] = name
+        while self.reads[node] and self.reads[node][-1] is None:
+            self.reads[node].pop()
 
     @precondition(lambda self: self.nodes)
     @rule(which=picks, chosen=picks, keep=st.none() | picks)

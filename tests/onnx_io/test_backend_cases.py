@@ -25,6 +25,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.case.test_case import TestCase as Case
 from onnx.reference import ReferenceEvaluator
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedByRuntime
 
 from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Module
@@ -32,6 +33,8 @@ from compiler.ir.types import OptionalType, SequenceType, TensorType
 from compiler.ir.verify import check
 from compiler.onnx_io.exporter import export_onnx
 from compiler.onnx_io.importer import import_onnx
+from compiler.onnx_io.schemas import NEWEST, OLDEST
+from compiler.ops.opaque import Opaque
 from compiler.pipeline.manager import run as run_pipeline
 from compiler.text.parser import parse_module
 from compiler.text.printer import print_module
@@ -269,3 +272,90 @@ def test_what_is_not_read_says_why() -> None:
     for case in cases:
         with pytest.raises(QdqcError, match="written for opset 1, and qdqc reads 7"):
             import_onnx(case.model)
+
+
+MEANS_SOMETHING_ELSE = {
+    "GridSample": "its modes had other names before opset 20",
+    "Hardmax": "it flattened its operand before opset 13",
+    "LogSoftmax": "it flattened its operand before opset 13",
+    "Max": "it did not broadcast before opset 8",
+    "Mean": "it did not broadcast before opset 8",
+    "Min": "it did not broadcast before opset 8",
+    "Softmax": "it flattened its operand before opset 13",
+    "Sum": "it did not broadcast before opset 8",
+}
+INVALID_IN_ONNX = {"MeanVarianceNormalization": range(13, NEWEST + 1)}
+"""Opsets at which onnx's own function for an op does not pass onnx's checker."""
+
+RUNS_UP_TO = 26
+"""onnxruntime refuses models of newer opsets."""
+
+
+def one_of_each_op() -> list[Done]:
+    """The first case of each op that has a native form, with nothing else around it."""
+    found: dict[str, Done] = {}
+    for done in imported():
+        nodes = done.case.model.graph.node
+        native = done.module and not any(isinstance(n.op, Opaque) for n in done.module.walk())
+        if len(nodes) == 1 and native and done.exported is not None:
+            found.setdefault(nodes[0].op_type, done)
+    return list(found.values())
+
+
+def opset_of(model: ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if not entry.domain)
+
+
+def exported_at(module: Module, opset: int) -> ModelProto | None:
+    """The model at an opset; None where it is refused, in the words for that."""
+    try:
+        return export_onnx(module, opset=opset)
+    except QdqcError as error:
+        if f"opset {opset} can't spell it: " not in str(error):
+            raise
+    return None
+
+
+def test_an_opset_is_either_spelt_right_or_refused() -> None:
+    """From the lowest on, every opset gives a valid model with equal outputs, or a reason."""
+    cases = one_of_each_op()
+    assert len(cases) * STRIDE > 120
+    for done in cases:
+        assert done.module is not None
+        assert done.exported is not None
+        spelt = []
+        for opset in range(OLDEST, NEWEST + 1):
+            model = exported_at(done.module, opset)
+            if model is None:
+                continue
+            spelt.append(opset)
+            assert opset_of(model) == opset
+            if opset in INVALID_IN_ONNX.get(done.case.model.graph.node[0].op_type, ()):
+                continue
+            with done.step("opset"):
+                onnx.checker.check_model(model, full_check=True)
+                if done.runner is with_onnxruntime and opset <= RUNS_UP_TO:
+                    with contextlib.suppress(NotImplementedByRuntime):
+                        done.compare(model, with_onnxruntime)
+        assert min(spelt) == opset_of(done.exported), done.case.name
+    assert_none_wrong("opset")
+
+
+def test_the_chosen_opset_is_the_lowest_that_the_checker_accepts() -> None:
+    for done in one_of_each_op():
+        assert done.exported is not None
+        assert done.module is not None
+        type = done.case.model.graph.node[0].op_type
+        chosen_opset = opset_of(done.exported)
+        if chosen_opset == OLDEST or type in MEANS_SOMETHING_ELSE:
+            continue
+        with pytest.raises(QdqcError, match="can't spell it") as refused:
+            export_onnx(done.module, opset=chosen_opset - 1)
+        if "an axis counted from the end" in str(refused.value):
+            continue  # the checker does not look at the sign
+        older = ModelProto()
+        older.CopyFrom(done.exported)
+        for entry in older.opset_import:
+            entry.version = chosen_opset - 1
+        with pytest.raises((onnx.checker.ValidationError, onnx.shape_inference.InferenceError)):
+            onnx.checker.check_model(older, full_check=True)

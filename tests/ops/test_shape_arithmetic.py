@@ -165,7 +165,11 @@ ROW = TensorType(Elem.F32, (1, 1, 4))
         (o.Max(), (), "at least one operand"),
         (o.MatMul(), (F, F), "a has 3 columns, but b has 2 rows"),
         (o.MatMul(), (TensorType(Elem.F32, ()), F), "rank 1 or more"),
-        (o.Gemm(trans_b=True), (F, TensorType(Elem.F32, (4, 2))), "3 columns, but b .transposed. has 2 rows"),
+        (
+            o.Gemm(trans_b=True),
+            (F, TensorType(Elem.F32, (4, 2))),
+            "3 columns, but b .transposed. has 2 rows",
+        ),
         (o.Concat(axis=0), (F, TensorType(Elem.F32, (2, 4))), "differ along axis 1"),
         (o.Concat(axis=2), (F,), "axis 2 is out of range for rank 2"),
         (o.Transpose(perm=(0, 0)), (F,), "does not order the axes"),

@@ -74,9 +74,9 @@ def make_feeds(module: Module, seed: int) -> dict[str, npt.NDArray[Any]]:
         if held.elem is Elem.BOOL:
             found[value.name] = rng.integers(0, 2, shape).astype(np.bool_)  # type: ignore[arg-type]
         elif held.elem.is_integer:
-            found[value.name] = rng.integers(0, 3, shape).astype(held.elem.dtype)  # type: ignore[arg-type]
+            found[value.name] = rng.integers(0, 3, shape).astype(held.elem.dtype)
         else:
-            found[value.name] = rng.normal(0, 1.5, shape).astype(held.elem.dtype)  # type: ignore[arg-type]
+            found[value.name] = rng.normal(0, 1.5, shape).astype(held.elem.dtype)
     return found
 
 

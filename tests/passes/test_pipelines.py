@@ -43,7 +43,7 @@ from compiler.ops import (
 )
 from compiler.pipeline.manager import run
 from compiler.quant.placement import decide
-from compiler.quant.targets.target import target_named
+from compiler.quant.targets.known import target_named
 from compiler.runtime.audit import audit
 from compiler.runtime.session import Runner, open_session
 from compiler.text.parser import parse_module

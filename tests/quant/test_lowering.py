@@ -177,11 +177,11 @@ def simulate(module: Module, node: str, x: npt.NDArray[np.int64], pad: int) -> n
     source, weight, bias = (*value.producer.operands, None)[:3]
     assert source is not None
     held: Any = weight
-    sums = convolve(x - int(source.tensor.quant.zero_point), held.data.array(), pad)  # type: ignore[union-attr]
+    sums = convolve(x - int(source.tensor.quant.zero_point), held.data.array(), pad)
     if bias is not None:
         numbers: Any = bias
         sums = sums + numbers.data.array().astype(np.int64)[None, :, None, None]
-    scale = float(source.tensor.quant.scale) * held.tensor.quant.scale.astype(np.float64)  # type: ignore[union-attr]
+    scale = float(source.tensor.quant.scale) * held.tensor.quant.scale.astype(np.float64)
     return stored(sums * scale[None, :, None, None], value.tensor.quant)  # type: ignore[arg-type]
 
 

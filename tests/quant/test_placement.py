@@ -25,7 +25,7 @@ from compiler.ops import (
 )
 from compiler.pipeline.manager import run
 from compiler.quant.placement import Decision, decide
-from compiler.quant.targets.target import target_named
+from compiler.quant.targets.known import target_named
 
 ORT = target_named("ort-cpu")
 NO_CASTS = "casts would cost more than they save"

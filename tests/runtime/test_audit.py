@@ -20,7 +20,7 @@ from compiler.onnx_io.importer import import_onnx
 from compiler.onnx_io.saver import save_onnx
 from compiler.pipeline.manager import run
 from compiler.quant.placement import Decision, decide
-from compiler.quant.targets.target import target_named
+from compiler.quant.targets.known import target_named
 from compiler.report.audit import audit_entries, render_audit
 from compiler.runtime.audit import INTEGER_KERNELS, Audit, audit, optimised_model
 from compiler.runtime.taps import observable

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.diagnostics import QdqcError, suggestion
 from compiler.ir.core import Constant, Node
 from compiler.ir.op import Kind, QuantTraits
 from compiler.ir.types import Elem, TensorType
 
-__all__ = ["Target", "activations", "target_named"]
+__all__ = ["Target", "activations"]
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,3 @@ def _range_refusal(node: Node[Any], traits: QuantTraits) -> str | None:
     if traits.fixed is None and traits.kind is not Kind.PRESERVING and result.range is None:
         return f"{node.result} has no calibrated range"
     return None
-
-
-def target_named(name: str) -> Target:
-    """The target of that name. Raises QdqcError that lists the known ones."""
-    from compiler.quant.targets.ort_cpu import ORT_CPU
-
-    known = {ORT_CPU.name: ORT_CPU}
-    if name not in known:
-        raise QdqcError(
-            f"unknown target '{name}'{suggestion(name, known)}",
-            notes=[f"targets are {', '.join(known)}"],
-        )
-    return known[name]

@@ -1,0 +1,21 @@
+"""The targets by name."""
+
+from __future__ import annotations
+
+from compiler.diagnostics import QdqcError, suggestion
+from compiler.quant.targets.ort_cpu import ORT_CPU
+from compiler.quant.targets.target import Target
+
+__all__ = ["TARGETS", "target_named"]
+
+TARGETS: dict[str, Target] = {t.name: t for t in (ORT_CPU,)}
+
+
+def target_named(name: str) -> Target:
+    """The target of that name. Raises QdqcError that lists the known ones."""
+    if name not in TARGETS:
+        raise QdqcError(
+            f"unknown target '{name}'{suggestion(name, TARGETS)}",
+            notes=[f"targets are {', '.join(TARGETS)}"],
+        )
+    return TARGETS[name]
