@@ -267,12 +267,27 @@ def _is_full(found: Type | None) -> bool:
 def _handed(node: NodeProto, operands: Sequence[Value | None]) -> list[Type | None]:
     """Types of a body's inputs, which may state none themselves, by the operands of the node.
 
-    Shapes are left open: those of carried values may change from round to round.
+    The shape of what a Loop carries is left open: it may change from round to round.
     """
-    types: list[Type | None] = [None if v is None else v.type for v in operands]
-    given: list[Type | None] = [
-        TensorType(t.elem) if isinstance(t, TensorType) else t for t in types
+    types: list[Type | None] = [
+        v.type.expressed() if v is not None and isinstance(v.type, TensorType) else v and v.type
+        for v in operands
     ]
     if node.op_type == "Loop":
-        return [TensorType(Elem.I64, ()), TensorType(Elem.BOOL, ()), *given[2:]]
-    return given if node.op_type == "Scan" else []
+        carried = [TensorType(t.elem) if isinstance(t, TensorType) else t for t in types[2:]]
+        return [TensorType(Elem.I64, ()), TensorType(Elem.BOOL, ()), *carried]
+    if node.op_type != "Scan":
+        return []
+    slices = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), len(types))
+    axes = next((list(a.ints) for a in node.attribute if a.name == "scan_input_axes"), [])
+    first = max(len(types) - slices, 0)
+    cut = dict(zip(range(first, len(types)), [*axes, *[0] * slices], strict=False))
+    return [_slice(t, cut[i]) if i in cut else t for i, t in enumerate(types)]
+
+
+def _slice(found: Type | None, axis: int) -> Type | None:
+    """What a Scan cuts from a tensor: its type without one axis."""
+    if not isinstance(found, TensorType) or found.shape is None:
+        return found
+    at = axis % len(found.shape) if found.shape else 0
+    return TensorType(found.elem, (*found.shape[:at], *found.shape[at + 1 :]))

@@ -71,9 +71,11 @@ class PassManager:
         done = PassRun(where.pass_.name, statistics=ctx.statistics)
         for instrument in self.instruments:
             instrument.before(module, where, ctx)
-        start = time.perf_counter()
-        text = _text(module) if self.verify_each else ""
-        done.verify_seconds = time.perf_counter() - start
+        text = ""
+        if self.verify_each:
+            start = time.perf_counter()
+            text = _text(module)
+            done.verify_seconds = time.perf_counter() - start
         try:
             start = time.perf_counter()
             done.changes = where.pass_.run(module.graph, ctx)

@@ -138,25 +138,54 @@ def test_carried_values_of_a_loop_have_the_type_of_what_is_carried_in(elem, dtyp
     assert carried.tolist() == [[1, 2], [2, 4], [3, 6]]
 
 
-def test_a_scan_hands_on_element_types_and_no_shapes():
+@pytest.mark.parametrize("axis", [None, 0, 1, -1])
+def test_a_scan_hands_on_its_states_and_slices_of_the_rest(axis):
     body = make_graph(
         [make_node("Add", ["s", "r"], ["t"]), make_node("Identity", ["t"], ["o"])],
         "body",
         [untyped("s"), untyped("r")],
         [untyped("t"), untyped("o")],
     )
-    node = make_node("Scan", ["begin", "x"], ["last", "y"], body=body, num_scan_inputs=1)
+    rows = axis in (None, 0)
+    more = {} if axis is None else {"scan_input_axes": [axis]}
+    inputs = ["begin", "x"]
+    node = make_node("Scan", inputs, ["last", "y"], body=body, num_scan_inputs=1, **more)
     proto = model(
         [node],
         [info("x", ["N", 3], TensorProto.INT32)],
-        [info("y", ["N", 3], TensorProto.INT32)],
-        [tensor("begin", np.zeros(3, np.int32))],
+        [info("y", [None, None], TensorProto.INT32)],
+        [tensor("begin", np.zeros(3 if rows else 2, np.int32))],
     )
     module = import_onnx(proto)
     (scan,) = module.graph.nodes()
-    assert [v.type for v in scan.graphs[0].inputs] == [TensorType(Elem.I32)] * 2
+    state, piece = (v.type for v in scan.graphs[0].inputs)
+    assert state == TensorType(Elem.I32, (3 if rows else 2,))
+    assert piece == TensorType(Elem.I32, (3 if rows else symbol("N"),))
     feed = {"x": np.arange(6, dtype=np.int32).reshape(2, 3)}
-    assert run(export_onnx(module), feed)[0].tolist() == [[0, 1, 2], [3, 5, 7]]
+    wanted = np.cumsum(feed["x"] if rows else feed["x"].T, axis=0)
+    assert run(export_onnx(module), feed)[0].tolist() == wanted.tolist()
+
+
+def test_a_scan_over_a_tensor_whose_shape_old_opsets_do_not_infer():
+    """onnxruntime wants to know shapes within a Scan; the export is of a lower opset."""
+    body = make_graph(
+        [make_node("Add", ["s", "r"], ["t"]), make_node("Identity", ["t"], ["o"])],
+        "body",
+        [untyped("s"), untyped("r")],
+        [untyped("t"), untyped("o")],
+    )
+    nodes = [
+        make_node("Reshape", ["x", "flat"], ["f"]),
+        make_node("Shape", ["x"], ["shape"]),
+        make_node("Reshape", ["f", "shape"], ["back"]),
+        make_node("Scan", ["begin", "back"], ["last", "y"], body=body, num_scan_inputs=1),
+    ]
+    held = [tensor("flat", np.array([-1])), tensor("begin", np.zeros(3, np.float32))]
+    proto = model(nodes, [info("x", ["N", 3])], [info("y", [None, 3])], held)
+    exported = export_onnx(import_onnx(proto))
+    assert exported.opset_import[0].version == 9
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(run(exported, {"x": x})[0], np.cumsum(x, axis=0))
 
 
 def test_a_carried_sequence_stays_one():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import compiler.ops as o
 from compiler.ir.data import Data
-from compiler.ir.dims import Dim, Expr, symbol
+from compiler.ir.dims import symbol
 from compiler.ir.merge import compatible
 from compiler.ir.op import Op
 from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
@@ -317,81 +317,6 @@ def test_einsum(equation: str, data: st.DataObject):
     opened = [TensorType(Elem.F32, tuple(symbol(f"s{n}") for n in shape)) for shape in shapes]
     (open_,) = o.Einsum(equation=equation).infer(*opened)
     assert open_.substitute({f"s{n}": v for n, v in names.items()}).shape == wanted
-
-
-FUNCTIONS = [
-    (o.Add(), np.add),
-    (o.Sub(), np.subtract),
-    (o.Mul(), np.multiply),
-    (o.Div(), lambda a, b: np.trunc(a / b).astype(np.int64)),
-    (o.Min(), np.minimum),
-    (o.Max(), np.maximum),
-    (o.Equal(), np.equal),
-    (o.Less(), np.less),
-    (o.Greater(), np.greater),
-]
-
-
-@pytest.mark.parametrize(("op", "function"), FUNCTIONS)
-@given(
-    a=st.lists(st.integers(-9, 9), min_size=1, max_size=3),
-    b=st.lists(st.integers(-9, 9).filter(bool), min_size=1, max_size=3),
-)
-@settings(max_examples=60)
-def test_arithmetic_on_known_contents(op: Op, function: Any, a: list[int], b: list[int]):
-    if len(a) != len(b) and 1 not in (len(a), len(b)):
-        return
-    wanted = np.asarray(function(np.array(a), np.array(b)))
-    (found,) = op.infer(i64(*a), i64(*b))
-    assert found.shape == wanted.shape
-    assert found.value == tuple(wanted.astype(np.int64).tolist())
-
-
-@pytest.mark.parametrize(("op", "function"), FUNCTIONS)
-@given(
-    slope=st.integers(1, 3),
-    offset=st.integers(-3, 3),
-    other=st.integers(1, 5),
-    at=st.integers(1, 9),
-)
-@settings(max_examples=60)
-def test_arithmetic_on_symbols(op: Op, function: Any, slope: int, offset: int, other: int, at: int):
-    """What is said of an expression holds for every number that its symbol may be."""
-    expression = symbol("N") * slope + offset
-    a = TensorType(Elem.I64, (1,), value=(expression,))
-    (found,) = op.infer(a, i64(other))
-    (known,) = found.value or (None,)
-    exact = int(function(np.array(slope * at + offset), np.array(other)))
-    assert known is None or numeric(known, N=at) == exact
-
-
-def numeric(dim: Dim, **values: int) -> Dim:
-    return dim.substitute(values) if isinstance(dim, Expr) else dim
-
-
-@given(flags=st.lists(st.booleans(), min_size=1, max_size=4), data=st.data())
-def test_where_on_known_contents(flags: list[bool], data: st.DataObject):
-    numbers = st.lists(st.integers(-5, 5), min_size=len(flags), max_size=len(flags))
-    a, b = data.draw(numbers), data.draw(numbers)
-    (found,) = o.Where().infer(held(np.array(flags)), i64(*a), i64(*b))
-    assert found.value == tuple(np.where(flags, a, b).tolist())
-
-
-@given(start=st.integers(-9, 9), limit=st.integers(-9, 9), step=st.integers(-4, 4).filter(bool))
-def test_range(start: int, limit: int, step: int):
-    wanted = np.arange(start, limit, step)
-    operands = (held(np.array(v, np.int64)) for v in (start, limit, step))
-    (found,) = o.Range().infer(*operands)
-    assert found.shape == wanted.shape
-    assert found.value == tuple(wanted.tolist())
-
-
-@given(at=st.integers(1, 9), step=st.integers(1, 4))
-def test_range_up_to_a_symbol(at: int, step: int):
-    limit = TensorType(Elem.I64, (), value=(symbol("N"),))
-    zero, by = (held(np.array(v, np.int64)) for v in (0, step))
-    (found,) = o.Range().infer(zero, limit, by)
-    assert found.substitute({"N": at}).shape == np.arange(0, at, step).shape
 
 
 @given(shape=st.lists(st.integers(0, 3), max_size=3), number=st.integers(-9, 9))

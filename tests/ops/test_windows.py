@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -110,10 +110,11 @@ def test_max_pool(image, kernel, strides, dilations, pads, auto_pad, ceil):
     shapes = [(1, 2, *image)]
     how = {"strides": strides, "dilations": dilations, "pads": pads, "auto_pad": auto_pad}
     op = o.MaxPool(kernel_shape=kernel, ceil_mode=ceil, **how)
-    found = infer(op, shapes)
+    for i in range(2):
+        # Where no window fits onnxruntime may count one: it rounds -1 / 2 toward zero.
+        assume(dilations[i] * (kernel[i] - 1) < image[i] + pads[i] + pads[2 + i])
     wanted = run("MaxPool", shapes, kernel_shape=list(kernel), ceil_mode=int(ceil), **spelt(**how))
-    # An image that no window fits is declined here and gives nothing there.
-    assert found == wanted or (found is None and wanted is not None and 0 in wanted)
+    assert infer(op, shapes) == wanted
 
 
 @given(

@@ -30,6 +30,7 @@ class Mine(Pass):
 
 @pytest.fixture(autouse=True)
 def scratch(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    discovery.load_passes()  # outside the scratch registry: a second import enters nothing
     monkeypatch.setattr(discovery, "_loaded", dict(discovery._loaded))
     monkeypatch.setattr(discovery, "_pipelines", dict(discovery._pipelines))
     with PASSES.scratch(), OPS.scratch():
@@ -68,7 +69,6 @@ def failure(folder: Path, text: str, name: str = "mine.py") -> str:
     ],
 )
 def test_the_line_and_the_reason(tmp_path: Path, text: str, line: int, reason: str) -> None:
-    discovery.load_passes()
     told = failure(tmp_path, text)
     assert told.startswith(f"{tmp_path / 'mine.py'}:{line}: error: can't load ")
     assert reason in told
@@ -112,7 +112,6 @@ def test_a_plugins_op_is_an_op(tmp_path: Path) -> None:
 
 
 def test_pipelines_that_are_handed_out_are_copies(tmp_path: Path) -> None:
-    discovery.load_passes()
     held = discovery.pipelines()
     held["transform"] = "broken"
     assert discovery.pipelines()["transform"] != "broken"
