@@ -176,7 +176,9 @@ def test_onnx_in_and_out(tiny_onnx: Path, tmp_path: Path):
     assert x.tensor.shape == (2, 3, 8, 8)
     proto = compiler.export_onnx(module)
     onnx.checker.check_model(proto)
-    assert [n.op_type for n in proto.graph.node] == [n.op_type for n in onnx.load(tiny_onnx).graph.node]
+    assert [n.op_type for n in proto.graph.node] == [
+        n.op_type for n in onnx.load(tiny_onnx).graph.node
+    ]
     assert compiler.import_onnx(proto).graph.outputs[0].name == "y"
 
 

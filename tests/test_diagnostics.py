@@ -93,7 +93,9 @@ def test_scratch_entries_go_away_even_after_an_error() -> None:
 def carets(text: str, column: int, width: int = 1) -> str:
     """What of the source line stands above the carets."""
     position = Position("m.qir", 1, column, text, width)
-    _, line, caret = Diagnostic(Severity.ERROR, "m", loc=Loc(position=position)).render().split("\n")
+    _, line, caret = (
+        Diagnostic(Severity.ERROR, "m", loc=Loc(position=position)).render().split("\n")
+    )
     begin = caret.index("^")
     assert caret.strip() == "^" * len(caret.strip())
     return line[begin : begin + len(caret.strip())]

@@ -179,13 +179,23 @@ def execute(
         if refused := _guard(parser.prog, lambda: refuse_unwritable([report_path])):
             return refused
         memory.start()
-    code = _guard(parser.prog, lambda: action(invocation), invocation)
+    code = _guard(parser.prog, lambda: _act(action, invocation), invocation)
     if report_path:
         measured = {"seconds": process_seconds(), "peak_memory_bytes": memory.stop()}
         report = {"command": parser.prog, "exit_code": code, **measured, **invocation.report}
         written = _guard(parser.prog, lambda: _write_report(report_path, report))
         code = code or written
     return code
+
+
+def _act(action: Callable[[Invocation], int | None], invocation: Invocation) -> int | None:
+    """Load the plugins, whose ops a module may be made of, and run the action."""
+    plugins = getattr(invocation.args, "plugin", None)
+    if plugins:
+        from compiler.pipeline.discovery import load_passes
+
+        load_passes(plugins)
+    return action(invocation)
 
 
 def _write_report(path: str, report: dict[str, Any]) -> None:

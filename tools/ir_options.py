@@ -22,7 +22,7 @@ from compiler.pipeline.timing import PassStatistics, TimePasses
 from tools.arguments import names
 from tools.command import CommandParser, Invocation
 
-__all__ = ["add_ir_options", "make_passes", "pass_manager", "run_pipeline"]
+__all__ = ["add_ir_options", "add_plugin_option", "make_passes", "pass_manager", "run_pipeline"]
 
 
 def add_ir_options(parser: CommandParser) -> None:
@@ -46,7 +46,7 @@ def add_ir_options(parser: CommandParser) -> None:
         default=True,
         help="verify after each pass",
     )
-    add("--plugin", action="append", default=[], metavar="F.py", help="load passes; repeatable")
+    add_plugin_option(group)
     listing: dict[str, Any] = {"action": _List, "nargs": 0}
     add(
         "--list-passes",
@@ -55,6 +55,17 @@ def add_ir_options(parser: CommandParser) -> None:
         **listing,
     )
     add("--list-ops", const=_op_lines, help="print ops, after --plugin, and leave", **listing)
+
+
+def add_plugin_option(group: Any) -> None:
+    """Add ``--plugin`` to a parser or group; the plugins are loaded before the command begins."""
+    group.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="F.py",
+        help="load passes and ops from a Python file; repeatable",
+    )
 
 
 def pass_manager(passes: Sequence[Pass], invocation: Invocation) -> PassManager:

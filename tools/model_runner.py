@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compiler.diagnostics import EXIT_OK, QdqcError
 from compiler.files import refuse_inputs, refuse_unwritable
 from tools.command import CommandParser, Invocation, execute
+from tools.ir_options import add_plugin_option
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,6 +38,7 @@ def _parser() -> CommandParser:
     add("--output", "-o", default="_output.npz", metavar="F.npz", help="what is written")
     add("--dump_all_tensors", action="store_true", help="all values, not only the outputs")
     add("--out_fixed", action="store_true", help="quantized values as integers, as stored")
+    add_plugin_option(parser)
     return parser
 
 

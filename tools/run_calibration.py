@@ -15,6 +15,7 @@ from compiler.calibration.thresholds import BINS, METHODS
 from compiler.diagnostics import EXIT_OK
 from compiler.files import refuse_inputs, refuse_unwritable
 from tools.command import CommandParser, Invocation, execute
+from tools.ir_options import add_plugin_option
 
 if TYPE_CHECKING:
     from compiler.calibration.table import Table
@@ -48,6 +49,7 @@ def _parser() -> CommandParser:
     add("--batch_size", type=_positive, default=1, metavar="N", help="rows where batch is symbolic")
     add("--cali_method", default="kl", metavar="METHOD", help=f"{', '.join(METHODS)}")
     add("--histogram_bin_num", type=_positive, default=BINS, metavar="N", help="bins of kl")
+    add_plugin_option(parser)
     add(
         "-o",
         "--calibration_table",

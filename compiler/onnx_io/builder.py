@@ -212,7 +212,7 @@ class Builder:
         if specs and not specs[-1].variadic:
             outputs = outputs[: len(specs)]
         names = [None if o is None else scope.free(o) for o in outputs]
-        blank = TensorType(Elem.F32)
+        blank = declared if declared is not None else TensorType(Elem.F32)
         types = [None if name is None else blank for name in names]
         made = graph.insert(op, operands, types, names, loc=node_loc(node), graphs=graphs)
         try:

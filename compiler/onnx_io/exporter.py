@@ -204,6 +204,7 @@ class _Writer:
         zeros = Data.of(quant.zero_point.astype(elem.dtype), elem)
         made.input.append(self._initializer(Data.of(quant.scale), f"{base}_scale"))
         made.input.append(self._initializer(zeros, f"{base}_zero_point"))
+        made.ClearField("attribute")  # the axis of a dequantize stands in ``quant`` by now
         if quant.axis is not None:
             made.attribute.append(helper.make_attribute("axis", quant.axis))
         if quant.block is not None:

@@ -28,7 +28,7 @@ class Quantize(Op):
     name = "quantize"
     operands = ("x",)
     results = ("y",)
-    onnx = Onnx("QuantizeLinear", since=13)
+    onnx = Onnx("QuantizeLinear", since=10)
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
         return (TensorType(x.elem, x.shape),)
@@ -52,7 +52,7 @@ class Dequantize(Op):
     name = "dequantize"
     operands = ("x",)
     results = ("y",)
-    onnx = Onnx("DequantizeLinear", since=13)
+    onnx = Onnx("DequantizeLinear", since=10)
 
     axis: int | None = None
 

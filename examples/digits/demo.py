@@ -107,9 +107,7 @@ def main() -> None:
     rows = [
         Row("float", HERE / "digits.onnx", "0 of 14"),
         Row("INT8", folder / "digits_int8.onnx", integer_nodes(folder / "int8.json")),
-        Row(
-            "mixed (stem float)", folder / "digits_mixed.onnx", integer_nodes(folder / "mixed.json")
-        ),
+        Row("mixed", folder / "digits_mixed.onnx", integer_nodes(folder / "mixed.json")),
     ]
     Console().print(closing_table(rows))
 

@@ -22,7 +22,18 @@ from compiler.ir.types import (
 )
 
 N, S = symbol("N"), symbol("S")
-FLOATS = ["f64", "f32", "f16", "bf16", "f8e4m3fn", "f8e4m3fnuz", "f8e5m2", "f8e5m2fnuz", "f8e8m0", "f4e2m1"]
+FLOATS = [
+    "f64",
+    "f32",
+    "f16",
+    "bf16",
+    "f8e4m3fn",
+    "f8e4m3fnuz",
+    "f8e5m2",
+    "f8e5m2fnuz",
+    "f8e8m0",
+    "f4e2m1",
+]
 INTEGERS = ["i64", "i32", "i16", "i8", "i4", "i2", "u64", "u32", "u16", "u8", "u4", "u2"]
 
 
@@ -184,9 +195,7 @@ def tensors(draw: Any) -> TensorType:
     return TensorType(elem, draw(shapes), range=draw(ranges))
 
 
-types = st.recursive(
-    tensors(), lambda t: t.map(SequenceType) | t.map(OptionalType), max_leaves=2
-)
+types = st.recursive(tensors(), lambda t: t.map(SequenceType) | t.map(OptionalType), max_leaves=2)
 
 
 def knows(dim: Dim) -> int:

@@ -229,7 +229,9 @@ def scanned(d: Draft) -> str:
         make_node("Add", [state, row], [total]),
         make_node("Identity", [total], [out]),
     ]
-    inputs, outputs = [untyped(state), untyped(row)], [untyped(total), untyped(out)]
+    inputs = [untyped(state), untyped(row)]
+    # onnxruntime must know the shapes of what a Scan gives.
+    outputs = [make_tensor_value_info(name, F, [3]) for name in (total, out)]
     body = make_graph(nodes, "scan", inputs, outputs)
     begin = d.constant(np.zeros(3, np.float32))
     last, name = d.name(), d.name()

@@ -107,7 +107,9 @@ def test_a_plugins_pipelines_may_use_its_own_passes(tmp_path: Path) -> None:
 
 
 def test_a_plugins_op_is_an_op(tmp_path: Path) -> None:
-    load(tmp_path, "from compiler import Op\nclass Mine(Op):\n    name = 't.mine'\n    k: int = 2\n")
+    load(
+        tmp_path, "from compiler import Op\nclass Mine(Op):\n    name = 't.mine'\n    k: int = 2\n"
+    )
     assert OPS["t.mine"]().k == 2
 
 

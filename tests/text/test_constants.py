@@ -79,7 +79,7 @@ def test_a_float_that_is_too_large_is_refused(elem: Elem):
         ("bool[2,2]", "dense[true, false, false, true]", (2, 2)),
         ("c64[1]", "dense[[0.5, -1]]", (1,)),
         ("c128[]", "dense[[1, 0]]", ()),
-        ('string[1,2]', 'dense["", "a b"]', (1, 2)),
+        ("string[1,2]", 'dense["", "a b"]', (1, 2)),
         ("u4[3]", "dense[15, 0, 9]", (3,)),
         ("i2[5]", "dense[-2, -1, 0, 1, -2]", (5,)),
     ],
@@ -103,7 +103,11 @@ def test_shapes(type: str, contents: str, shape: tuple[int, ...]):
         ("f32[?]", "dense[1]", "a constant needs a tensor type with a known shape"),
         ("f32[*]", "dense[1]", "a constant needs a tensor type with a known shape"),
         ("f32[1]", 'elided("sha256:xyz")', "'sha256:xyz' is no digest 'sha256:...'"),
-        ("f32[1]", f'elided("sha256:{"a" * 65}")', f"'sha256:{'a' * 65}' is no digest 'sha256:...'"),
+        (
+            "f32[1]",
+            f'elided("sha256:{"a" * 65}")',
+            f"'sha256:{'a' * 65}' is no digest 'sha256:...'",
+        ),
     ],
 )
 def test_what_does_not_fit(type: str, contents: str, message: str):
