@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
 
 # Ops enter the registry when they are first imported: not within some test's scratch registry.
 import compiler.ops  # noqa: F401
+
+# The same examples in every run; QDQC_EXPLORE=1 draws new ones, to look for more.
+settings.register_profile("same", deadline=None, derandomize=True, database=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("explore" if os.environ.get("QDQC_EXPLORE") else "same")
 
 
 @pytest.fixture(scope="session")

@@ -173,16 +173,16 @@ class Preprocess:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """The decoded image of a file. Raises QdqcError when the file holds none."""
-    image: Image.Image | None = None
+    """The decoded image of a file, turned as its EXIF data say; the first one of several.
+
+    Raises QdqcError when the file holds none.
+    """
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)  # a copy: the file may be closed
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
-        if image is not None:
-            image.close()
         raise unreadable(path, err) from err
-    return image
 
 
 def unreadable(path: str | Path, err: Exception) -> QdqcError:

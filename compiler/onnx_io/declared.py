@@ -14,7 +14,7 @@ from compiler.ir.dims import Dim, Expr
 from compiler.ir.types import Elem, TensorType, Type
 from compiler.onnx_io.schemas import elem_spelling
 from compiler.onnx_io.shapes import ShapeRequest, declared_types, read_type, write_type
-from compiler.onnx_io.structure import inner_path, subgraphs
+from compiler.onnx_io.structure import Wiring, inner_path, ordered_nodes, reads, subgraphs
 from compiler.ops.onnx_table import elem_of_code
 
 __all__ = ["Declarations", "ask_onnxruntime", "stripped"]
@@ -41,7 +41,8 @@ def stripped(model: ModelProto, request: ShapeRequest) -> ModelProto:
             graph.initializer.append(tensor)
         elif tensor.name not in inputs:
             _add_weight(graph, tensor.name, tensor)
-    for node in source.node:
+    # onnx's inference and onnxruntime take nodes as they come.
+    for node in ordered_nodes(source, Wiring(frozenset(), None)):
         if _is_harmful(node):
             continue
         big = node.op_type == "Constant" and node.ByteSize() > _KEPT_BYTES
@@ -50,7 +51,23 @@ def stripped(model: ModelProto, request: ShapeRequest) -> ModelProto:
             _add_weight(graph, node.output[0], tensor)
         else:
             graph.node.append(node)
+            _sort_nested(graph.node[-1])
     return out
+
+
+def _sort_nested(node: NodeProto) -> None:
+    """Bring the nodes of nested graphs into an order of execution, in place."""
+    for _, graph in subgraphs(node):
+        known = {name for inner in graph.node for name in reads(inner)}
+        known.update(info.name for info in graph.output)
+        copies = [
+            NodeProto.FromString(inner.SerializeToString())
+            for inner in ordered_nodes(graph, Wiring(known, None))
+        ]
+        del graph.node[:]
+        graph.node.extend(copies)
+        for inner in graph.node:
+            _sort_nested(inner)
 
 
 def _is_harmful(node: NodeProto) -> bool:

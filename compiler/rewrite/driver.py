@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from compiler.ir.core import Constant, Node, Value
@@ -74,7 +74,7 @@ def _erase_dead(roots: Iterable[Node[Any]]) -> tuple[list[Node[Any]], list[Value
         node = stack.pop()
         if node.erased or any(r.is_used for r in node.present_results):
             continue
-        inputs = [*node.present_operands, *node.captures()]
+        inputs = [*node.present_operands, *node.captures(), *_inner_constants(node)]
         node.graph.erase(node)
         dead.append(node)
         for value in inputs:
@@ -84,6 +84,13 @@ def _erase_dead(roots: Iterable[Node[Any]]) -> tuple[list[Node[Any]], list[Value
     _drop_unused(v for v in freed if isinstance(v, Constant))
     left = [v for v in freed if v.producer is not None and not v.producer.erased]
     return dead[::-1], left
+
+
+def _inner_constants(node: Node[Any]) -> Iterator[Value]:
+    """Constants that nested graphs read; they belong to the module and are no captures."""
+    for graph in node.nested_graphs():
+        reads = [v for inner in graph.nodes() for v in inner.present_operands]
+        yield from (v for v in (*reads, *graph.outputs) if isinstance(v, Constant))
 
 
 def _drop_unused(constants: Iterable[Constant]) -> None:

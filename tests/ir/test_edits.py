@@ -232,5 +232,5 @@ class Edits(RuleBasedStateMachine):
         assert print_module(parse_module(text, verify=True)) == text
 
 
-Edits.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+Edits.TestCase.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
 TestEdits = Edits.TestCase

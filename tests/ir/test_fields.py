@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import pytest
@@ -122,3 +122,61 @@ def test_names_of_flat_pairs_come_back(pairs: dict[str, int]):
     held = Open("t", Flat(pairs.items()))
     back = decode(Open, dict(encode(held)), "it")
     assert dict(back.rest) == {name: str(value) for name, value in pairs.items()}
+
+
+plain_options = st.builds(
+    Options,
+    count=st.integers(),
+    factor=st.floats(),
+    pads=st.lists(st.integers(), max_size=3).map(tuple),
+    clamp=st.none() | st.tuples(st.floats(), st.floats()),
+    kind=st.sampled_from(["a", "b"]),
+    flag=st.booleans(),
+    either=st.integers() | st.floats(),
+    text=st.text(max_size=5),
+)
+
+
+@given(plain_options)
+def test_decoding_the_fields_gives_the_same_text(options: Options):
+    """Values, not texts, go in; what prints is the same, NaN and minus zero included."""
+    values = {f.name: getattr(options, f.name) for f in fields(Options)}
+    assert encode(decode(Options, values, "it")) == encode(options)
+
+
+@given(plain_options)
+def test_only_fields_off_their_default_are_printed(options: Options):
+    printed = [name for name, _ in encode(options)]
+    names = [f.name for f in fields(Options)]
+    assert printed == [n for n in names if n in printed], "in the order of the fields"
+    for name in set(names) - set(printed):
+        assert getattr(options, name) == getattr(Options(), name)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "message"),
+    [
+        ("count", "3", 'is an integer, not "3"'),
+        ("factor", True, "is a number, not true"),
+        ("clamp", (1,), "is a list, each a number, not [1]"),
+        ("either", "x", 'is an integer or a number, not "x"'),
+        ("pads", {"a": 1}, "is a list, each an integer, not {a = 1}"),
+    ],
+)
+def test_misfits_show_the_value_as_it_is_spelt(annotation: str, value: Any, message: str):
+    with pytest.raises(FieldError) as caught:
+        decode(Options, {annotation: value}, "pass 'x'")
+    assert str(caught.value) == f"'{annotation}' of pass 'x' {message}"
+
+
+def test_an_unknown_field_lists_the_known_ones():
+    with pytest.raises(FieldError, match=r"it has no 'zzz' \(it has: axis\)"):
+        decode(Needs, {"axis": 1, "zzz": 2}, "it")
+
+
+def test_flat_values_by_name():
+    flat = Flat([("alpha", 1.5), ("beta", None)])
+    assert flat.named("alpha") == 1.5
+    assert flat.named("beta", 3) is None
+    assert flat.named("gamma") is None
+    assert flat.named("gamma", 3) == 3

@@ -259,3 +259,32 @@ def test_what_the_file_states_fills_what_inference_leaves_open():
     proto = model(nodes, inputs, [info("y", None)], value_info=[info("r", ["N", 2, 3])])
     module = import_onnx(proto)
     assert module.value("y").tensor.shape == (symbol("N"), 2, 3)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_onnx_is_asked_about_nodes_in_order(nested):
+    """Its inference takes nodes as they come; NonZero has a type that only it tells."""
+    nodes = [
+        make_node("Neg", ["n"], ["y"]),
+        make_node("NonZero", ["x"], ["n"]),
+    ]
+    out = info("y", None, INT)
+    if nested:
+        branches = {
+            name: make_graph(
+                [
+                    make_node("Neg", [f"n{name}"], [f"y{name}"]),
+                    make_node("NonZero", ["x"], [f"n{name}"]),
+                ],
+                name,
+                [],
+                [untyped(f"y{name}")],
+            )
+            for name in ("then_branch", "else_branch")
+        }
+        nodes = [make_node("If", ["c"], ["y"], **branches)]
+    inputs = [info("x", [2, 3]), info("c", [], TensorProto.BOOL)]
+    module = import_onnx(model(nodes, inputs, [out]))
+    assert module.graph.outputs[0].tensor == TensorType(Elem.I64, (2, None))
+    feed = {"x": np.array([[0, 1, 0], [2, 0, 3]], np.float32), "c": np.array(True)}
+    assert run(export_onnx(module), feed)[0].tolist() == [[0, -1, -1], [-1, 0, -2]]

@@ -167,6 +167,28 @@ def test_a_type_that_must_be_a_tensor(root: Node[Any], rw: Rewriter, odd: Any) -
         rw.tensor(found)
 
 
+@pytest.mark.parametrize("as_output", [False, True])
+def test_constants_that_only_an_erased_body_read_go_with_it(as_output: bool) -> None:
+    module = Module()
+    x = module.graph.add_input("x", F)
+    w = module.add_constant("w", Data.of(np.ones(2, np.float32)))
+    kept = module.add_constant("kept", Data.of(np.ones(2, np.float32)))
+    body, deep = Graph(module), Graph(module)
+    inner = deep.insert(Add(), [kept, kept if as_output else w])
+    deep.set_outputs([w if as_output else inner.result])
+    body.set_outputs([body.insert(MIX, [], [F], ["i"], graphs=[deep]).result])
+    node = module.graph.insert(Opaque(type="Old"), [x], [F], ["y"], graphs=[body])
+    last = module.graph.insert(Add(), [node.result, kept])
+    module.graph.set_outputs([last.result])
+
+    def rule(node: Node[Any], rw: Rewriter) -> Value | None:
+        return node.operands[0] if node.op.type == "Old" else None
+
+    assert apply([(Opaque, "rule", rule)], module.graph, PassContext()) == 1
+    assert list(module.constants) == ["kept"]
+    assert verify(module) == []
+
+
 def replace_mix(module: Module, new: TensorType | SequenceType) -> Value:
     """The value %y after a rule gave a node of that type for it."""
 
