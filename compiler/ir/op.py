@@ -119,7 +119,7 @@ class Op:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__annotations__" in vars(cls):  # what has no fields of its own inherits all it needs
-            dataclass(frozen=True, kw_only=True, eq=False)(cls)
+            dataclass(frozen=True, kw_only=True, eq=False, repr=False, match_args=False)(cls)
         cls.operand_specs = tuple(OperandSpec.parse(s) for s in cls.operands)
         cls.result_specs = tuple(OperandSpec.parse(s) for s in cls.results)
         if cls.name:
@@ -143,6 +143,10 @@ class Op:
     def quant(self, *operands: Any, **named: Any) -> QuantTraits:
         """How quantization sees the op on operands of these types."""
         return QuantTraits()
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={text}" for name, text in encode(self))
+        return f"{type(self).__name__}({fields})"
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and encode(self) == encode(other)

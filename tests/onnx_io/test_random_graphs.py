@@ -28,20 +28,7 @@ from compiler.text.parser import parse_module
 from compiler.text.printer import print_module
 
 F, INT, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-ELEMS = (
-    np.float32,
-    np.float64,
-    np.float16,
-    np.int8,
-    np.uint8,
-    np.int16,
-    np.uint16,
-    np.int32,
-    np.uint32,
-    np.int64,
-    np.uint64,
-    np.bool_,
-)
+ELEMS = ["f4", "f8", "f2", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?"]
 PIECES = (
     "a",
     "v",
