@@ -39,6 +39,9 @@ from side_by_side import FLOAT, OWN, PEER, print_kernels, print_latency
 
 __all__ = ["main"]
 
+PLAIN = f"{OWN} --no-correct-bias"
+"""The project's model without the step that its peer lacks."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Quantize with both, then print accuracy, kernels and latency."""
@@ -69,9 +72,11 @@ def _models(assets: Path, folder: Path, peer_only: bool) -> dict[str, Path]:
     models = {FLOAT: net}
     if not peer_only:
         qir = transform(net, folder, *PREPROCESS_OPTIONS)
-        deployed = deploy(qir, calibrate(qir, calib))
+        table = calibrate(qir, calib)
+        deployed = deploy(qir, table)
         _print_audit(deployed)
         models[OWN] = deployed.model
+        models[PLAIN] = deploy(qir, table, "--no-correct-bias").model
     ready = prepared(net, folder / "prepared.onnx")
     models[PEER] = quantized(ready, folder / "peer.onnx", centres(photo_files(calib)))
     return models

@@ -70,8 +70,8 @@ def calibrate(qir: Path, dataset: Path, method: str = "kl") -> Path:
     return table
 
 
-def deploy(qir: Path, table: Path) -> Deployed:
-    """``model_deploy`` in INT8 for onnxruntime on a CPU."""
-    out = qir.with_name(f"{qir.stem}_int8.onnx")
+def deploy(qir: Path, table: Path, *options: str) -> Deployed:
+    """``model_deploy`` in INT8 for onnxruntime on a CPU, with further options."""
+    out = qir.with_name("_".join((qir.stem, "int8", *(o.strip("-") for o in options))) + ".onnx")
     given = ("--mlir", qir, "--quantize", "INT8", "--calibration_table", table, "--model", out)
-    return Deployed(out, run("model_deploy", qir.with_name("deploy.json"), *given))
+    return Deployed(out, run("model_deploy", out.with_suffix(".json"), *given, *options))
