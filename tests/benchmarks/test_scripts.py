@@ -35,7 +35,12 @@ def start(script: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("script", "options"),
-    [("simplify.py", ("effnet", "minilm")), ("effnet.py", ()), ("calibration.py", ())],
+    [
+        ("simplify.py", ("effnet", "minilm")),
+        ("effnet.py", ()),
+        ("calibration.py", ()),
+        ("minilm.py", ()),
+    ],
 )
 def test_without_assets_a_script_says_that_it_skips(script: str, options: tuple[str, ...]) -> None:
     done = start(script, *options)
