@@ -151,6 +151,16 @@ def test_a_failed_check_leaves_no_model_under_its_name(folder: Path) -> None:
     assert (folder / "strict.onnx.rejected").exists()
 
 
+def test_on_random_inputs_a_difference_is_only_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --model told.onnx"
+    report = report_of(f"{line} --tolerance 0.9999999,0.9999999")
+    assert report["source"] == "random"
+    assert (folder / "told.onnx").exists()
+    assert "warning: the outputs differ from float" in capsys.readouterr().err
+
+
 def test_reports_of_the_first_two_steps(folder: Path) -> None:
     line = "model_transform --model_def tiny.onnx -o again.qir --test_input in.npz"
     report = report_of(f"{line} --test_result all.npz")
