@@ -9,9 +9,10 @@ optimisations off must lie within max|a-b| <= 1e-4 max|b|.
 
 Then both are quantized: the project's by kl, onnxruntime's by quantize_dynamic (s8 weights per
 channel) and quantize_static (MinMax, u8 activations, s8 weights per channel; all its ops, and
-MatMul and Gemm alone, those of two activations too), after its quant_pre_process. Spearman is that of the cosine of two sentences'
-embeddings with the human score. Sentences run one at a time, at their own length or padded to
-the fixed one. Latency: one thread, batch 1, the models interleaved in one process.
+MatMul and Gemm alone, products of two activations with them), after its quant_pre_process.
+Spearman is that of the cosine of two sentences' embeddings with the human score. Sentences run
+one at a time, at their own length or padded to the fixed one. Latency: one thread, batch 1, the
+models interleaved in one process.
 """
 
 from __future__ import annotations

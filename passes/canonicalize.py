@@ -15,6 +15,7 @@ from compiler.ops import (
     Clip,
     Concat,
     Div,
+    Erf,
     Flatten,
     Gemm,
     Identity,
@@ -118,7 +119,7 @@ class Canonicalize(PatternPass):
 
     @rewrites(Sub)
     def subtract(self, node: Node[Sub], rw: Rewriter) -> Result:
-        """X - c = x + (-c)."""
+        """x - c = x + (-c)."""
         c = rw.array(node.need("b"))
         if c is None or node.need("b").tensor.elem is not Elem.F32:
             return rw.no("what is subtracted is no float constant", node.need("b"))
@@ -127,11 +128,13 @@ class Canonicalize(PatternPass):
 
     @rewrites(Div)
     def divide(self, node: Node[Div], rw: Rewriter) -> Result:
-        """X / c = x * (1 / c), where 1 / c is a finite number."""
+        """x / c = x * (1 / c), where 1 / c is a finite number."""
         b = node.need("b")
         c = rw.array(b)
         if c is None or b.tensor.elem is not Elem.F32:
             return rw.no("the divisor is no float constant", b)
+        if any(isinstance(user.op, Erf) for user in node.result.users):
+            return rw.no("erf(x / c) is how Gelu is spelt, which runtimes look for", node.result)
         smallest = 1 / np.finfo(np.float32).max
         if not (np.abs(c) > smallest).all() or not np.isfinite(c).all():
             return rw.no("the divisor has no finite inverse", b)
@@ -140,12 +143,12 @@ class Canonicalize(PatternPass):
 
     @rewrites(Mul)
     def multiply(self, node: Node[Mul], rw: Rewriter) -> Result:
-        """X * 1 = x, where the shape stays."""
+        """x * 1 = x, where the shape stays."""
         return _neutral(node, 1.0, rw)
 
     @rewrites(Add)
     def add(self, node: Node[Add], rw: Rewriter) -> Result:
-        """X + 0 = x, where the shape stays."""
+        """x + 0 = x, where the shape stays."""
         return _neutral(node, 0.0, rw)
 
     @rewrites(Add)
