@@ -129,6 +129,7 @@ def _deploy(invocation: Invocation) -> int:
     manager.run(module)
     passed = _check(module, reference, invocation)
     if not passed:
+        lowered = output.with_suffix(".rejected.qir")
         output = output.with_name(output.name + ".rejected")
         invocation.tell(f"the check failed: the model is kept as {output}")
     _write(module, reference, log, output, lowered, invocation)
@@ -234,7 +235,12 @@ def _write(
     from compiler.text.files import save
 
     save(module, lowered)
-    save_onnx(module, output)  # last: where it stands, all of it is there
+    try:
+        save_onnx(module, output)  # last: where it stands, all of it is there
+    except QdqcError:
+        for path in (lowered, lowered.with_suffix(".safetensors")):
+            path.unlink(missing_ok=True)
+        raise
     found = audit(module, log.decisions, output)
     invocation.report["audit"] = audit_entries(found)
     sizes = {"float": export_onnx(reference).ByteSize(), "deployed": output.stat().st_size}

@@ -18,6 +18,7 @@ import onnxruntime as ort
 import pytest
 
 from compiler.data.archive import Archive
+from compiler.diagnostics import QdqcError
 from compiler.text.files import load
 from tools import model_deploy, model_runner, model_transform, npz_tool, qir_opt, run_calibration
 
@@ -149,6 +150,21 @@ def test_a_failed_check_leaves_no_model_under_its_name(folder: Path) -> None:
     assert report["exit_code"] == 1
     assert not (folder / "strict.onnx").exists()
     assert (folder / "strict.onnx.rejected").exists()
+    assert not (folder / "strict.qir").exists()
+    assert (folder / "strict.rejected.qir").exists()
+
+
+def test_without_the_model_its_ir_goes_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise QdqcError("can't write 'late.onnx': No space left on device")
+
+    monkeypatch.setattr("compiler.onnx_io.saver.save_onnx", full)
+    line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --model late.onnx"
+    assert call(line) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert not list(folder.glob("late*"))
 
 
 def test_on_random_inputs_a_difference_is_only_told(
