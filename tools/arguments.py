@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from compiler.diagnostics import QdqcError
 
 if TYPE_CHECKING:
+    from compiler.data.dataset import Dataset
+    from compiler.data.fit import Sample
     from compiler.ir.graph import Module
-    from compiler.runtime.session import Feeds
 
 __all__ = ["check_samples", "floats", "indices", "names", "pair", "shapes", "tolerance"]
 
@@ -75,7 +76,7 @@ def check_samples(
     given: str | None,
     count: int,
     ranges: Mapping[str, tuple[float, float]] | None = None,
-) -> tuple[Iterable[Feeds], str]:
+) -> tuple[Dataset | list[Sample], str]:
     """Samples to check with, and where they come from: the given file or folder, or random.
 
     ``ranges`` bound random inputs by name. A model whose symbols are no free sizes (a batch that

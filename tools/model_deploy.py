@@ -13,6 +13,7 @@ from compiler.pipeline.instrument import Instrument
 from tools.arguments import check_samples, names, tolerance
 from tools.command import CommandParser, Invocation, execute
 from tools.ir_options import add_ir_options, make_passes, pass_manager
+from tools.progress import Progress
 
 if TYPE_CHECKING:
     from compiler.ir.graph import Module
@@ -187,8 +188,14 @@ def _check(module: Module, reference: Module, invocation: Invocation) -> bool:
     observed = _observed(args.calibration_table)
     samples, source = check_samples(reference, args.test_input, _CHECKED_SAMPLES, observed)
     limits = args.tolerance or _TOLERANCES[args.quantize]
+    progress = Progress("check", len(samples), shown=invocation.verbosity >= 0)
     comparison, _ = check_against(
-        module, reference, samples, limits, args.excepts, every_value=args.compare_all
+        module,
+        reference,
+        progress.track(samples),
+        limits,
+        args.excepts,
+        every_value=args.compare_all,
     )
     outputs = {v.name for v in module.graph.outputs}
     invocation.report["source"] = source

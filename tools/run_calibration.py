@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from compiler.diagnostics import EXIT_OK
 from compiler.files import refuse_inputs, refuse_unwritable
 from tools.command import CommandParser, Invocation, execute
 from tools.ir_options import add_plugin_option
+from tools.progress import Progress
 
 if TYPE_CHECKING:
     from compiler.calibration.table import Table
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from compiler.ir.graph import Graph, Module
 
 __all__ = ["main"]
-
-_PROGRESS_AFTER = 1.0
-"""Seconds of work after which progress is shown."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +83,7 @@ def _calibrate(invocation: Invocation) -> int:
     refuse_unwritable([target])
     module = load(args.model)
     dataset = _open(module.graph, args)
-    progress = _Progress(len(dataset), shown=invocation.verbosity >= 0)
+    progress = Progress("calibration", len(dataset), shown=invocation.verbosity >= 0)
     table = calibrate(
         module,
         dataset,
@@ -154,25 +150,3 @@ def _tell(invocation: Invocation, table: Table) -> None:
         f"{args.calibration_table}: {len(table.rows)} values, {samples} samples, method {method}, "
         f"{clipped} ranges clipped"
     )
-
-
-class _Progress:
-    """A line on stderr that tells how far the work is, once it takes longer than a second."""
-
-    def __init__(self, total: int, *, shown: bool) -> None:
-        self._total = total
-        self._shown = shown and sys.stderr.isatty()
-        self._start = self._told = time.monotonic()
-
-    def show(self, done: int) -> None:
-        now = time.monotonic()
-        if not self._shown or now - self._start < _PROGRESS_AFTER or now - self._told < 0.1:
-            return
-        self._told = now
-        of = f" of {self._total}" if self._total else ""
-        sys.stderr.write(f"\rcalibration: sample {done}{of}")
-        sys.stderr.flush()
-
-    def end(self) -> None:
-        if self._told != self._start:
-            sys.stderr.write("\r\033[K")
