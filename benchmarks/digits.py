@@ -87,7 +87,7 @@ def _accuracy(models: dict[str, Path]) -> None:
 def _print_latency(models: dict[str, Path], batch: int, rounds: int) -> None:
     with np.load(DIGITS / "test.npz") as archive:
         feeds = {"image": archive["image"][:batch]}
-    print_latency(models, feeds, batch, rounds, _REPEATS[batch])
+    print_latency(models, feeds, f"batch {batch}", rounds, repeats=_REPEATS[batch])
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         val = labelled_photos(assets / "imagenet_dev", "val")[: args.photos or None]
         _accuracy(models, val, args.views)
         print_kernels(models, Path(folder))
-        print_latency(models, {"input": centre(val[0].path)}, 1, args.rounds)
+        print_latency(models, {"input": centre(val[0].path)}, "batch 1", args.rounds)
     return 0
 
 

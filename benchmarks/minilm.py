@@ -34,9 +34,8 @@ from markdown import print_table
 from ort_quantizer import Sample, Samples, fixed_model, node_counts, prepared, quantized, session
 from qdqc_commands import Deployed, calibrate, run, transform
 from sentences import TOKENS, Pairs, batch, calibration_samples, embedding, spearman
-from side_by_side import FLOAT, OWN, PEER, print_kernels
+from side_by_side import FLOAT, OWN, PEER, print_kernels, print_latency
 from simplify import INPUTS, TOLERANCE
-from timing import interleave, ratio, spread
 
 if TYPE_CHECKING:
     from compiler.ir.graph import Module
@@ -254,20 +253,7 @@ def _latency(models: dict[str, Path], setting: Setting, rounds: int) -> None:
     """Latency of the models on one thread; padding costs as much as tokens do."""
     tokens = setting.tokens or _TIMED_TOKENS
     feeds = batch(setting.pairs, [0], tokens)
-    runs = {n: partial(session(p, threads=1).run, None, feeds) for n, p in models.items()}
-    times = interleave(runs, rounds, warmup=10)
-    rows = [
-        [
-            name,
-            spread(found).text(scale=1e3, digits=3),
-            ratio(times[FLOAT], found).text(),
-            ratio(found, times[DYNAMIC]).text(digits=3),
-        ]
-        for name, found in times.items()
-    ]
-    head = ["model", "ms", "speed-up over float", f"latency over {DYNAMIC}"]
-    title = f"Latency, one thread, batch 1, {tokens} tokens, {rounds} rounds: median [quartiles]"
-    print_table(title, head, rows)
+    print_latency(models, feeds, f"batch 1, {tokens} tokens", rounds, peer=DYNAMIC)
 
 
 if __name__ == "__main__":

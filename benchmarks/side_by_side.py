@@ -29,9 +29,18 @@ def print_kernels(models: Mapping[str, Path], folder: Path) -> None:
 
 
 def print_latency(
-    models: Mapping[str, Path], feeds: Sample, batch: int, rounds: int, repeats: int = 1
+    models: Mapping[str, Path],
+    feeds: Sample,
+    inputs: str,
+    rounds: int,
+    *,
+    repeats: int = 1,
+    peer: str = PEER,
 ) -> None:
-    """Latency of the models on one thread, interleaved in this process."""
+    """Latency of the models on one thread, interleaved in this process.
+
+    ``inputs`` says in the title what they are given; ``peer`` is what they are held against.
+    """
     runs = {n: partial(session(p, threads=1).run, None, feeds) for n, p in models.items()}
     times = interleave(runs, rounds, repeats=repeats, warmup=_WARMUP)
     rows = [
@@ -39,10 +48,10 @@ def print_latency(
             name,
             spread(found).text(scale=1e3, digits=3),
             ratio(times[FLOAT], found).text(),
-            ratio(found, times[PEER]).text(digits=3),
+            ratio(found, times[peer]).text(digits=3),
         ]
         for name, found in times.items()
     ]
-    head = ["model", "ms", "speed-up over float", f"latency over {PEER}"]
-    title = f"Latency, one thread, batch {batch}, {rounds} rounds: median [quartiles]"
+    head = ["model", "ms", "speed-up over float", f"latency over {peer}"]
+    title = f"Latency, one thread, {inputs}, {rounds} rounds: median [quartiles]"
     print_table(title, head, rows)

@@ -18,7 +18,7 @@ from compiler.onnx_io.declared import Declarations
 from compiler.onnx_io.reader import read_model
 from compiler.onnx_io.schemas import NEWEST, OLDEST
 from compiler.onnx_io.scope import Scope
-from compiler.onnx_io.shapes import ShapeRequest, declared_types
+from compiler.onnx_io.shapes import ShapeRequest, input_types
 from compiler.onnx_io.structure import Wiring, check_functions, check_texts, ordered_nodes, reads
 from compiler.onnx_io.tensors import TensorReader
 from compiler.ops.onnx_table import load_ops
@@ -57,7 +57,7 @@ def import_onnx(
     order = ordered_nodes(model.graph, Wiring(frozenset(), file))
     outputs = _wanted_outputs(model.graph, output_names, file)
     nodes = order if output_names is None else _needed(order, outputs)
-    types = _input_types(model.graph, file)
+    types = input_types(model.graph, file)
     request = ShapeRequest(types, _by_name(types, input_shapes or {}, file), file)
     declared = Declarations(model, request)
     module = Module(name=_module_name(source, model), opsets=dict(opsets))
@@ -169,23 +169,6 @@ def _without_weights(graph: GraphProto) -> GraphProto:
     for tensor in graph.initializer:
         out.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
     return out
-
-
-def _input_types(graph: GraphProto, file: str | None) -> dict[str, Type]:
-    """Types of the inputs that are no initializers, in order."""
-    given = {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
-    wanted = [info for info in graph.input if info.name not in given]
-    types = declared_types(wanted)
-    for info in wanted:
-        if info.name not in types:
-            raise QdqcError(
-                f"input '{info.name}' has no type that qdqc knows",
-                file=file,
-                notes=["give the input an element type where the model is made"],
-            )
-    if len(types) < len(wanted):
-        raise QdqcError("two inputs have one name", file=file, notes=["export the model again"])
-    return types
 
 
 def _wanted_outputs(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from onnx import TensorShapeProto, TypeProto, ValueInfoProto
+from onnx import GraphProto, TensorShapeProto, TypeProto, ValueInfoProto
 
 from compiler.diagnostics import QdqcError, suggestion
 from compiler.ir.dims import Dim, Expr, symbol
@@ -15,7 +15,7 @@ from compiler.ir.spelling import print_type
 from compiler.ir.types import OptionalType, SequenceType, TensorType, Type
 from compiler.ops.onnx_table import elem_code, elem_of_code
 
-__all__ = ["ShapeRequest", "declared_types", "parse_dim", "read_type", "write_type"]
+__all__ = ["ShapeRequest", "declared_types", "input_types", "parse_dim", "read_type", "write_type"]
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*\Z")
 _LONGEST = 256
@@ -203,3 +203,20 @@ def declared_types(infos: Sequence[ValueInfoProto]) -> dict[str, Type]:
     """Types by name, of those value infos whose types the IR has."""
     found = {info.name: read_type(info.type) for info in infos}
     return {name: type for name, type in found.items() if type is not None}
+
+
+def input_types(graph: GraphProto, file: str | None) -> dict[str, Type]:
+    """Types of a graph's inputs that no initializer fills, in order. Raises QdqcError."""
+    given = {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
+    wanted = [info for info in graph.input if info.name not in given]
+    types = declared_types(wanted)
+    for info in wanted:
+        if info.name not in types:
+            raise QdqcError(
+                f"input '{info.name}' has no type that qdqc knows",
+                file=file,
+                notes=["give the input an element type where the model is made"],
+            )
+    if len(types) < len(wanted):
+        raise QdqcError("two inputs have one name", file=file, notes=["export the model again"])
+    return types

@@ -51,12 +51,14 @@ class PassManager:
         pass left it.
         """
         report = Report()
+        text: str | None = None
         for instrument in self.instruments:
             instrument.begin(module, self.passes)
         try:
             for index, pass_ in enumerate(self.passes, 1):
                 where = Where(pass_, index, len(self.passes))
-                report.runs.append(self._run_one(module, where))
+                done, text = self._run_one(module, where, text)
+                report.runs.append(done)
         finally:
             for instrument in self.instruments:
                 instrument.end(module, report)
@@ -66,13 +68,15 @@ class PassManager:
             module.header["pipeline"] = f"{held},{ran}" if held else ran
         return report
 
-    def _run_one(self, module: Module, where: Where) -> PassRun:
+    def _run_one(
+        self, module: Module, where: Where, text: str | None
+    ) -> tuple[PassRun, str | None]:
+        """Run one pass. ``text`` is the module's where it is known, before and in the result."""
         ctx = PassContext()
         done = PassRun(where.pass_.name, statistics=ctx.statistics)
         for instrument in self.instruments:
             instrument.before(module, where, ctx)
-        text = ""
-        if self.verify_each:
+        if self.verify_each and text is None:
             start = time.perf_counter()
             text = _text(module)
             done.verify_seconds = time.perf_counter() - start
@@ -92,7 +96,7 @@ class PassManager:
                 self.warn(warning)
         for instrument in self.instruments:
             instrument.after(module, where, done, ctx)
-        return done
+        return done, text if done.changes == 0 else None
 
     def _failure(self, module: Module, where: Where, error: Exception) -> Exception:
         """The error as it is told: with the pass, its place and how to reproduce it."""
@@ -147,7 +151,7 @@ def _verify(module: Module) -> None:
     )
 
 
-def _check_claim(module: Module, before: str, done: PassRun) -> None:
+def _check_claim(module: Module, before: str | None, done: PassRun) -> None:
     """A pass that counts no change must leave the module's text as it was."""
     if done.changes == 0 and _text(module) != before:
         raise QdqcError(

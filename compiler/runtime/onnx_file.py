@@ -14,7 +14,7 @@ from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Graph, Module
 from compiler.ir.types import Quant
 from compiler.onnx_io.reader import read_model
-from compiler.onnx_io.shapes import declared_types
+from compiler.onnx_io.shapes import input_types
 from compiler.runtime.session import Feeds, first_line, open_session
 from compiler.runtime.taps import Tap
 
@@ -71,18 +71,9 @@ class OnnxRunner:
 
 def _inputs_of(graph: GraphProto, file: str) -> Graph:
     """A graph that has the file's inputs, without those that initializers fill."""
-    given = {t.name for t in graph.initializer}
-    wanted = [info for info in graph.input if info.name not in given]
-    types = declared_types(wanted)
     out = Module().graph
-    for info in wanted:
-        if info.name not in types:
-            raise QdqcError(
-                f"input '{info.name}' has no type that qdqc knows",
-                file=file,
-                notes=["give the input an element type where the model is made"],
-            )
-        out.add_input(info.name, types[info.name])
+    for name, found in input_types(graph, file).items():
+        out.add_input(name, found)
     return out
 
 
