@@ -153,7 +153,7 @@ class Canonicalize(PatternPass):
 
     @rewrites(Add)
     def bias(self, node: Node[Add], rw: Rewriter) -> Result:
-        """matmul(x, W) + b = gemm(x, W, b) on matrices; integer kernels take the bias so."""
+        """matmul(x, W) + b = matmul(x, W, b); on float32 matrices it is gemm(x, W, b)."""
         a, b = node.need("a"), node.need("b")
         product, bias = (b, a) if isinstance(a, Constant) else (a, b)
         matmul = product.producer
@@ -163,15 +163,21 @@ class Canonicalize(PatternPass):
             return rw.no("the product is read elsewhere too", product)
         if matmul.op.clamp is not None or matmul.mode != node.mode:
             return rw.no("the product has an activation or a precision of its own", product)
+        if matmul.operand("bias") is not None:
+            return rw.no("the product has a bias", product)
         x, weight = matmul.need("a"), matmul.need("b")
-        if x.tensor.rank != 2 or weight.tensor.rank != 2 or not isinstance(weight, Constant):
-            return rw.no("it is no product of a matrix with a constant matrix", product)
+        if not isinstance(weight, Constant) or weight.tensor.rank != 2 or x.tensor.rank is None:
+            return rw.no("it is no product with a constant matrix", product)
         columns = weight.data.shape[1]
         if not isinstance(bias, Constant) or bias.data.shape not in ((columns,), (1, columns)):
             return rw.no("what is added is no constant with one number per column", bias)
-        if any(v.tensor.elem is not Elem.F32 for v in (x, weight, bias)):
-            return rw.no("it is not float32", product)
-        return rw.op(Gemm(clamp=node.op.clamp), x, weight, bias)
+        if len(bias.data.shape) > x.tensor.rank:
+            return rw.no("the bias has more dimensions than the product", bias)
+        if x.tensor.elem not in (Elem.F32, Elem.F16, Elem.BF16, Elem.F64):
+            return rw.no("it is not of floats", product)
+        if x.tensor.rank == 2 and all(v.tensor.elem is Elem.F32 for v in (x, weight, bias)):
+            return rw.op(Gemm(clamp=node.op.clamp), x, weight, bias)
+        return rw.op(MatMul(clamp=node.op.clamp), x, weight, bias)
 
     @rewrites(Gemm)
     def bias_row(self, node: Node[Gemm], rw: Rewriter) -> Result:

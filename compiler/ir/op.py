@@ -19,6 +19,7 @@ from compiler.registry import Registry
 
 if TYPE_CHECKING:
     from compiler.ir.core import Node
+    from compiler.ir.parts import Parts
 
 __all__ = ["OPS", "Kind", "Onnx", "Op", "OperandSpec", "QuantTraits"]
 
@@ -86,12 +87,14 @@ class QuantTraits:
     """How quantization sees one node.
 
     ``weight`` and ``bias`` are operand indices; ``axis`` is the weight's axis of output
-    channels. ``fixed`` is the range of the result where the op itself bounds it.
+    channels. ``float_bias`` is a bias that is added behind the integer kernel and stays float.
+    ``fixed`` is the range of the result where the op itself bounds it.
     """
 
     kind: Kind = Kind.FLOAT
     weight: int | None = None
     bias: int | None = None
+    float_bias: int | None = None
     axis: int | None = None
     fixed: tuple[float, float] | None = None
 
@@ -143,6 +146,14 @@ class Op:
     def quant(self, *operands: Any, **named: Any) -> QuantTraits:
         """How quantization sees the op on operands of these types."""
         return QuantTraits()
+
+    def expand(self, parts: Parts, *operands: Any, **named: Any) -> Any:
+        """The result made of older ops, in ``parts``, for opsets below ``onnx.since``.
+
+        The operands are values of ``parts``. None where the op has no such form; the method is
+        not overridden where it never has one.
+        """
+        return None
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={text}" for name, text in encode(self))

@@ -1,8 +1,8 @@
-"""From the IR to ONNX: one node becomes one node, and what the types say becomes initializers."""
+"""From the IR to ONNX: nodes are spelt at an opset, and what the types say are initializers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -15,10 +15,11 @@ from compiler.ir.graph import Graph, Module
 from compiler.ir.op import Op
 from compiler.ir.types import Elem, Quant, TensorType
 from compiler.onnx_io.attributes import write_attribute
+from compiler.onnx_io.expand import expand
 from compiler.onnx_io.opsets import choose_opset, ir_version
 from compiler.onnx_io.schemas import schema_at
 from compiler.onnx_io.shapes import write_type
-from compiler.onnx_io.spell import clamp_op, quant_of, spell
+from compiler.onnx_io.spell import is_whole, quant_of, spell
 from compiler.onnx_io.tensors import to_tensor_proto
 from compiler.ops.onnx_table import load_ops
 from compiler.ops.opaque import Opaque
@@ -125,12 +126,33 @@ class _Writer:
             out.output.append(_info(name, value))
 
     def _node(self, node: Node[Any], out: GraphProto) -> None:
-        inputs = ["" if v is None else v.name for v in node.operands]
-        outputs = _outputs(node)
-        clamp = clamp_op(node.op)
-        if clamp is not None:
-            outputs[0] = self._fresh(f"{outputs[0]}_preact")
-        names = node.loc.names or (node.name,)
+        """One node, or the nodes that write it out; ONNX names go to the first and the last."""
+        names = {v.name: v.name for v in (*node.present_operands, *node.present_results)}
+        made = list(self._written(node, names))
+        given = node.loc.names or (node.name,)
+        made[0].name = self._node_name(given[0])
+        for part in made[1:-1]:
+            part.name = self._node_name(part.output[0])
+        if len(made) > 1:
+            made[-1].name = self._node_name(given[-1] if len(given) > 1 else node.name)
+        out.node.extend(made)
+
+    def _written(self, node: Node[Any], names: dict[str, str]) -> Iterator[NodeProto]:
+        """A node, or its parts; ``names`` are those of the values in the model."""
+        parts = None if is_whole(node, self.opset) else expand(node)
+        if parts is None:
+            yield self._whole(node, names)
+            return
+        inner = {v.name: names[v.name] for v in parts.module.graph.inputs}
+        for constant in parts.module.constants.values():
+            inner[constant.name] = self._initializer(constant.data, constant.name)
+        for part in parts.module.graph.nodes():
+            inner[part.name] = names[node.name] if part.result.is_output else self._fresh(part.name)
+            yield from self._written(part, inner)
+
+    def _whole(self, node: Node[Any], names: dict[str, str]) -> NodeProto:
+        inputs = ["" if v is None else names[v.name] for v in node.operands]
+        outputs = [name and names[name] for name in _outputs(node)]
         if isinstance(node.op, Opaque):
             made = self._opaque(node.op, inputs, outputs)
         else:
@@ -140,13 +162,7 @@ class _Writer:
         if quant is not None:
             self._parameters(made, node.name, *quant)
         self._nested(node, made)
-        made.name = self._node_name(names[0])
-        out.node.append(made)
-        if clamp is not None:
-            elem = _elem(node.results[0])
-            behind = self._native(clamp, node.name, elem, outputs[:1], [node.name])
-            behind.name = self._node_name(names[-1] if len(names) > 1 else node.name)
-            out.node.append(behind)
+        return made
 
     def _node_name(self, wish: str) -> str:
         name, count = wish, 0

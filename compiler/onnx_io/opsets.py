@@ -34,6 +34,8 @@ _ELEM_IR = {
 def choose_opset(module: Module, wanted: int | None) -> int:
     """The wanted opset, else the lowest that suffices.
 
+    An op that is younger than the source's opset is written out with older ones rather than
+    asking for a newer opset; one that the source may have had itself is written whole.
     Raises QdqcError at the node that the wanted opset can't spell, or at one of two nodes
     that no opset spells together.
     """
@@ -41,6 +43,7 @@ def choose_opset(module: Module, wanted: int | None) -> int:
         raise QdqcError(
             f"opset {wanted} can't be written; the installed onnx knows {OLDEST} to {NEWEST}"
         )
+    source = module.opsets.get("", NEWEST)
     fits: dict[tuple[Any, ...], set[int]] = {}
     first: dict[tuple[Any, ...], Node[Any]] = {}
     for node in module.walk():
@@ -49,6 +52,8 @@ def choose_opset(module: Module, wanted: int | None) -> int:
             first[key] = node
             opsets = [wanted] if wanted is not None else range(OLDEST, NEWEST + 1)
             fits[key] = {v for v in opsets if misfit(node, v) is None}
+            if wanted is None and _since(node) <= source:
+                fits[key] = {v for v in opsets if misfit(node, v, whole=True) is None} or fits[key]
     common = set(range(OLDEST, NEWEST + 1)) if wanted is None else {wanted}
     for key, opsets in fits.items():
         node = first[key]
@@ -66,6 +71,10 @@ def choose_opset(module: Module, wanted: int | None) -> int:
             )
         common &= opsets
     return min(common)
+
+
+def _since(node: Node[Any]) -> int:
+    return 0 if node.op.onnx is None else node.op.onnx.since
 
 
 def _hint(node: Node[Any]) -> str:

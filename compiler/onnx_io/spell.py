@@ -15,14 +15,13 @@ from compiler.ir.fields import encode, hints
 from compiler.ir.op import Op
 from compiler.ir.spelling import print_value
 from compiler.ir.types import Elem, Quant, TensorType
+from compiler.onnx_io.expand import expand, may_expand
 from compiler.onnx_io.schemas import (
     Schema,
-    elem_spelling,
     schema_at,
     type_spelling,
     unchanged_until,
 )
-from compiler.ops.activation import Clip, Relu
 from compiler.ops.onnx_table import attribute_fields, elem_code
 from compiler.ops.opaque import Opaque
 from compiler.ops.pool import Window
@@ -31,7 +30,7 @@ from compiler.ops.quant import Dequantize, Quantize
 _DROPPED_WINDOWS = 22
 _NEGATIVE_AXES = 11
 
-__all__ = ["Spelling", "clamp_op", "misfit", "quant_of", "signature", "spell"]
+__all__ = ["Spelling", "is_whole", "misfit", "quant_of", "signature", "spell"]
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,6 @@ def _written_out(op: Op, found: TensorType, quant: Quant) -> Quant:
     return Quant.make([float(quant.scale)] * size, int(quant.zero_point), axis)
 
 
-def clamp_op(op: Op) -> Op | None:
-    """The activation that is fused into an op, as an op of its own."""
-    clamp: tuple[float, float] | None = getattr(op, "clamp", None)
-    if clamp is None:
-        return None
-    low, high = clamp
-    return Relu() if low == 0 and high == float("inf") else Clip(min=low, max=high)
-
-
 def signature(node: Node[Any]) -> tuple[Any, ...]:
     """What decides at which opsets a node can be spelt."""
     types = [None if v is None else type_spelling(v.type) for v in node.operands]
@@ -86,12 +76,9 @@ def signature(node: Node[Any]) -> tuple[Any, ...]:
         return (node.op.domain, node.op.type, node.op.version)
     fields = tuple(name for name, _ in encode(node.op))
     negative = any(_is_negative_axis(f, getattr(node.op, f)) for f in fields)
-    rest = (layout, type(clamp_op(node.op)), _is_uneven(node), _drops_window(node), negative)
+    clamp = getattr(node.op, "clamp", None)
+    rest = (layout, clamp, _is_uneven(node), _drops_window(node), negative)
     return (type(node.op), fields, tuple(types), *rest)
-
-
-def _elem(found: object) -> Elem | None:
-    return found.elem if isinstance(found, TensorType) else None
 
 
 def _is_uneven(node: Node[Any]) -> bool:
@@ -111,8 +98,31 @@ def _drops_window(node: Node[Any]) -> bool:
     return node.op.drops_window(x.type.expressed())
 
 
-def misfit(node: Node[Any], opset: int) -> str | None:
-    """Why a node can't be written at an opset; None where it can."""
+def misfit(node: Node[Any], opset: int, *, whole: bool = False) -> str | None:
+    """Why a node can't be written at an opset; None where it can, as one node or written out.
+
+    With ``whole`` it must be one node, apart from its fused activation.
+    """
+    fused = getattr(node.op, "clamp", None) is not None
+    reason = None if fused else _misfit(node, opset)
+    if not may_expand(node) or (not fused and (reason is None or whole)):
+        return reason
+    parts = expand(node)
+    if parts is None:
+        return reason
+    found = (misfit(n, opset, whole=whole) for n in parts.module.graph.nodes())
+    return next((r for r in found if r is not None), None)
+
+
+def is_whole(node: Node[Any], opset: int) -> bool:
+    """Whether a node is written as one node at an opset that it fits."""
+    if not may_expand(node):
+        return True
+    return getattr(node.op, "clamp", None) is None and _misfit(node, opset) is None
+
+
+def _misfit(node: Node[Any], opset: int) -> str | None:
+    """Why a node can't be written as one node; a fused activation is not looked at."""
     op = node.op
     if isinstance(op, Opaque):
         if op.domain or unchanged_until(op.domain, op.type, op.version, opset):
@@ -131,12 +141,6 @@ def misfit(node: Node[Any], opset: int) -> str | None:
         reason = f"'{facts.type}' in uneven parts needs a newer opset"
     if reason is None and opset < _DROPPED_WINDOWS and _drops_window(node):
         reason = f"a window that starts in the padding needs opset {_DROPPED_WINDOWS} or newer"
-    clamp = clamp_op(op)
-    if reason is None and clamp is not None:
-        formal = None if clamp.onnx is None else schema_at("", clamp.onnx.type, opset)
-        elem = _elem(node.result.type)
-        if formal and elem and elem_spelling(elem) not in formal.raw.inputs[0].types:
-            reason = f"its activation does not take {elem.text}"
     return reason
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import TensorType
+from compiler.ops.elementwise import Add, Div, Mul, Pow
 from compiler.ops.inference import axis_in, broadcast_shapes, same_elem, traits
 from compiler.ops.pointwise import Pointwise
+from compiler.ops.unary import Erf
+
+if TYPE_CHECKING:
+    from compiler.ir.core import Value
+    from compiler.ir.parts import Parts
 
 __all__ = [
     "Celu",
@@ -104,6 +110,9 @@ class HardSwish(Pointwise):
     name = "hard_swish"
     onnx = Onnx("HardSwish", since=14)
 
+    def expand(self, parts: Parts, x: Value) -> Value:
+        return parts.op(Mul(), x, parts.op(HardSigmoid(alpha=1 / 6, beta=0.5), x))
+
 
 class Swish(Pointwise):
     """x * sigmoid(alpha * x)."""
@@ -112,6 +121,10 @@ class Swish(Pointwise):
     onnx = Onnx("Swish", since=24)
 
     alpha: float = 1.0
+
+    def expand(self, parts: Parts, x: Value) -> Value:
+        scaled = x if self.alpha == 1 else parts.op(Mul(), x, parts.number(self.alpha, "alpha"))
+        return parts.op(Mul(), x, parts.op(Sigmoid(), scaled))
 
 
 class Tanh(Pointwise):
@@ -129,6 +142,23 @@ class Gelu(Pointwise):
     onnx = Onnx("Gelu", since=20)
 
     approximate: Literal["none", "tanh"] = "none"
+
+    def expand(self, parts: Parts, x: Value) -> Value:
+        """As PyTorch writes it, which runtimes look for.
+
+        none: x * (1 + erf(x / sqrt(2))) * 0.5;
+        tanh: 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+        """
+        one, half = parts.number(1.0, "one"), parts.number(0.5, "half")
+        if self.approximate == "none":
+            erf = parts.op(Erf(), parts.op(Div(), x, parts.number(math.sqrt(2), "sqrt2")))
+            return parts.op(Mul(), parts.op(Mul(), x, parts.op(Add(), erf, one)), half)
+        cube = parts.op(Pow(), x, parts.number(3.0, "three"))
+        inner = parts.op(Add(), x, parts.op(Mul(), cube, parts.number(0.044715, "cubic")))
+        tanh = parts.op(
+            Tanh(), parts.op(Mul(), inner, parts.number(math.sqrt(2 / math.pi), "slope"))
+        )
+        return parts.op(Mul(), parts.op(Mul(), x, half), parts.op(Add(), tanh, one))
 
 
 class Elu(Pointwise):
@@ -179,6 +209,9 @@ class Mish(Pointwise):
 
     name = "mish"
     onnx = Onnx("Mish", since=18)
+
+    def expand(self, parts: Parts, x: Value) -> Value:
+        return parts.op(Mul(), x, parts.op(Tanh(), parts.op(Softplus(), x)))
 
 
 class ThresholdedRelu(Pointwise):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
+from compiler.ops.elementwise import Add
 from compiler.ops.inference import broadcast_shapes, need_broadcast, need_rank, same_elem
+
+if TYPE_CHECKING:
+    from compiler.ir.core import Value
+    from compiler.ir.parts import Parts
 
 __all__ = ["Gemm", "MatMul"]
 
@@ -17,16 +24,21 @@ def _same_depth(a: Dim, b: Dim, trans_a: bool = False, trans_b: bool = False) ->
 
 
 class MatMul(Op):
-    """a @ b as numpy does it: leading dimensions broadcast. ``clamp`` is a fused activation."""
+    """a @ b + bias; leading dimensions broadcast as in numpy. ``clamp`` is a fused activation.
+
+    The bias has one number per column, [N] or [1,N]; ONNX writes it as an Add.
+    """
 
     name = "matmul"
-    operands = ("a", "b")
+    operands = ("a", "b", "bias?")
     onnx = Onnx("MatMul")
 
     clamp: tuple[float, float] | None = None
 
-    def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:
-        same_elem(a=a, b=b)
+    def infer(
+        self, a: TensorType, b: TensorType, bias: TensorType | None = None
+    ) -> tuple[TensorType]:
+        same_elem(a=a, b=b, bias=bias)
         if a.shape is None or b.shape is None:
             return (TensorType(a.elem, None),)
         if not a.shape or not b.shape:
@@ -37,15 +49,25 @@ class MatMul(Op):
         batch = broadcast_shapes(left[:-2], right[:-2]) or ()
         rows = left[-2:-1] if len(a.shape) > 1 else ()
         columns = right[-1:] if len(b.shape) > 1 else ()
-        return (TensorType(a.elem, (*batch, *rows, *columns)),)
+        shape = (*batch, *rows, *columns)
+        if bias is not None:
+            need_rank(bias, "bias", 1, 2)
+            need_broadcast(bias, "bias", shape)
+        return (TensorType(a.elem, shape),)
 
-    def quant(self, a: TensorType, b: TensorType) -> QuantTraits:
+    def quant(self, a: TensorType, b: TensorType, bias: TensorType | None = None) -> QuantTraits:
         """A weight has rank 2; its last axis holds the output channels."""
         if a.elem is not Elem.F32:
             return QuantTraits()
         if b.rank == 2:
-            return QuantTraits(Kind.WEIGHTED, weight=1, axis=1)
-        return QuantTraits(Kind.PRODUCT)
+            return QuantTraits(Kind.WEIGHTED, weight=1, float_bias=2, axis=1)
+        return QuantTraits(Kind.PRODUCT, float_bias=2)
+
+    def expand(self, parts: Parts, a: Value, b: Value, bias: Value | None = None) -> Value | None:
+        """add(matmul(a, b), bias)."""
+        if bias is None:
+            return None
+        return parts.op(Add(), parts.op(MatMul(), a, b), bias)
 
 
 class Gemm(Op):

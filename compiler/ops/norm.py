@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from compiler.ir.dims import Dim
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
+from compiler.ops.cast import Cast
+from compiler.ops.elementwise import Add, Div, Mul, Pow, Sub
 from compiler.ops.inference import axes_in, axis_in, need_broadcast, need_rank, same_elem
 from compiler.ops.pointwise import Pointwise
+from compiler.ops.reduce import ReduceMean
+from compiler.ops.shape import Reshape, Shape
+from compiler.ops.unary import Sqrt
+
+if TYPE_CHECKING:
+    from compiler.ir.core import Value
+    from compiler.ir.parts import Parts
 
 __all__ = [
     "LRN",
@@ -35,6 +46,27 @@ def _per_channel(channels: Dim, **operands: TensorType) -> None:
         size = None if found.shape is None else found.shape[0]
         if isinstance(size, int) and isinstance(channels, int) and size != channels:
             raise ValueError(f"{name} has {size} entries, but x has {channels} channels")
+
+
+_HALVES = (Elem.F16, Elem.BF16)
+
+
+def _widened(parts: Parts, x: Value, stash_type: int) -> Value:
+    """x in float32 where the statistics of a narrower type are taken in it."""
+    return parts.op(Cast(to="f32"), x) if stash_type == 1 and parts.elem in _HALVES else x
+
+
+def _narrowed(parts: Parts, x: Value, wide: Value) -> Value:
+    return x if wide.tensor.elem is parts.elem else parts.op(Cast(to=parts.elem.text), x)
+
+
+def _rescaled(parts: Parts, x: Value, axes: tuple[int, ...], epsilon: float) -> Value:
+    """x / sqrt(mean(x^2) + epsilon), as PyTorch writes it, which runtimes look for."""
+    elem = x.tensor.elem
+    squares = parts.op(Pow(), x, parts.number(2.0, "two", elem))
+    mean = parts.op(ReduceMean(axes=axes), squares)
+    shifted = parts.op(Add(), mean, parts.number(epsilon, "epsilon", elem))
+    return parts.op(Div(), x, parts.op(Sqrt(), shifted))
 
 
 class BatchNormalization(Op):
@@ -97,6 +129,23 @@ class GroupNormalization(Op):
             raise ValueError(f"{channels} channels do not make {self.num_groups} groups")
         return (TensorType(x.elem, x.shape),)
 
+    def expand(self, parts: Parts, x: Value, scale: Value, bias: Value) -> Value | None:
+        """Every group becomes a channel of an instance normalization, then scale and bias."""
+        rank = x.tensor.rank
+        if rank is None:
+            return None
+        groups = parts.op(Reshape(), x, parts.shape(0, self.num_groups, -1))
+        ones = parts.number([1.0] * self.num_groups, "ones")
+        zeros = parts.number([0.0] * self.num_groups, "zeros")
+        normal = parts.op(InstanceNormalization(epsilon=self.epsilon), groups, ones, zeros)
+        static = x.tensor.static_shape
+        shape = parts.op(Shape(), x) if static is None else parts.shape(*static)
+        column = parts.shape(-1, *[1] * (rank - 2))
+        scaled = parts.op(
+            Mul(), parts.op(Reshape(), normal, shape), parts.op(Reshape(), scale, column)
+        )
+        return parts.op(Add(), scaled, parts.op(Reshape(), bias, column))
+
 
 class LayerNormalization(Op):
     """Zero mean and unit variance over the axes from ``axis`` on, then scale and bias.
@@ -126,6 +175,19 @@ class LayerNormalization(Op):
             statistics = TensorType(Elem.F32, (*x.shape[:axis], *ones))
         return (TensorType(x.elem, x.shape), statistics, statistics)
 
+    def expand(
+        self, parts: Parts, x: Value, scale: Value, bias: Value | None = None
+    ) -> Value | None:
+        """(x - mean(x)) / sqrt(variance(x) + epsilon) * scale + bias."""
+        axes = parts.axes(self.axis)
+        if axes is None or any(r is not None for r in parts.node.results[1:]):
+            return None
+        wide = _widened(parts, x, self.stash_type)
+        centred = parts.op(Sub(), wide, parts.op(ReduceMean(axes=axes), wide))
+        normal = _rescaled(parts, centred, axes, self.epsilon)
+        scaled = parts.op(Mul(), _narrowed(parts, normal, wide), scale)
+        return scaled if bias is None else parts.op(Add(), scaled, bias)
+
 
 class RMSNormalization(Op):
     """x over its root mean square along the axes from ``axis`` on, times scale."""
@@ -143,6 +205,15 @@ class RMSNormalization(Op):
             axis_in(self.axis, len(x.shape))
             need_broadcast(scale, "scale", x.shape)
         return (TensorType(scale.elem, x.shape),)
+
+    def expand(self, parts: Parts, x: Value, scale: Value) -> Value | None:
+        """x / sqrt(mean(x^2) + epsilon) * scale."""
+        axes = parts.axes(self.axis)
+        if axes is None or scale.tensor.elem is not parts.elem:
+            return None
+        wide = _widened(parts, x, self.stash_type)
+        normal = _rescaled(parts, wide, axes, self.epsilon)
+        return parts.op(Mul(), _narrowed(parts, normal, wide), scale)
 
 
 class LRN(Pointwise):

@@ -207,7 +207,7 @@ def test_a_product_takes_its_bias(rewritten: Any, shape: str, order: str, clamp:
 @pytest.mark.parametrize(
     ("x", "bias", "outputs"),
     [
-        ("2,3,4", "5", "%y"),  # no matrix
+        ("2,3,4", "3,5", "%y"),  # a number for each element of a matrix
         ("3,4", "1", "%y"),  # one number for all columns
         ("3,4", "3,5", "%y"),  # a number for each element
         ("3,4", "5", "%a, %y"),  # the product is read elsewhere
@@ -220,6 +220,19 @@ def test_a_product_that_keeps_its_add(rewritten: Any, x: str, bias: str, outputs
     constants = CONSTANTS.replace("%b : f32[5]", f"%b : f32[{bias}]")
     text = module(body, constants, f"(%x : f32[{x}]) -> ({outputs})")
     assert rewritten(text, "canonicalize").ops == ["matmul", "add"]
+
+
+@pytest.mark.parametrize("bias", ["5", "1,5"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_matmul_takes_its_bias(rewritten: Any, bias: str, swapped: bool) -> None:
+    operands = "%b, %a" if swapped else "%a, %b"
+    body = f"""%a = matmul(%x, %w) : f32[2,3,5]
+    %y = add({operands}) {{clamp = [0, 6]}} : f32[2,3,5]"""
+    constants = CONSTANTS.replace("%b : f32[5]", f"%b : f32[{bias}]")
+    done = rewritten(module(body, constants, "(%x : f32[2,3,4]) -> (%y)"), "canonicalize")
+    assert done.ops == ["matmul"]
+    assert done.node("y").op.clamp == (0, 6)
+    assert done.node("y").need("bias").name == "b"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from compiler.ir.core import Constant, Node
 from compiler.ir.data import Data
 from compiler.ir.op import Kind, QuantTraits
 from compiler.ir.types import Elem
-from compiler.ops import Add, Gemm, MatMul
+from compiler.ops import Gemm, MatMul
 from compiler.quant.targets.target import Target
 
 __all__ = ["ORT_CPU"]
@@ -29,31 +29,20 @@ class OrtCpu(Target):
         return super().refusal(node, traits) or _gemm_refusal(node) or _clamp_refusal(node)
 
     def spell(self, node: Node[Any]) -> int:
-        """Keep ``add(matmul, bias[N])`` out of onnxruntime's MatMul + Add to Gemm rewrite.
+        """Keep ``matmul(x, W, bias[N])`` out of onnxruntime's MatMul + Add to Gemm rewrite.
 
         On static shapes of rank 3 or more that rewrite comes before the integer rules and leaves
         the product float; a bias of shape [1,N] does not match it.
         """
-        if not isinstance(node.op, Add):
+        if not isinstance(node.op, MatMul) or node.need("a").tensor.quant is None:
             return 0
-        for index, value in enumerate(node.operands):
-            other = node.operands[1 - index]
-            if isinstance(value, Constant) and other is not None and _is_integer_matmul(other):
-                shape = other.tensor.static_shape
-                if shape is not None and len(shape) > 2 and len(value.data.shape) == 1:
-                    node.set_operand(index, _reshaped(value))
-                    return 1
-        return 0
-
-
-def _is_integer_matmul(value: Any) -> bool:
-    node = value.producer
-    return (
-        node is not None
-        and isinstance(node.op, MatMul)
-        and value.tensor.quant is None
-        and node.operands[0].tensor.quant is not None
-    )
+        bias, shape = node.operand("bias"), node.result.tensor.static_shape
+        if not isinstance(bias, Constant) or len(bias.data.shape) != 1:
+            return 0
+        if shape is None or len(shape) < 3:
+            return 0
+        node.set_operand(2, _reshaped(bias))
+        return 1
 
 
 def _reshaped(value: Constant) -> Constant:

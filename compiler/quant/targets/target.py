@@ -70,7 +70,7 @@ def activations(node: Node[Any], traits: QuantTraits) -> list[int]:
     """Indices of the operands that are quantized as activations: float, no weight, no bias."""
     found: list[int] = []
     for index, value in enumerate(node.operands):
-        if value is None or index in (traits.weight, traits.bias):
+        if value is None or index in (traits.weight, traits.bias, traits.float_bias):
             continue
         if traits.kind is Kind.PRESERVING and index > 0:
             continue
