@@ -1,7 +1,8 @@
 """
-The examples of docs/debugging.md are run, and their output is what the page shows.
+The examples of the pages below are run, and their output is what the pages show.
 
-``python tests/test_debugging_doc.py`` writes the output into the page.
+``python tests/test_shown_commands.py`` writes the output into the pages. A block that names a
+file (```` ```python fuse_norm.py ````) is that file for the commands that follow.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "debugging.md"
+import pytest
 
-_BLOCK = re.compile(r"```(\w+)\n(.*?)```\n", re.DOTALL)
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = ("debugging.md", "writing-a-pass.md")
+
+_BLOCK = re.compile(r"```(\w+)(?: (\S+))?\n(.*?)```\n", re.DOTALL)
 _SECONDS = re.compile(r"^ *\d+\.\d{4} +\d+\.\d%", re.MULTILINE)
 
 
@@ -38,15 +42,14 @@ def rendered(text: str, folder: Path) -> str:
     """The page with the output of its commands as they give it now."""
 
     def block(match: re.Match[str]) -> str:
-        kind, body = match[1], match[2]
-        if kind == "qir":
-            (folder / "block.qir").write_text(body)
-        elif kind == "python":
-            (folder / "breaks.py").write_text(body)
-        elif kind == "console":
+        kind, file, body = match[1], match[2], match[3]
+        if file is not None:
+            (folder / file).write_text(body)
+        if kind == "console":
             commands = [line[2:] for line in body.split("\n") if line.startswith("$ ")]
             body = "".join(f"$ {command}\n{shell(command, folder)}" for command in commands)
-        return f"```{kind}\n{body}```\n"
+        head = kind if file is None else f"{kind} {file}"
+        return f"```{head}\n{body}```\n"
 
     return _BLOCK.sub(block, text)
 
@@ -59,11 +62,15 @@ def masked(text: str) -> str:
     return "\n".join([*kept, *sorted(timed)])
 
 
-def test_the_page_shows_what_the_commands_print(tmp_path: Path) -> None:
-    text = PAGE.read_text("utf-8")
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_shows_what_the_commands_print(page: str, tmp_path: Path) -> None:
+    text = (DOCS / page).read_text("utf-8")
+    assert "```console\n$ " in text
     assert masked(rendered(text, tmp_path)) == masked(text)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as name:
-        PAGE.write_text(rendered(PAGE.read_text("utf-8"), Path(name)), "utf-8")
+    for page in PAGES:
+        with tempfile.TemporaryDirectory() as name:
+            shown = rendered((DOCS / page).read_text("utf-8"), Path(name))
+            (DOCS / page).write_text(shown, "utf-8")
