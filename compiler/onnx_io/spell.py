@@ -22,12 +22,14 @@ from compiler.onnx_io.schemas import (
     type_spelling,
     unchanged_until,
 )
+from compiler.ops.elementwise import Mod
 from compiler.ops.onnx_table import attribute_fields, elem_code
 from compiler.ops.opaque import Opaque
 from compiler.ops.pool import Window
 from compiler.ops.quant import Dequantize, Quantize
 
 _DROPPED_WINDOWS = 22
+_FLOAT_MODULO = 28
 _NEGATIVE_AXES = 11
 
 __all__ = ["Spelling", "is_whole", "misfit", "quant_of", "signature", "spell"]
@@ -98,6 +100,17 @@ def _drops_window(node: Node[Any]) -> bool:
     return node.op.drops_window(x.type.expressed())
 
 
+def _is_float_modulo(node: Node[Any]) -> bool:
+    x = node.at(0)
+    return (
+        isinstance(node.op, Mod)
+        and not node.op.fmod
+        and x is not None
+        and isinstance(x.type, TensorType)
+        and not x.type.elem.is_integer
+    )
+
+
 def misfit(node: Node[Any], opset: int, *, whole: bool = False) -> str | None:
     """Why a node can't be written at an opset; None where it can, as one node or written out.
 
@@ -139,6 +152,8 @@ def _misfit(node: Node[Any], opset: int) -> str | None:
     reason = _attributes_misfit(op, schema, opset) or _types_misfit(node, schema, opset)
     if reason is None and _is_uneven(node) and opset < facts.field_since.get("num_outputs", 0):
         reason = f"'{facts.type}' in uneven parts needs a newer opset"
+    if reason is None and opset < _FLOAT_MODULO and _is_float_modulo(node):
+        reason = f"'Mod' of floats by floor needs opset {_FLOAT_MODULO} or newer"
     if reason is None and opset < _DROPPED_WINDOWS and _drops_window(node):
         reason = f"a window that starts in the padding needs opset {_DROPPED_WINDOWS} or newer"
     return reason
