@@ -11,6 +11,7 @@ _TRANSFORM = (
     "canonicalize",
     "eliminate-common-subexpressions",
     "eliminate-dead-code",  # fusions want single readers: dead ones are in the way
+    "raise-activation",
     "fuse-pad",
     "fuse-batchnorm",
     "fuse-activation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -39,7 +40,7 @@ def ops_page() -> str:
         families.setdefault(cls.__module__, []).append(cls)
     blocks = [_OPS_HEAD]
     for module in sorted(families, key=lambda name: name.rpartition(".")[2]):
-        about = (inspect.getmodule(families[module][0]).__doc__ or "").strip()  # type: ignore[union-attr]
+        about = inspect.getdoc(sys.modules[module]) or ""
         title = module.rpartition(".")[2].replace("_", " ").capitalize()
         blocks.append(f"## {title}\n{about}\n")
         blocks += [_op(cls) for cls in families[module]]
