@@ -12,6 +12,7 @@ _TRANSFORM = (
     "eliminate-common-subexpressions",
     "eliminate-dead-code",  # fusions want single readers: dead ones are in the way
     "raise-activation",
+    "raise-normalization",
     "fuse-pad",
     "fuse-batchnorm",
     "fuse-activation",

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import numpy as np
-
 from compiler.ir.core import Constant, Node, Value
+from compiler.ir.types import Elem
 from compiler.ops import Add, Div, Mul, Neg, Pow, Sub
 from compiler.rewrite.rewriter import Rewriter
 
@@ -54,11 +53,13 @@ class Algebra:
         return node if alone else None
 
     def number(self, value: Value | None) -> float | None:
-        """The number of a float constant with one element."""
+        """The number of a float constant with one element, in its shortest form."""
         array = self._rw.array(value)
         if array is None or array.size != 1 or not isinstance(value, Constant):
             return None
-        return None if value.tensor.elem.is_integer else float(np.asarray(array).reshape(())[()])
+        if value.tensor.elem not in (Elem.F32, Elem.F16, Elem.F64):
+            return None
+        return float(str(array.reshape(())[()]))
 
     def terms(self, value: Value) -> Terms:
         """The polynomial that a value is; one that grows too large is an atom itself."""
