@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,16 @@ from compiler.ops import (
     MatMul,
     Mul,
     Opaque,
+    ReduceL1,
+    ReduceL2,
+    ReduceLogSum,
+    ReduceLogSumExp,
+    ReduceMax,
+    ReduceMean,
+    ReduceMin,
+    ReduceProd,
+    ReduceSum,
+    ReduceSumSquare,
     Reshape,
     Squeeze,
     Sub,
@@ -31,6 +42,12 @@ from compiler.ops.onnx_table import reveal
 from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["Canonicalize"]
+
+
+_REDUCTIONS = (
+    *(ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceMax),
+    *(ReduceMean, ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare),
+)
 
 
 class Canonicalize(PatternPass):
@@ -47,6 +64,17 @@ class Canonicalize(PatternPass):
         op, operands = found
         types = [None if r is None else r.type for r in node.results]
         return rw.node(op, operands, types).results
+
+    @rewrites(*_REDUCTIONS)
+    def known_axes(self, node: Node[Any], rw: Rewriter) -> Result:
+        """Axes that were computed and have become constants are an attribute."""
+        computed = node.operand("computed_axes")
+        if computed is None:
+            return rw.no("its axes are an attribute")
+        axes = rw.array(computed)
+        if axes is None:
+            return rw.no("its axes are no known constant", computed)
+        return rw.op(replace(node.op, axes=tuple(axes.tolist())), node.need("x"))
 
     @rewrites(Identity)
     def identity(self, node: Node[Identity], rw: Rewriter) -> Result:

@@ -94,9 +94,9 @@ class QuantTraits:
     kind: Kind = Kind.FLOAT
     weight: int | None = None
     bias: int | None = None
-    float_bias: int | None = None
     axis: int | None = None
     fixed: tuple[float, float] | None = None
+    float_bias: int | None = None
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)

@@ -196,7 +196,10 @@ def _types_misfit(node: Node[Any], schema: Schema, opset: int) -> str | None:
         types = [types[0], TensorType(Elem.F32), TensorType(elem)]
     facts = node.op.onnx
     assert facts is not None
-    by_input = {i: f for f, (since, i) in facts.attr_inputs.items() if opset >= since}
+    stated = {name for name, _ in encode(node.op)}
+    by_input = {
+        i: f for f, (since, i) in facts.attr_inputs.items() if opset >= since and f in stated
+    }
     free = [i for i in range(len(types) + len(by_input)) if i not in by_input]
     placed = dict(zip(free, types, strict=False))
     for position, type in placed.items():

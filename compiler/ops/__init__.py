@@ -25,9 +25,11 @@ from compiler.ops.activation import (
     Tanh,
     ThresholdedRelu,
 )
-from compiler.ops.cast import Cast, CastLike
+from compiler.ops.attention import Attention, RotaryEmbedding
+from compiler.ops.cast import BitCast, Cast, CastLike
 from compiler.ops.control import If, Loop, Scan
 from compiler.ops.conv import Conv, ConvTranspose
+from compiler.ops.detection import NonMaxSuppression
 from compiler.ops.einsum import Einsum
 from compiler.ops.elementwise import Add, BitShift, Div, Max, Mean, Min, Mod, Mul, Pow, Sub, Sum
 from compiler.ops.generate import (
@@ -68,6 +70,7 @@ from compiler.ops.logic import (
     Where,
     Xor,
 )
+from compiler.ops.loss import NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss
 from compiler.ops.matmul import Gemm, MatMul
 from compiler.ops.norm import (
     LRN,
@@ -93,12 +96,14 @@ from compiler.ops.quant import (
     Dequantize,
     DynamicQuantizeLinear,
     MatMulInteger,
+    QLinearMatMul,
     Quantize,
 )
 from compiler.ops.recurrent import GRU, LSTM, RNN
 from compiler.ops.reduce import (
     ArgMax,
     ArgMin,
+    CumProd,
     CumSum,
     ReduceL1,
     ReduceL2,
@@ -172,9 +177,11 @@ __all__ = [
     "Asinh",
     "Atan",
     "Atanh",
+    "Attention",
     "AveragePool",
     "BatchNormalization",
     "Bernoulli",
+    "BitCast",
     "BitShift",
     "BitwiseAnd",
     "BitwiseNot",
@@ -193,6 +200,7 @@ __all__ = [
     "ConvTranspose",
     "Cos",
     "Cosh",
+    "CumProd",
     "CumSum",
     "DepthToSpace",
     "Dequantize",
@@ -248,6 +256,8 @@ __all__ = [
     "Mul",
     "Multinomial",
     "Neg",
+    "NegativeLogLikelihoodLoss",
+    "NonMaxSuppression",
     "NonZero",
     "Not",
     "OneHot",
@@ -256,6 +266,7 @@ __all__ = [
     "PRelu",
     "Pad",
     "Pow",
+    "QLinearMatMul",
     "Quantize",
     "RMSNormalization",
     "RandomNormal",
@@ -279,6 +290,7 @@ __all__ = [
     "Resize",
     "ReverseSequence",
     "RoiAlign",
+    "RotaryEmbedding",
     "Round",
     "Scan",
     "ScatterElements",
@@ -293,6 +305,7 @@ __all__ = [
     "Size",
     "Slice",
     "Softmax",
+    "SoftmaxCrossEntropyLoss",
     "Softplus",
     "Softsign",
     "SpaceToDepth",

@@ -10,7 +10,7 @@ from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
 from compiler.ops.inference import typed
 
-__all__ = ["Cast", "CastLike"]
+__all__ = ["BitCast", "Cast", "CastLike"]
 
 _WIDE = (Elem.I64, Elem.I32, Elem.U64, Elem.U32)
 
@@ -25,6 +25,15 @@ def _converted(value: Dim, elem: Elem) -> Dim:
         return None
     low, high = elem.limits
     return value if low <= value <= high else None
+
+
+def _named(text: str) -> Elem:
+    """The element type of that name. Raises ValueError that suggests the nearest."""
+    try:
+        return Elem.named(text)
+    except KeyError:
+        hint = suggestion(text, [e.text for e in Elem])
+        raise ValueError(f"'{text}' is no element type{hint}") from None
 
 
 class Cast(Op):
@@ -42,11 +51,7 @@ class Cast(Op):
     round_mode: Literal["up", "down", "nearest"] = "up"
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
-        try:
-            elem = Elem.named(self.to)
-        except KeyError:
-            hint = suggestion(self.to, [e.text for e in Elem])
-            raise ValueError(f"'{self.to}' is no element type{hint}") from None
+        elem = _named(self.to)
         value = None if x.value is None else [_converted(d, elem) for d in x.value]
         return (typed(elem, x.shape, value),)
 
@@ -64,3 +69,19 @@ class CastLike(Op):
     def infer(self, x: TensorType, target: TensorType) -> tuple[TensorType]:
         value = None if x.value is None else [_converted(d, target.elem) for d in x.value]
         return (typed(target.elem, x.shape, value),)
+
+
+class BitCast(Op):
+    """The bits of x as elements of type ``to``, which are as wide."""
+
+    name = "bit_cast"
+    operands = ("x",)
+    onnx = Onnx("BitCast", since=26, elems=("to",))
+
+    to: str
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        elem = _named(self.to)
+        if elem.bits != x.elem.bits:
+            raise ValueError(f"{elem.text} has {elem.bits} bits, but {x.elem.text} {x.elem.bits}")
+        return (TensorType(elem, x.shape),)

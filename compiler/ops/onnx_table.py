@@ -28,6 +28,7 @@ from compiler.ops.opaque import Opaque
 __all__ = [
     "attribute_fields",
     "candidates",
+    "computable",
     "defaults_of",
     "elem_code",
     "elem_of_code",
@@ -109,6 +110,12 @@ def attribute_fields(cls: type[Op]) -> dict[str, str]:
     return {renames.get(name, name): name for name in hints(cls) if name != "clamp"}
 
 
+def computable(cls: type[Op]) -> set[str]:
+    """Fields for which the op has an operand too, ``computed_axes`` for ``axes``."""
+    specs = (s.name for s in cls.operand_specs if s.name.startswith("computed_"))
+    return {name.removeprefix("computed_") for name in specs}
+
+
 def nativize(spelt: Spelt, module: Module) -> tuple[Op, list[Value | None]] | None:
     """The native op of an ONNX node with its operands, or None where it has none.
 
@@ -184,14 +191,13 @@ def _fit(cls: type[Op], spelt: Spelt) -> tuple[Op, list[Value | None]] | None:
         elif name not in facts.ignored:
             return None
     inputs = {f: i for f, (since, i) in facts.attr_inputs.items() if spelt.version >= since}
-    for field, index in inputs.items():
-        operand = spelt.operands[index] if index < len(spelt.operands) else None
-        if operand is None:
-            continue
-        array = _contents(operand)
-        if array is None:
+    given = {f: spelt.operands[i] for f, i in inputs.items() if i < len(spelt.operands)}
+    arrays = {f: _contents(v) for f, v in given.items() if v is not None}
+    if any(array is None for array in arrays.values()):
+        if not computable(cls) >= inputs.keys():
             return None
-        values[field] = array
+        inputs, arrays = {}, {}
+    values |= arrays
     if facts.result_count is not None:
         told = [f for f in facts.attr_inputs if f in values]
         if not told and not values.get(facts.result_count):

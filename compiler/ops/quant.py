@@ -18,6 +18,7 @@ __all__ = [
     "Dequantize",
     "DynamicQuantizeLinear",
     "MatMulInteger",
+    "QLinearMatMul",
     "Quantize",
 ]
 
@@ -98,6 +99,35 @@ class MatMulInteger(Op):
         need_elem(a, "a", Elem.U8, Elem.I8)
         need_elem(b, "b", Elem.U8, Elem.I8)
         return MatMul().infer(TensorType(Elem.I32, a.shape), TensorType(Elem.I32, b.shape))
+
+
+class QLinearMatMul(Op):
+    """a @ b on the numbers that quantized a and b stand for, quantized again.
+
+    Scales and zero points are operands: this is the form of models that were quantized without
+    QuantizeLinear nodes.
+    """
+
+    name = "qlinear_matmul"
+    operands = (
+        *("a", "a_scale", "a_zero_point", "b", "b_scale", "b_zero_point"),
+        *("y_scale", "y_zero_point"),
+    )
+    onnx = Onnx("QLinearMatMul", since=10)
+
+    def infer(
+        self,
+        a: TensorType,
+        a_scale: TensorType,
+        a_zero_point: TensorType,
+        b: TensorType,
+        b_scale: TensorType,
+        b_zero_point: TensorType,
+        y_scale: TensorType,
+        y_zero_point: TensorType,
+    ) -> tuple[TensorType]:
+        product = MatMul().infer(TensorType(Elem.I32, a.shape), TensorType(Elem.I32, b.shape))
+        return (TensorType(y_zero_point.elem, product[0].shape),)
 
 
 class ConvInteger(Op):

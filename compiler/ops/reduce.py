@@ -10,6 +10,7 @@ from compiler.ops.inference import axes_in, axis_in, contents, need_elem, traits
 __all__ = [
     "ArgMax",
     "ArgMin",
+    "CumProd",
     "CumSum",
     "ReduceL1",
     "ReduceL2",
@@ -36,16 +37,20 @@ def _spelling(type: str, axes_input: int = 18) -> Onnx:
 class _Reduce(Op):
     """What reductions share.
 
-    No axes stand for all of them, or with ``noop_with_empty_axes`` for none.
+    No axes stand for all of them, or with ``noop_with_empty_axes`` for none. Axes that are
+    computed are an operand.
     """
 
-    operands = ("x",)
+    operands = ("x", "computed_axes?")
 
     axes: tuple[int, ...] = ()
     keepdims: bool = True
     noop_with_empty_axes: bool = False
 
-    def infer(self, x: TensorType) -> tuple[TensorType]:
+    def infer(self, x: TensorType, computed_axes: TensorType | None = None) -> tuple[TensorType]:
+        if computed_axes is not None:
+            known = self.keepdims and x.shape is not None
+            return (TensorType(x.elem, (None,) * len(x.shape or ()) if known else None),)
         if not self.axes and self.noop_with_empty_axes:
             return (typed(x.elem, x.shape, x.value),)
         if x.shape is None:
@@ -97,7 +102,7 @@ class ReduceMax(_Reduce):
         numbers = [v for v in values if isinstance(v, int)]
         return max(numbers) if numbers and len(numbers) == len(values) else None
 
-    def quant(self, x: TensorType) -> QuantTraits:
+    def quant(self, x: TensorType, computed_axes: TensorType | None = None) -> QuantTraits:
         return traits(x, Kind.PRESERVING)
 
 
@@ -188,12 +193,10 @@ class ArgMin(_Arg):
     onnx = Onnx("ArgMin", field_since={"select_last_index": 12})
 
 
-class CumSum(Op):
-    """Running sums along an axis, which is an operand of rank 0."""
+class _Running(Op):
+    """What running sums and products share; ``exclusive`` leaves each element itself out."""
 
-    name = "cum_sum"
     operands = ("x", "axis")
-    onnx = Onnx("CumSum", since=11)
 
     exclusive: bool = False
     reverse: bool = False
@@ -203,3 +206,17 @@ class CumSum(Op):
         if x.shape is not None and axis.value and isinstance(axis.value[0], int):
             axis_in(axis.value[0], len(x.shape))
         return (TensorType(x.elem, x.shape),)
+
+
+class CumSum(_Running):
+    """Running sums along an axis, which is an operand of rank 0."""
+
+    name = "cum_sum"
+    onnx = Onnx("CumSum", since=11)
+
+
+class CumProd(_Running):
+    """Running products along an axis, which is an operand of rank 0."""
+
+    name = "cum_prod"
+    onnx = Onnx("CumProd", since=26)

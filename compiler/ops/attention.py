@@ -1,0 +1,122 @@
+"""Attention and the rotation of its queries and keys."""
+
+from __future__ import annotations
+
+from compiler.ir.dims import Dim
+from compiler.ir.op import Onnx, Op
+from compiler.ir.types import Elem, TensorType
+from compiler.ops.inference import need_elem, need_rank, same_elem
+
+__all__ = ["Attention", "RotaryEmbedding"]
+
+
+class Attention(Op):
+    """softmax(scale * q @ transpose(k) + mask) @ v, per head.
+
+    q, k and v are [batch, heads, length, width], or [batch, length, heads * width] with the
+    numbers of heads as attributes. ``scale`` is 1 / sqrt(width) unless it is given. Keys and
+    values of the past stand in front of k and v; with ``is_causal`` a query sees no later key,
+    and with a window only so many neighbours. Results are y, the keys and values with the past,
+    and the products as ``qk_matmul_output_mode`` tells.
+    """
+
+    name = "attention"
+    operands = ("q", "k", "v", "mask?", "past_key?", "past_value?", "kv_lengths?")
+    results = ("y", "present_key?", "present_value?", "qk?")
+    onnx = Onnx(
+        "Attention", since=23, field_since={"left_window_size": 25, "right_window_size": 25}
+    )
+
+    is_causal: bool = False
+    kv_num_heads: int | None = None
+    q_num_heads: int | None = None
+    qk_matmul_output_mode: int = 0
+    scale: float | None = None
+    softcap: float = 0.0
+    softmax_precision: int | None = None
+    left_window_size: int = -1
+    right_window_size: int = -1
+
+    def infer(
+        self,
+        q: TensorType,
+        k: TensorType,
+        v: TensorType,
+        mask: TensorType | None = None,
+        past_key: TensorType | None = None,
+        past_value: TensorType | None = None,
+        kv_lengths: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType, TensorType, TensorType]:
+        same_elem(q=q, k=k, past_key=past_key)
+        same_elem(v=v, past_value=past_value)
+        for name, found in (("q", q), ("k", k), ("v", v)):
+            need_rank(found, name, 3, 4)
+        queries = _by_head(q, self.q_num_heads, "q_num_heads")
+        keys = _by_head(k, self.kv_num_heads, "kv_num_heads")
+        values = _by_head(v, self.kv_num_heads, "kv_num_heads")
+        flat = None if q.shape is None else len(q.shape) == 3
+        all_keys, all_values = _extended(keys, past_key), _extended(values, past_value)
+        y: tuple[Dim, ...] | None = None
+        if queries is not None:
+            batch, heads, length, _ = queries
+            width = None if values is None else values[3]
+            joined = None if width is None or heads is None else heads * width
+            y = (batch, length, joined) if flat else (batch, heads, length, width)
+        total = None if all_keys is None else all_keys[2]
+        products = None if queries is None else (*queries[:3], total)
+        return (
+            TensorType(q.elem, y),
+            TensorType(k.elem, all_keys),
+            TensorType(v.elem, all_values),
+            TensorType(q.elem, products),
+        )
+
+
+def _by_head(found: TensorType, heads: int | None, field: str) -> tuple[Dim, ...] | None:
+    """[batch, heads, length, width] of a tensor in either layout."""
+    if found.shape is None or len(found.shape) == 4:
+        return found.shape
+    if not heads:
+        raise ValueError(f"operands of rank 3 need {field}")
+    batch, length, width = found.shape
+    return (batch, heads, length, None if width is None else width // heads)
+
+
+def _extended(shape: tuple[Dim, ...] | None, past: TensorType | None) -> tuple[Dim, ...] | None:
+    """The shape with the length of the past added."""
+    if shape is None or past is None:
+        return shape
+    before, length = None if past.shape is None else past.shape[2], shape[2]
+    total = None if before is None or length is None else before + length
+    return (*shape[:2], total, shape[3])
+
+
+class RotaryEmbedding(Op):
+    """Pairs of features of x rotated by the angle of their position.
+
+    x is [batch, heads, length, width], or [batch, length, heads * width] with ``num_heads``. The
+    caches hold cosines and sines by position, which ``position_ids`` picks. Pairs are halves of
+    the width, or neighbours with ``interleaved``; ``rotary_embedding_dim`` rotates only so many
+    features.
+    """
+
+    name = "rotary_embedding"
+    operands = ("x", "cos", "sin", "position_ids?")
+    onnx = Onnx("RotaryEmbedding", since=23)
+
+    interleaved: bool = False
+    num_heads: int | None = None
+    rotary_embedding_dim: int = 0
+
+    def infer(
+        self,
+        x: TensorType,
+        cos: TensorType,
+        sin: TensorType,
+        position_ids: TensorType | None = None,
+    ) -> tuple[TensorType]:
+        same_elem(x=x, cos=cos, sin=sin)
+        need_rank(x, "x", 3, 4)
+        if position_ids is not None:
+            need_elem(position_ids, "position_ids", Elem.I64)
+        return (TensorType(x.elem, x.shape),)
