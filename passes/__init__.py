@@ -9,14 +9,17 @@ _TRANSFORM = (
     "fold-shapes",
     "fold-constants",
     "canonicalize",
+    "simplify-layout",
     "eliminate-common-subexpressions",
     "eliminate-dead-code",  # fusions want single readers: dead ones are in the way
     "raise-activation",
     "raise-normalization",
     "fuse-pad",
     "fuse-batchnorm",
+    "fold-linear",
     "fuse-activation",
     "canonicalize",
+    "simplify-layout",
     "eliminate-dead-code",
     "infer-shapes",
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
+from compiler.ir.core import Constant, Node
 from compiler.ir.types import Elem
 from compiler.ops import (
     Add,
@@ -16,7 +16,6 @@ from compiler.ops import (
     Clip,
     Concat,
     Div,
-    Flatten,
     Gemm,
     Identity,
     MatMul,
@@ -32,13 +31,10 @@ from compiler.ops import (
     ReduceProd,
     ReduceSum,
     ReduceSumSquare,
-    Reshape,
-    Squeeze,
     Sub,
-    Transpose,
-    Unsqueeze,
 )
 from compiler.ops.onnx_table import reveal
+from compiler.rewrite.layout import same_shape
 from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["Canonicalize"]
@@ -102,47 +98,6 @@ class Canonicalize(PatternPass):
         if node.op.min != -math.inf or node.op.max != math.inf:
             return rw.no("it has a bound")
         return node.need("x")
-
-    @rewrites(Transpose)
-    def transpose(self, node: Node[Transpose], rw: Rewriter) -> Result:
-        """transpose(transpose(x, p), q) = transpose(x, p[q]); the identity goes."""
-        x = node.need("x")
-        perm = _perm(node)
-        if perm is None:
-            return rw.no("the rank is unknown", x)
-        if perm == tuple(range(len(perm))):
-            return x
-        producer = x.producer
-        if producer is None or not isinstance(producer.op, Transpose):
-            return rw.no("its producer is no transpose", x)
-        first = _perm(producer)
-        if first is None:
-            return rw.no("the rank is unknown", x)
-        return rw.op(Transpose(perm=tuple(first[i] for i in perm)), producer.need("x"))
-
-    @rewrites(Reshape)
-    def reshape(self, node: Node[Reshape], rw: Rewriter) -> Result:
-        """reshape(reshape(x)) = reshape(x); one that keeps the shape goes."""
-        x = node.need("x")
-        if _same_shape(x, node.result):
-            return x
-        producer = x.producer
-        if producer is None or not isinstance(producer.op, Reshape | Flatten | Squeeze | Unsqueeze):
-            return rw.no("its producer does not reshape", x)
-        target = rw.array(node.need("shape"))
-        if target is None:
-            return rw.no("the target is no known constant", node.need("shape"))
-        if (target == 0).any():
-            return rw.no("the target takes dimensions over from its operand", x)
-        return rw.op(node.op, producer.need("x"), node.need("shape"))
-
-    @rewrites(Squeeze, Unsqueeze, Flatten)
-    def keeps_shape(self, node: Node[Any], rw: Rewriter) -> Result:
-        """A squeeze, unsqueeze or flatten that leaves the shape as it is goes."""
-        x = node.need("x")
-        if not _same_shape(x, node.result):
-            return rw.no("it changes the shape", x)
-        return x
 
     @rewrites(Sub)
     def subtract(self, node: Node[Sub], rw: Rewriter) -> Result:
@@ -223,23 +178,10 @@ def _neutral(node: Node[Any], neutral: float, rw: Rewriter) -> Result:
         array, other = rw.array(node.at(index)), node.at(1 - index)
         if array is None or other is None or not (array == neutral).all():
             continue
-        if not _same_shape(other, node.result):
+        if not same_shape(other, node.result):
             return rw.no("the constant widens the shape", node.at(index))
         if node.op.clamp is None:
             return other
         low, high = node.op.clamp
         return rw.op(Clip(min=low, max=high), other)
     return rw.no("no operand is a constant that does nothing")
-
-
-def _same_shape(a: Value, b: Value) -> bool:
-    """Whether both shapes are known and equal, symbols included."""
-    left, right = a.tensor.shape, b.tensor.shape
-    return left is not None and left == right and None not in left
-
-
-def _perm(node: Node[Transpose]) -> tuple[int, ...] | None:
-    rank = node.need("x").tensor.rank
-    if node.op.perm:
-        return node.op.perm
-    return None if rank is None else tuple(reversed(range(rank)))

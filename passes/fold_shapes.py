@@ -6,12 +6,12 @@ import numpy as np
 
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
-from compiler.ir.dims import Dim, Expr
 from compiler.ir.graph import Graph
 from compiler.ir.types import Array, TensorType
 from compiler.ops import Reshape
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.rewrite.driver import erase_dead
+from compiler.rewrite.layout import reshape_target
 from passes.infer_shapes import infer_graph
 
 __all__ = ["FoldShapes"]
@@ -70,7 +70,7 @@ def _fold_target(node: Node[Reshape], ctx: PassContext) -> int:
     found = target.type
     if isinstance(target, Constant) or not isinstance(found, TensorType) or found.value is None:
         return 0
-    numbers = _target_numbers(found.value, node.need("x").tensor.shape, node.op.allowzero)
+    numbers = reshape_target(found.value, node.need("x").tensor.shape, node.op.allowzero)
     if numbers is None:
         return 0
     module = target.module
@@ -83,20 +83,3 @@ def _fold_target(node: Node[Reshape], ctx: PassContext) -> int:
         erase_dead([producer])
     ctx.statistics["reshape targets folded"] += 1
     return 1
-
-
-def _target_numbers(
-    target: tuple[Dim, ...], source: tuple[Dim, ...] | None, allowzero: bool
-) -> list[int] | None:
-    """Numbers for a Reshape; None when they can't be said: two unknown ones, or -1 beside 0."""
-    out: list[int] = []
-    for index, dim in enumerate(target):
-        held = source[index] if source is not None and index < len(source) else None
-        if isinstance(dim, int):
-            out.append(dim)
-        elif isinstance(dim, Expr) and dim == held and not allowzero:
-            out.append(0)
-        else:
-            out.append(-1)
-    empty = allowzero and 0 in out and -1 in out
-    return out if out.count(-1) <= 1 and not empty else None

@@ -265,7 +265,7 @@ def _merge(node: Node[Any], rw: Rewriter, combine: Any) -> Result:
 
 
 def _cast(array: Any, elem: Elem) -> Array:
-    found: Array = np.ascontiguousarray(array).astype(elem.dtype)
+    found: Array = np.asarray(array, order="C").astype(elem.dtype)
     return found
 
 

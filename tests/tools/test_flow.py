@@ -215,7 +215,11 @@ def test_an_interrupted_step_leaves_nothing(folder: Path) -> None:
     np.savez_compressed(folder / "many" / "x.npz", x=np.zeros((120_000, 3, 8, 8), np.float32))
     before = contents(folder)
     process = subprocess.Popen(
-        [BIN / "run_calibration", *SLOW.split()[1:]], stderr=subprocess.PIPE, text=True
+        [BIN / "run_calibration", *SLOW.split()[1:]],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, such as this test may be, has its interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(2.5)
     assert process.poll() is None, "it is still at work"

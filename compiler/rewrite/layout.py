@@ -1,0 +1,31 @@
+"""What rules need to know of shapes with symbols."""
+
+from __future__ import annotations
+
+from compiler.ir.core import Value
+from compiler.ir.dims import Dim, Expr
+
+__all__ = ["reshape_target", "same_shape"]
+
+
+def same_shape(a: Value, b: Value) -> bool:
+    """Whether both shapes are known and equal, symbols included."""
+    left, right = a.tensor.shape, b.tensor.shape
+    return left is not None and left == right and None not in left
+
+
+def reshape_target(
+    target: tuple[Dim, ...], source: tuple[Dim, ...] | None, allowzero: bool
+) -> list[int] | None:
+    """Numbers for a Reshape; None when they can't be said: two unknown ones, or -1 beside 0."""
+    out: list[int] = []
+    for index, dim in enumerate(target):
+        held = source[index] if source is not None and index < len(source) else None
+        if isinstance(dim, int):
+            out.append(dim)
+        elif isinstance(dim, Expr) and dim == held and not allowzero:
+            out.append(0)
+        else:
+            out.append(-1)
+    empty = allowzero and 0 in out and -1 in out
+    return out if out.count(-1) <= 1 and not empty else None
