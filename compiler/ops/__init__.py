@@ -25,10 +25,10 @@ from compiler.ops.activation import (
     Tanh,
     ThresholdedRelu,
 )
-from compiler.ops.attention import Attention, RotaryEmbedding
+from compiler.ops.attention import Attention, LinearAttention, RotaryEmbedding
 from compiler.ops.cast import BitCast, Cast, CastLike
 from compiler.ops.control import If, Loop, Scan
-from compiler.ops.conv import Conv, ConvTranspose
+from compiler.ops.conv import CausalConvWithState, Col2Im, Conv, ConvTranspose, DeformConv
 from compiler.ops.detection import NonMaxSuppression
 from compiler.ops.einsum import Einsum
 from compiler.ops.elementwise import Add, BitShift, Div, Max, Mean, Min, Mod, Mul, Pow, Sub, Sum
@@ -53,8 +53,10 @@ from compiler.ops.index import (
     ReverseSequence,
     ScatterElements,
     ScatterND,
+    TensorScatter,
     TopK,
     Trilu,
+    Unique,
 )
 from compiler.ops.logic import (
     And,
@@ -90,12 +92,14 @@ from compiler.ops.pool import (
     GlobalMaxPool,
     LpPool,
     MaxPool,
+    MaxUnpool,
 )
 from compiler.ops.quant import (
     ConvInteger,
     Dequantize,
     DynamicQuantizeLinear,
     MatMulInteger,
+    QLinearConv,
     QLinearMatMul,
     Quantize,
 )
@@ -105,6 +109,7 @@ from compiler.ops.reduce import (
     ArgMin,
     CumProd,
     CumSum,
+    Det,
     ReduceL1,
     ReduceL2,
     ReduceLogSum,
@@ -116,7 +121,7 @@ from compiler.ops.reduce import (
     ReduceSum,
     ReduceSumSquare,
 )
-from compiler.ops.resize import GridSample, Resize, RoiAlign
+from compiler.ops.resize import AffineGrid, GridSample, Resize, RoiAlign
 from compiler.ops.shape import (
     DepthToSpace,
     Expand,
@@ -131,7 +136,15 @@ from compiler.ops.shape import (
     Transpose,
     Unsqueeze,
 )
-from compiler.ops.slicing import Concat, Pad, Slice, Split
+from compiler.ops.signal import (
+    DFT,
+    STFT,
+    BlackmanWindow,
+    HammingWindow,
+    HannWindow,
+    MelWeightMatrix,
+)
+from compiler.ops.slicing import CenterCropPad, Concat, Pad, Slice, Split
 from compiler.ops.unary import (
     Abs,
     Acos,
@@ -162,14 +175,17 @@ from compiler.ops.unary import (
 )
 
 __all__ = [
+    "DFT",
     "GRU",
     "LRN",
     "LSTM",
     "RNN",
+    "STFT",
     "Abs",
     "Acos",
     "Acosh",
     "Add",
+    "AffineGrid",
     "And",
     "ArgMax",
     "ArgMin",
@@ -187,11 +203,15 @@ __all__ = [
     "BitwiseNot",
     "BitwiseOr",
     "BitwiseXor",
+    "BlackmanWindow",
     "Cast",
     "CastLike",
+    "CausalConvWithState",
     "Ceil",
     "Celu",
+    "CenterCropPad",
     "Clip",
+    "Col2Im",
     "Compress",
     "Concat",
     "ConstantOfShape",
@@ -202,8 +222,10 @@ __all__ = [
     "Cosh",
     "CumProd",
     "CumSum",
+    "DeformConv",
     "DepthToSpace",
     "Dequantize",
+    "Det",
     "Div",
     "DynamicQuantizeLinear",
     "Einsum",
@@ -227,6 +249,8 @@ __all__ = [
     "GreaterOrEqual",
     "GridSample",
     "GroupNormalization",
+    "HammingWindow",
+    "HannWindow",
     "HardSigmoid",
     "HardSwish",
     "Hardmax",
@@ -239,6 +263,7 @@ __all__ = [
     "LeakyRelu",
     "Less",
     "LessOrEqual",
+    "LinearAttention",
     "Log",
     "LogSoftmax",
     "Loop",
@@ -248,8 +273,10 @@ __all__ = [
     "MatMulInteger",
     "Max",
     "MaxPool",
+    "MaxUnpool",
     "Mean",
     "MeanVarianceNormalization",
+    "MelWeightMatrix",
     "Min",
     "Mish",
     "Mod",
@@ -266,6 +293,7 @@ __all__ = [
     "PRelu",
     "Pad",
     "Pow",
+    "QLinearConv",
     "QLinearMatMul",
     "Quantize",
     "RMSNormalization",
@@ -317,11 +345,13 @@ __all__ = [
     "Swish",
     "Tan",
     "Tanh",
+    "TensorScatter",
     "ThresholdedRelu",
     "Tile",
     "TopK",
     "Transpose",
     "Trilu",
+    "Unique",
     "Unsqueeze",
     "Where",
     "Xor",

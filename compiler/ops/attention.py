@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from compiler.ir.dims import Dim
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
 from compiler.ops.inference import need_elem, need_rank, same_elem
 
-__all__ = ["Attention", "RotaryEmbedding"]
+__all__ = ["Attention", "LinearAttention", "RotaryEmbedding"]
 
 
 class Attention(Op):
@@ -120,3 +122,45 @@ class RotaryEmbedding(Op):
         if position_ids is not None:
             need_elem(position_ids, "position_ids", Elem.I64)
         return (TensorType(x.elem, x.shape),)
+
+
+class LinearAttention(Op):
+    """y_t = scale * q_t @ S_t, where the state S [width of k, width of v] of a head goes along.
+
+    ``update_rule`` tells how: ``linear`` S + k v, ``gated`` exp(decay) S + k v, ``delta``
+    S + beta k (v - k @ S), ``gated_delta`` that on exp(decay) S. q, k and v are
+    [batch, length, heads * width]; ``scale`` 0 is 1 / sqrt(width). The second result is the last
+    state, [batch, kv_num_heads, width of k, width of v].
+    """
+
+    name = "linear_attention"
+    operands = ("q", "k", "v", "past_state?", "decay?", "beta?")
+    results = ("y", "present_state")
+    onnx = Onnx("LinearAttention", since=27)
+
+    q_num_heads: int
+    kv_num_heads: int
+    chunk_size: int = 64
+    scale: float = 0.0
+    update_rule: Literal["linear", "gated", "delta", "gated_delta"] = "gated_delta"
+
+    def infer(
+        self,
+        q: TensorType,
+        k: TensorType,
+        v: TensorType,
+        past_state: TensorType | None = None,
+        decay: TensorType | None = None,
+        beta: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType]:
+        same_elem(q=q, k=k, v=v, decay=decay, beta=beta)
+        need_rank(q, "q", 3)
+        need_rank(k, "k", 3)
+        need_rank(v, "v", 3)
+        batch, length = (None, None) if q.shape is None else q.shape[:2]
+        keys, values = _by_head(k, self.kv_num_heads, "kv_num_heads"), v.shape
+        width = None if values is None or values[2] is None else values[2] // self.kv_num_heads
+        joined = None if width is None else width * self.q_num_heads
+        state = (batch, self.kv_num_heads, None if keys is None else keys[3], width)
+        elem = q.elem if past_state is None else past_state.elem
+        return (TensorType(q.elem, (batch, length, joined)), TensorType(elem, state))

@@ -1,13 +1,23 @@
-"""Convolutions."""
+"""Convolutions, and what is built on them."""
 
 from __future__ import annotations
 
-from compiler.ir.dims import Dim
+from typing import Literal
+
+from compiler.ir.dims import Dim, product
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import AutoPad, need_rank, same_elem, spatial, window_dims
+from compiler.ops.inference import (
+    AutoPad,
+    dims_operand,
+    need_rank,
+    same_elem,
+    spatial,
+    whole_numbers,
+    window_dims,
+)
 
-__all__ = ["Conv", "ConvTranspose"]
+__all__ = ["CausalConvWithState", "Col2Im", "Conv", "ConvTranspose", "DeformConv"]
 
 
 def _times(a: Dim, b: int) -> Dim:
@@ -168,3 +178,102 @@ class ConvTranspose(Op):
         if x.elem is not Elem.F32:
             return QuantTraits()
         return QuantTraits(Kind.WEIGHTED, weight=1, bias=2, axis=1)
+
+
+class DeformConv(Op):
+    """Convolution whose taps read x beside the grid, each moved by ``offset`` times ``mask``.
+
+    x is NC..., weight is OI...; offset is [N, offset_group * taps * dimensions, out...] and the
+    mask [N, offset_group * taps, out...], a factor for each tap. Sizes are those of Conv.
+    """
+
+    name = "deform_conv"
+    operands = ("x", "weight", "offset", "bias?", "mask?")
+    onnx = Onnx("DeformConv", since=19, ignored=("kernel_shape",))
+
+    pads: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    group: int = 1
+    offset_group: int = 1
+
+    def infer(
+        self,
+        x: TensorType,
+        weight: TensorType,
+        offset: TensorType,
+        bias: TensorType | None = None,
+        mask: TensorType | None = None,
+    ) -> tuple[TensorType]:
+        same_elem(x=x, weight=weight, offset=offset, bias=bias, mask=mask)
+        conv = Conv(
+            pads=self.pads, strides=self.strides, dilations=self.dilations, group=self.group
+        )
+        return conv.infer(x, weight, bias)
+
+
+class Col2Im(Op):
+    """Blocks of an image, each a column of x, added up at their places in the image.
+
+    x is [N, C * elements of a block, blocks]; the result is [N, C, *image_shape]. Shapes of image
+    and block are i64 operands; the blocks lie as the windows of a convolution do.
+    """
+
+    name = "col2im"
+    operands = ("x", "image_shape", "block_shape")
+    onnx = Onnx("Col2Im", since=18)
+
+    pads: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+
+    def infer(
+        self, x: TensorType, image_shape: TensorType, block_shape: TensorType
+    ) -> tuple[TensorType]:
+        need_rank(x, "x", 3)
+        image, block = dims_operand(image_shape, "image_shape"), whole_numbers(block_shape)
+        dims_operand(block_shape, "block_shape")
+        if image is None:
+            return (TensorType(x.elem, None),)
+        if block is not None and len(block) != len(image):
+            raise ValueError(f"block_shape has {len(block)} entries, image_shape {len(image)}")
+        batch, rows = (None, None) if x.shape is None else x.shape[:2]
+        size = None if block is None else product(block)
+        channels: Dim = None
+        if isinstance(size, int) and size > 0 and rows is not None:
+            channels = rows // size
+            if isinstance(rows, int) and rows % size:
+                raise ValueError(f"x has columns of {rows}, which are no blocks of {size}")
+        return (TensorType(x.elem, (batch, channels, *image)),)
+
+
+class CausalConvWithState(Op):
+    """Each channel of x [N, C, length] convolved with its own row of weight [C, 1, k].
+
+    A result sees no later element: k - 1 elements stand in front of x, those of ``past_state``
+    [N, C, k - 1] or zeros. The second result is the state for what follows. ``activation`` may
+    be a fused ``silu`` or ``swish``.
+    """
+
+    name = "causal_conv_with_state"
+    operands = ("x", "weight", "bias?", "past_state?")
+    results = ("y", "present_state")
+    onnx = Onnx("CausalConvWithState", since=27)
+
+    activation: Literal["none", "silu", "swish"] = "none"
+
+    def infer(
+        self,
+        x: TensorType,
+        weight: TensorType,
+        bias: TensorType | None = None,
+        past_state: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType]:
+        same_elem(x=x, weight=weight, bias=bias, past_state=past_state)
+        need_rank(x, "x", 3)
+        need_rank(weight, "weight", 3)
+        batch, channels = (None, None) if x.shape is None else x.shape[:2]
+        _check_bias(bias, channels)
+        kernel = None if weight.shape is None else weight.shape[2]
+        before = None if kernel is None else kernel - 1
+        return (TensorType(x.elem, x.shape), TensorType(x.elem, (batch, channels, before)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from compiler.ir.dims import Dim
+from typing import Literal
+
+from compiler.ir.dims import Dim, product
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
 from compiler.ops.inference import (
@@ -28,8 +30,10 @@ __all__ = [
     "ReverseSequence",
     "ScatterElements",
     "ScatterND",
+    "TensorScatter",
     "TopK",
     "Trilu",
+    "Unique",
 ]
 
 
@@ -301,4 +305,59 @@ class ReverseSequence(Op):
             count, held = x.shape[batch], lengths.shape[0] if lengths.shape else None
             if isinstance(count, int) and isinstance(held, int) and count != held:
                 raise ValueError(f"lengths has {held} entries, but x has {count} sequences")
+        return (TensorType(x.elem, x.shape),)
+
+
+class Unique(Op):
+    """What occurs in x, each thing once: elements, or with ``axis`` slices along that axis.
+
+    ``sorted``, or in the order of the first occurrence. Further results are i64 of rank 1: where
+    each stands first in x, for each element of x its place in y, and how often each occurs.
+    """
+
+    name = "unique"
+    operands = ("x",)
+    results = ("y", "indices?", "inverse_indices?", "counts?")
+    onnx = Onnx("Unique", since=11)
+
+    axis: int | None = None
+    sorted: bool = True
+
+    def infer(self, x: TensorType) -> tuple[TensorType, TensorType, TensorType, TensorType]:
+        count = TensorType(Elem.I64, (None,))
+        if self.axis is None:
+            inverse = TensorType(Elem.I64, (None if x.shape is None else product(x.shape),))
+            return (TensorType(x.elem, (None,)), count, inverse, count)
+        if x.shape is None:
+            return (TensorType(x.elem, None), count, count, count)
+        axis = axis_in(self.axis, len(x.shape))
+        shape = (*x.shape[:axis], None, *x.shape[axis + 1 :])
+        return (TensorType(x.elem, shape), count, TensorType(Elem.I64, (x.shape[axis],)), count)
+
+
+class TensorScatter(Op):
+    """x with ``update`` written over it along ``axis``, from ``write_indices`` (i64 [N]) on.
+
+    Both have a batch in front; there is one index for each of its entries (default 0). With the
+    mode ``circular`` what leaves the end goes on at the start.
+    """
+
+    name = "tensor_scatter"
+    operands = ("x", "update", "write_indices?")
+    onnx = Onnx("TensorScatter", since=24)
+
+    axis: int = -2
+    mode: Literal["linear", "circular"] = "linear"
+
+    def infer(
+        self, x: TensorType, update: TensorType, write_indices: TensorType | None = None
+    ) -> tuple[TensorType]:
+        same_elem(x=x, update=update)
+        if write_indices is not None:
+            need_elem(write_indices, "write_indices", Elem.I64)
+            need_rank(write_indices, "write_indices", 1)
+        if x.shape is not None:
+            need_rank(update, "update", len(x.shape))
+            if axis_in(self.axis, len(x.shape)) == 0:
+                raise ValueError("axis 0 is the batch")
         return (TensorType(x.elem, x.shape),)

@@ -189,9 +189,24 @@ def _roi_align(spelt: Spelt, _module: Module) -> Spelt | None:
     return replace(spelt, attrs=attrs, version=16)
 
 
+def _dft(spelt: Spelt, module: Module) -> Spelt | None:
+    """Before opset 20 the axis was an attribute, which counted from the front."""
+    if spelt.version >= 20:
+        return spelt
+    axis = _constant(spelt, module, "axis", np.int64(spelt.attrs.pop("axis", 1)))
+    length = _operand(spelt, 1)
+    return replace(spelt, operands=[spelt.operands[0], length, axis], version=20)
+
+
+def _scatter(spelt: Spelt, _module: Module) -> Spelt | None:
+    """Before opset 11 ScatterElements had a shorter name."""
+    return replace(spelt, type="ScatterElements", version=11)
+
+
 SPELLINGS: dict[str, Adapter] = {
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
+    "DFT": _dft,
     "Dropout": _dropout,
     "Gemm": _gemm,
     "GridSample": _grid_sample,
@@ -203,6 +218,7 @@ SPELLINGS: dict[str, Adapter] = {
     "Resize": _resize,
     "Scan": _scan,
     "RoiAlign": _roi_align,
+    "Scatter": _scatter,
     "Slice": _attrs_to_inputs(10, (("starts", 1), ("ends", 2), ("axes", 3)), 10),
     "Softmax": _softmax,
     "TopK": _attrs_to_inputs(10, (("k", 1),), 10),

@@ -5,7 +5,15 @@ from __future__ import annotations
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import AutoPad, spatial, traits, window_dims
+from compiler.ops.inference import (
+    AutoPad,
+    dims_operand,
+    need_elem,
+    need_rank,
+    spatial,
+    traits,
+    window_dims,
+)
 
 __all__ = [
     "AveragePool",
@@ -14,6 +22,7 @@ __all__ = [
     "GlobalMaxPool",
     "LpPool",
     "MaxPool",
+    "MaxUnpool",
     "Window",
 ]
 
@@ -103,6 +112,47 @@ class MaxPool(Window):
 
     def quant(self, x: TensorType) -> QuantTraits:
         return traits(x, Kind.PRESERVING)
+
+
+class MaxUnpool(Op):
+    """Each element of x at its index in the flattened result, zeros elsewhere.
+
+    x and ``indices`` are the results of a MaxPool with these attributes; a size becomes
+    (size - 1) * stride + kernel - pads, unless ``output_shape`` (i64) gives the whole shape.
+    """
+
+    name = "max_unpool"
+    operands = ("x", "indices", "output_shape?")
+    onnx = Onnx("MaxUnpool", since=9)
+
+    kernel_shape: tuple[int, ...]
+    pads: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+
+    def infer(
+        self, x: TensorType, indices: TensorType, output_shape: TensorType | None = None
+    ) -> tuple[TensorType]:
+        need_elem(indices, "indices", Elem.I64)
+        count = len(self.kernel_shape)
+        need_rank(x, "x", count + 2)
+        need_rank(indices, "indices", count + 2)
+        if output_shape is not None:
+            given = dims_operand(output_shape, "output_shape")
+            if given is not None and len(given) != count + 2:
+                raise ValueError(f"output_shape has {len(given)} entries, not {count + 2}")
+            return (TensorType(x.elem, given or (None,) * (count + 2)),)
+        shape = x.shape if x.shape is not None else indices.shape
+        if shape is None:
+            return (TensorType(x.elem, (None,) * (count + 2)),)
+        pads = spatial(self.pads, 2 * count, 0, "pads")
+        strides = spatial(self.strides, count, 1, "strides")
+        dims = [
+            None if size is None else (size - 1) * stride + kernel - begin - end
+            for size, stride, kernel, begin, end in zip(
+                shape[2:], strides, self.kernel_shape, pads[:count], pads[count:], strict=True
+            )
+        ]
+        return (TensorType(x.elem, (*shape[:2], *dims)),)
 
 
 class LpPool(Window):

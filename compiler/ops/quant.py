@@ -18,6 +18,7 @@ __all__ = [
     "Dequantize",
     "DynamicQuantizeLinear",
     "MatMulInteger",
+    "QLinearConv",
     "QLinearMatMul",
     "Quantize",
 ]
@@ -160,3 +161,48 @@ class ConvInteger(Op):
             auto_pad=self.auto_pad,
         )
         return conv.infer(TensorType(Elem.I32, x.shape), TensorType(Elem.I32, weight.shape))
+
+
+class QLinearConv(Op):
+    """Convolution on the numbers that quantized x and weight stand for, quantized again.
+
+    Scales and zero points are operands; ``bias`` is i32 in the scale x_scale * weight_scale.
+    Attributes and sizes are those of Conv.
+    """
+
+    name = "qlinear_conv"
+    operands = (
+        *("x", "x_scale", "x_zero_point", "weight", "weight_scale", "weight_zero_point"),
+        *("y_scale", "y_zero_point", "bias?"),
+    )
+    onnx = Onnx("QLinearConv", since=10, ignored=("kernel_shape",))
+
+    pads: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    group: int = 1
+    auto_pad: AutoPad = "NOTSET"
+
+    def infer(
+        self,
+        x: TensorType,
+        x_scale: TensorType,
+        x_zero_point: TensorType,
+        weight: TensorType,
+        weight_scale: TensorType,
+        weight_zero_point: TensorType,
+        y_scale: TensorType,
+        y_zero_point: TensorType,
+        bias: TensorType | None = None,
+    ) -> tuple[TensorType]:
+        if bias is not None:
+            need_elem(bias, "bias", Elem.I32)
+        conv = Conv(
+            pads=self.pads,
+            strides=self.strides,
+            dilations=self.dilations,
+            group=self.group,
+            auto_pad=self.auto_pad,
+        )
+        sums = (TensorType(Elem.I32, x.shape), TensorType(Elem.I32, weight.shape), bias)
+        return (TensorType(y_zero_point.elem, conv.infer(*sums)[0].shape),)

@@ -1,17 +1,26 @@
-"""Reductions along axes, and running sums."""
+"""Reductions along axes, running sums, and determinants."""
 
 from __future__ import annotations
 
 from compiler.ir.dims import Dim, product
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import axes_in, axis_in, contents, need_elem, traits, typed
+from compiler.ops.inference import (
+    axes_in,
+    axis_in,
+    contents,
+    listed,
+    need_elem,
+    traits,
+    typed,
+)
 
 __all__ = [
     "ArgMax",
     "ArgMin",
     "CumProd",
     "CumSum",
+    "Det",
     "ReduceL1",
     "ReduceL2",
     "ReduceLogSum",
@@ -220,3 +229,20 @@ class CumProd(_Running):
 
     name = "cum_prod"
     onnx = Onnx("CumProd", since=26)
+
+
+class Det(Op):
+    """The determinants of the square matrices in the last two dimensions of x."""
+
+    name = "det"
+    operands = ("x",)
+    onnx = Onnx("Det", since=11)
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        if x.shape is None:
+            return (TensorType(x.elem, None),)
+        rows, columns = x.shape[-2:] if len(x.shape) > 1 else (None, None)
+        wrong = isinstance(rows, int) and isinstance(columns, int) and rows != columns
+        if wrong or len(x.shape) < 2:
+            raise ValueError(f"x of {listed(x.shape)} holds no square matrices")
+        return (TensorType(x.elem, x.shape[:-2]),)

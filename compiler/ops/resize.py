@@ -14,7 +14,7 @@ from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import TensorType, Type
 from compiler.ops.inference import axes_in, dims_operand, need_rank, traits
 
-__all__ = ["GridSample", "Resize", "RoiAlign"]
+__all__ = ["AffineGrid", "GridSample", "Resize", "RoiAlign"]
 
 Coordinates: TypeAlias = Literal[
     "half_pixel",
@@ -171,6 +171,30 @@ class GridSample(Op):
         batch, channels = (None, None) if x.shape is None else x.shape[:2]
         places = (None,) * (rank - 2) if grid.shape is None else grid.shape[1:-1]
         return (TensorType(x.elem, (batch, channels, *places)),)
+
+
+class AffineGrid(Op):
+    """Points [N, *spatial, rank] for GridSample: theta @ (place, 1) of each place in a picture.
+
+    theta is [N, 2, 3] or [N, 3, 4], ``size`` an i64 operand [N, C, *spatial]. Places run from -1
+    to 1: centers of the outer pixels with ``align_corners``, else their outer edges.
+    """
+
+    name = "affine_grid"
+    operands = ("theta", "size")
+    onnx = Onnx("AffineGrid", since=20)
+
+    align_corners: bool = False
+
+    def infer(self, theta: TensorType, size: TensorType) -> tuple[TensorType]:
+        need_rank(theta, "theta", 3)
+        dims = dims_operand(size, "size")
+        if dims is None:
+            return (TensorType(theta.elem, None),)
+        if len(dims) not in (4, 5):
+            raise ValueError(f"size has {len(dims)} entries, but 4 or 5 are needed")
+        batch = None if theta.shape is None else theta.shape[0]
+        return (TensorType(theta.elem, (batch, *dims[2:], len(dims) - 2)),)
 
 
 class RoiAlign(Op):

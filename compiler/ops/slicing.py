@@ -23,7 +23,7 @@ from compiler.ops.inference import (
     whole_numbers,
 )
 
-__all__ = ["Concat", "Pad", "Slice", "Split", "slice_dim"]
+__all__ = ["CenterCropPad", "Concat", "Pad", "Slice", "Split", "slice_dim"]
 
 _WHOLE = 2**31 - 1
 """Bounds from here on stand for the end of the axis, whatever its size."""
@@ -306,4 +306,31 @@ class Pad(Op):
             size = dims[axis]
             if isinstance(size, int) and size < 0:
                 raise ValueError(f"pads leave {size} elements along axis {axis}")
+        return (TensorType(x.elem, tuple(dims)),)
+
+
+class CenterCropPad(Op):
+    """The middle of x in the sizes that ``shape`` gives, zeros around it where x is smaller.
+
+    ``shape`` is an integer operand with one entry for each of ``axes`` (default: all axes).
+    """
+
+    name = "center_crop_pad"
+    operands = ("x", "shape")
+    onnx = Onnx("CenterCropPad", since=18)
+
+    axes: tuple[int, ...] = ()
+
+    def infer(self, x: TensorType, shape: TensorType) -> tuple[TensorType]:
+        need_elem(shape, "shape", Elem.I32, Elem.I64)
+        need_rank(shape, "shape", 1)
+        if x.shape is None:
+            return (TensorType(x.elem, None),)
+        axes = axes_in(self.axes, len(x.shape)) or tuple(range(len(x.shape)))
+        wanted = (None,) * len(axes) if shape.value is None else shape.value
+        if len(wanted) != len(axes):
+            raise ValueError(f"shape has {len(wanted)} entries for {len(axes)} axes")
+        dims = list(x.shape)
+        for axis, size in zip(axes, wanted, strict=True):
+            dims[axis] = size
         return (TensorType(x.elem, tuple(dims)),)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import zipfile
 
@@ -192,62 +191,6 @@ def test_sparse_indices_outside_the_shape():
     proto = model(ADD)
     proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [2]))
     assert "outside its shape" in refused(proto)
-
-
-def external(location, offset=None, length=None, dims=(2,)):
-    tensor = weight(dims=dims)
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        if value is not None:
-            tensor.external_data.add(key=key, value=str(value))
-    return tensor
-
-
-@pytest.fixture
-def folder(tmp_path):
-    inside = tmp_path / "model"
-    inside.mkdir()
-    (tmp_path / "secret.bin").write_bytes(b"\1" * 64)
-    (inside / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
-    os.symlink(tmp_path / "secret.bin", inside / "link.bin")
-    os.symlink(tmp_path, inside / "up")
-    return inside
-
-
-@pytest.mark.parametrize(
-    ("tensor", "message"),
-    [
-        (external("../secret.bin"), "outside the model's folder"),
-        (external("a/../../secret.bin"), "outside the model's folder"),
-        (external("..\\secret.bin"), "outside the model's folder"),
-        (external("/etc/passwd"), "outside the model's folder"),
-        (external("C:\\secret.bin"), "outside the model's folder"),
-        (external("link.bin"), "outside the model's folder"),
-        (external("up/secret.bin"), "outside the model's folder"),
-        (external("nothing.bin"), "which is not there"),
-        (external("."), "which is not there"),
-        (external(""), "no usable external location"),
-        (external("w.bin\0x"), "no usable external location"),
-        (external("w.bin", offset=12), "which has 16 bytes"),
-        (external("w.bin", offset=-4), "from byte -4"),
-        (external("w.bin", offset=1 << 70), "which has 16 bytes"),
-        (external("w.bin", offset="x"), "no number"),
-        (external("w.bin", length=4), "but length 4"),
-        (external("w.bin", dims=(1 << 50, 1 << 50)), "overflows"),
-    ],
-)
-def test_external_data_that_leave_the_folder_or_the_file(folder, tensor, message):
-    path = folder / "m.onnx"
-    path.write_bytes(model(ADD, held=[tensor]).SerializeToString())
-    assert message in refused(path)
-
-
-def test_external_data_are_read_from_their_place(folder):
-    path = folder / "m.onnx"
-    path.write_bytes(model(ADD, held=[external("w.bin", 4, 8)]).SerializeToString())
-    constant = import_onnx(path).constants["w"]
-    assert constant.data.array().tolist() == [1.0, 2.0]
-    assert "without a folder" in refused(model(ADD, held=[external("w.bin")]))
 
 
 def test_names_that_are_no_text():

@@ -1,0 +1,175 @@
+"""Models that name files they should not, by the known vulnerabilities of this kind.
+
+Whatever is refused is refused before it is opened, mapped or allocated.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from compiler.diagnostics import QdqcError
+from compiler.onnx_io.importer import import_onnx
+from compiler.onnx_io.saver import save_onnx
+
+SECRET = b"\1" * 64
+
+
+def external(location: str, dims: tuple[int, ...] = (2,), **entries: Any) -> TensorProto:
+    """A float tensor whose contents are elsewhere; entries are those of its external data."""
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=dims)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
+
+
+def saved(folder: Path, tensor: TensorProto) -> Path:
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [2]) for n in "xy"]
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [tensor])
+    opsets = [helper.make_opsetid("", 13)]
+    path = folder / "m.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets).SerializeToString())
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(QdqcError) as caught:
+        import_onnx(path)
+    return str(caught.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model's folder with its data, a secret beside it, and links from one to the other."""
+    inside = tmp_path / "model"
+    (inside / "sub").mkdir(parents=True)
+    (tmp_path / "secret.bin").write_bytes(SECRET)
+    (inside / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    os.symlink(tmp_path / "secret.bin", inside / "link.bin")
+    os.symlink(inside / "link.bin", inside / "twice.bin")
+    os.symlink(tmp_path, inside / "up")
+    os.mkfifo(inside / "pipe.bin")
+    return inside
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "../model/../secret.bin", "/etc/passwd"])
+def test_cve_2022_25882_a_path_that_leaves_the_folder(folder: Path, location: str) -> None:
+    assert "outside the model's folder" in refused(saved(folder, external(location)))
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "sub/../../secret.bin",
+        "./../secret.bin",
+        "sub/./../.././secret.bin",
+        "..\\secret.bin",
+        "C:\\secret.bin",
+        "//etc/passwd",
+        "nothing/../../secret.bin",
+    ],
+)
+def test_cve_2024_27318_a_path_that_hides_where_it_goes(folder: Path, location: str) -> None:
+    assert "outside the model's folder" in refused(saved(folder, external(location)))
+
+
+@pytest.mark.parametrize("location", ["link.bin", "twice.bin", "up/secret.bin", "sub/../link.bin"])
+def test_cve_2026_27489_a_link_that_leaves_the_folder(folder: Path, location: str) -> None:
+    assert "outside the model's folder" in refused(saved(folder, external(location)))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"offset": 1 << 62},
+        {"offset": 1 << 70},
+        {"offset": -8},
+        {"length": 1 << 62},
+        {"length": -1},
+        {"length": 4},
+        {"offset": "0x10"},
+        {"offset": 12},
+    ],
+)
+def test_cve_2026_34445_entries_that_lie(folder: Path, entries: dict[str, Any]) -> None:
+    """Sizes and offsets are held against the file before anything is allocated."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 36, limits[1]))
+    try:
+        message = refused(saved(folder, external("w.bin", **entries)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert "'w'" in message or "%w" in message or '"w"' in message
+
+
+@pytest.mark.parametrize("key", ["__class__", "__dict__", "basepath", "info", "checksum"])
+def test_cve_2026_34445_entries_that_are_none_do_nothing(folder: Path, key: str) -> None:
+    module = import_onnx(saved(folder, external("w.bin", **{key: str(folder.parent)})))
+    assert module.constants["w"].data.array().tolist() == [0.0, 1.0]
+
+
+def test_a_shape_whose_size_overflows(folder: Path) -> None:
+    tensor = external("w.bin", dims=(1 << 50, 1 << 50))
+    assert "overflows" in refused(saved(folder, tensor))
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("nothing.bin", "which is not there"),
+        (".", "which is not there"),
+        ("sub", "which is not there"),
+        ("pipe.bin", "which is not there"),
+        ("", "no usable external location"),
+        ("w.bin\0x", "no usable external location"),
+    ],
+)
+def test_what_is_no_file(folder: Path, location: str, message: str) -> None:
+    """Nor is a pipe ever waited for."""
+    assert message in refused(saved(folder, external(location)))
+
+
+def test_data_are_read_from_their_place(folder: Path) -> None:
+    path = saved(folder, external("w.bin", offset=4, length=8))
+    assert import_onnx(path).constants["w"].data.array().tolist() == [1.0, 2.0]
+    with pytest.raises(QdqcError, match="without a folder"):
+        import_onnx(onnx.load(path, load_external_data=False))
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard"])
+def test_cve_2025_51480_writing_follows_no_link(folder: Path, link: str) -> None:
+    """Neither the data nor the model overwrite what a link in their place leads to."""
+    module = import_onnx(saved(folder, external("w.bin")))
+    secret, out = folder.parent / "secret.bin", folder / "out"
+    out.mkdir()
+    for name in ("n.onnx", "n.onnx.data"):
+        if link == "hard":
+            os.link(secret, out / name)
+        else:
+            os.symlink(secret, out / name)
+    save_onnx(module, out / "n.onnx", external=True)
+    assert secret.read_bytes() == SECRET
+    assert import_onnx(out / "n.onnx").constants["w"].data.array().tolist() == [0.0, 1.0]
+
+
+def test_cve_2025_51480_names_of_a_model_are_no_paths(folder: Path) -> None:
+    """Where data are written follows from the output path alone, not from the model."""
+    path = saved(folder, external("w.bin", length=8))
+    proto = onnx.load(path)
+    proto.graph.initializer[0].name = "../../evil"
+    proto.graph.node[0].input[1] = "../../evil"
+    module = import_onnx(proto)
+    (folder / "out").mkdir()
+    before = sorted(p for p in folder.parent.rglob("*") if "out" not in p.parts)
+    save_onnx(module, folder / "out" / "n.onnx", external=True)
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["n.onnx", "n.onnx.data"]
+    assert sorted(p for p in folder.parent.rglob("*") if "out" not in p.parts) == before
