@@ -1,6 +1,6 @@
 """Nodes left after the float passes, beside onnxslim and onnxruntime's basic level.
 
-    QDQC_ASSETS=... python benchmarks/simplify.py [effnet minilm digits]
+    QDQC_ASSETS=... python benchmarks/simplify.py [effnet minilm minilm-64 digits]
 
 Constants are not counted. Each result is held against the original model, optimisations off:
 the largest of max|a-b| / max|b| over the outputs for 8 random inputs must be 1e-4 or less.
@@ -35,10 +35,10 @@ _VOCABULARY = 30522
 
 @dataclass(frozen=True)
 class Network:
-    """A model to simplify; ``batch`` is set where it is a symbol that is fixed first."""
+    """A model to simplify; the symbols of ``fixed`` get their sizes first."""
 
     path: Path
-    batch: str = ""
+    fixed: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ("effnet", "minilm", "digits")
+    names = ("effnet", "minilm", "minilm-64", "digits")
     parser.add_argument("models", nargs="*", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--peers-only", action="store_true", help="leave the project's own out")
     args = parser.parse_args(argv)
@@ -74,19 +74,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _network(name: str) -> Network | None:
     if name == "digits":
         return Network(DIGITS / "digits.onnx")
-    file = {"effnet": "models/effnet_lite0.onnx", "minilm": "models/minilm.onnx"}[name]
+    file = "models/effnet_lite0.onnx" if name == "effnet" else "models/minilm.onnx"
     assets = assets_folder(file)
     if assets is None:
         return None
-    return Network(assets / file, "batch" if name == "effnet" else "")
+    fixed = {"effnet": {"batch": 1}, "minilm-64": {"batch": 1, "seq": 64}}
+    return Network(assets / file, fixed.get(name, {}))
 
 
 def _compare(name: str, network: Network, folder: Path, peers_only: bool) -> bool:
     model = folder / f"{name}.onnx"
-    if network.batch:
-        fixed_model(network.path, model, network.batch, 1)
-    else:
-        onnx.save(onnx.load(str(network.path)), str(model))
+    onnx.save(onnx.load(str(network.path)), str(model))
+    for symbol, size in network.fixed.items():
+        fixed_model(model, model, symbol, size)
     original = onnx.load(str(model))
     results = [] if peers_only else [_own(model, folder)]
     results += [_by_onnxruntime(model, folder), *_by_onnxslim(original)]
@@ -96,7 +96,7 @@ def _compare(name: str, network: Network, folder: Path, peers_only: bool) -> boo
     for result in results:
         exported = node_counts(result.model).total()
         rows.append([result.tool, result.nodes, exported, f"{differences[result.tool]:.1e}"])
-    fixed = ", batch 1" if network.batch else ""
+    fixed = "".join(f", {symbol} {size}" for symbol, size in network.fixed.items())
     head = ["tool", "IR nodes", "ONNX nodes", "max|a-b| / max|b|"]
     print_table(f"Simplification of {name}{fixed}", head, rows)
     for result in results:
