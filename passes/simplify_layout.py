@@ -9,7 +9,7 @@ import numpy as np
 from compiler.ir.core import Node
 from compiler.ir.types import Elem
 from compiler.ops import Expand, Flatten, Reshape, Squeeze, Tile, Transpose, Unsqueeze
-from compiler.rewrite.layout import reshape_target, same_shape
+from compiler.rewrite.layout import inferred_shape, reshape_target, same_shape
 from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["SimplifyLayout"]
@@ -41,7 +41,7 @@ class SimplifyLayout(PatternPass):
     def moves_ones(self, node: Node[Transpose], rw: Rewriter) -> Result:
         """A transpose that only moves dimensions of size 1 is a reshape."""
         x, perm = node.need("x"), _perm(node)
-        shape, wanted = x.tensor.shape, node.result.tensor.shape
+        shape, wanted = x.tensor.shape, inferred_shape(node)
         if perm is None or shape is None or wanted is None:
             return rw.no("the shape is unknown", x)
         if perm == tuple(range(len(perm))):
@@ -63,7 +63,7 @@ class SimplifyLayout(PatternPass):
         producer = x.producer
         if producer is None or not isinstance(producer.op, Reshape | Flatten | Squeeze | Unsqueeze):
             return rw.no("its producer does not reshape", x)
-        source, wanted = producer.need("x"), node.result.tensor.shape
+        source, wanted = producer.need("x"), inferred_shape(node)
         target = rw.array(node.need("shape"))
         if target is not None and not node.op.allowzero and not (target == 0).any():
             return rw.op(node.op, source, node.need("shape"))
@@ -78,7 +78,8 @@ class SimplifyLayout(PatternPass):
     def keeps_shape(self, node: Node[Any], rw: Rewriter) -> Result:
         """One that leaves the shape as it is goes."""
         x = node.need("x")
-        if not same_shape(x, node.result):
+        shape = x.tensor.shape
+        if shape is None or None in shape or shape != inferred_shape(node):
             return rw.no("it changes the shape", x)
         return x
 

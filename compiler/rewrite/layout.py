@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from compiler.ir.core import Value
-from compiler.ir.dims import Dim, Expr
+from typing import Any
 
-__all__ = ["reshape_target", "same_shape"]
+from compiler.ir.core import Node, Value
+from compiler.ir.dims import Dim, Expr
+from compiler.ir.types import TensorType
+
+__all__ = ["inferred_shape", "reshape_target", "same_shape"]
+
+
+def inferred_shape(node: Node[Any]) -> tuple[Dim, ...] | None:
+    """The shape of a result as it follows from the operands.
+
+    A type that the source states may be an example's: exporters write sizes of the run that they
+    traced for inner values of a model with symbols.
+    """
+    found = node.op.infer_node(node)[0]
+    return found.shape if isinstance(found, TensorType) else None
 
 
 def same_shape(a: Value, b: Value) -> bool:

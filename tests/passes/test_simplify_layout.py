@@ -43,7 +43,8 @@ def test_an_expansion_to_the_same_symbols_goes(rewritten: Any) -> None:
     %a = expand(%x, %s) : f32[N,M]
     %y = tanh(%a) : f32[N,M]"""
     signature = "(%x : f32[N,M]) -> (%y)"
-    done = rewritten(module(body, signature=signature), "simplify-layout,eliminate-dead-code")
+    passes = "infer-shapes,simplify-layout,eliminate-dead-code"
+    done = rewritten(module(body, signature=signature), passes)
     assert done.ops == ["tanh"]
 
 
@@ -169,3 +170,19 @@ def test_symbols_count_as_equal_shapes(rewritten: Any) -> None:
     body = "%a = reshape(%x, %s) : f32[N,4]\n%y = tanh(%a) : f32[N,4]"
     text = module(body, "const %s : i64[2] = dense[-1, 4]", "(%x : f32[N,4]) -> (%y)")
     assert rewritten(text, "simplify-layout").ops == ["tanh"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "%y = transpose(%x) {perm = [1, 0, 2]} : f32[1,12,4]",
+        "%a = reshape(%x, %s) : f32[?,4] %y = reshape(%a, %t) : f32[1,12,4]",
+        "%a = expand(%x, %t) : f32[?,?,4] %y = squeeze(%a) {axes = [1]} : f32[12,4]",
+    ],
+)
+def test_sizes_of_an_example_are_not_taken_for_true(rewritten: Any, body: str) -> None:
+    """An exporter states 12 for an inner value where the model has a symbol: it runs with any."""
+    constants = "const %s : i64[2] = dense[-1, 4]\nconst %t : i64[3] = dense[1, -1, 4]"
+    body = body.replace("expand(%x, %t) : f32[?,?,4]", "identity(%x) : f32[T,1,4]")
+    text = module(body, constants, "(%x : f32[T,1,4]) -> (%y)")
+    assert rewritten(text, "simplify-layout").ops[-1] in ("reshape", "squeeze")
