@@ -205,9 +205,9 @@ def _over_sum(
 
 
 def _axes(node: Node[ReduceMean]) -> tuple[int, ...]:
-    """The axes of a mean, counted from the front; none where the rank is unknown."""
+    """The axes of a mean, counted from the front; none where rank or axes are unknown."""
     rank = node.need("x").tensor.rank
-    if rank is None:
+    if rank is None or node.operand("computed_axes") is not None:
         return ()
     if not node.op.axes:
         return () if node.op.noop_with_empty_axes else tuple(range(rank))

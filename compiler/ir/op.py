@@ -53,7 +53,8 @@ class Onnx:
     booleans are 0 and 1 there, and a ``Data`` is a tensor. ``field_since`` gives the opset of
     fields that are younger than ``since``: a value other than the default needs it.
     ``result_count`` is the field that holds the number of results where no other field tells
-    it; opsets before its ``field_since`` only count the outputs.
+    it; opsets before its ``field_since`` only count the outputs. ``stated`` are fields that are
+    written at their default too: onnx's own inference reads their absence as something else.
     """
 
     type: str
@@ -65,6 +66,7 @@ class Onnx:
     elems: tuple[str, ...] = ()
     field_since: Mapping[str, int] = field(default_factory=dict)
     result_count: str | None = None
+    stated: tuple[str, ...] = ()
 
 
 class Kind(enum.Enum):

@@ -259,6 +259,7 @@ def spell(op: Op, elem: Elem | None, opset: int) -> Spelling:
         if isinstance(value, bool):
             value = int(value)
         known = schema is not None and name in schema.defaults and not isinstance(value, Data)
+        known = known and field not in facts.stated
         if schema is not None and known and _same(value, schema.defaults[name]):
             continue
         attrs[name] = value

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from compiler.diagnostics import suggestion
 from compiler.ir.dims import Dim, Expr
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import typed
+from compiler.ops.inference import elem_named, typed
 
 __all__ = ["BitCast", "Cast", "CastLike"]
 
@@ -27,15 +26,6 @@ def _converted(value: Dim, elem: Elem) -> Dim:
     return value if low <= value <= high else None
 
 
-def _named(text: str) -> Elem:
-    """The element type of that name. Raises ValueError that suggests the nearest."""
-    try:
-        return Elem.named(text)
-    except KeyError:
-        hint = suggestion(text, [e.text for e in Elem])
-        raise ValueError(f"'{text}' is no element type{hint}") from None
-
-
 class Cast(Op):
     """x as elements of type ``to``, by its name in the text.
 
@@ -51,7 +41,7 @@ class Cast(Op):
     round_mode: Literal["up", "down", "nearest"] = "up"
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
-        elem = _named(self.to)
+        elem = elem_named(self.to)
         value = None if x.value is None else [_converted(d, elem) for d in x.value]
         return (typed(elem, x.shape, value),)
 
@@ -81,7 +71,7 @@ class BitCast(Op):
     to: str
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
-        elem = _named(self.to)
+        elem = elem_named(self.to)
         if elem.bits != x.elem.bits:
             raise ValueError(f"{elem.text} has {elem.bits} bits, but {x.elem.text} {x.elem.bits}")
         return (TensorType(elem, x.shape),)

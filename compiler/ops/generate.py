@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compiler.diagnostics import suggestion
 from compiler.ir.data import Data
 from compiler.ir.dims import Dim
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
-from compiler.ops.inference import dims_operand, least, need_rank, same_elem, typed
+from compiler.ops.inference import dims_operand, elem_named, least, need_rank, same_elem, typed
 
 __all__ = [
     "Bernoulli",
@@ -87,14 +86,6 @@ class Range(Op):
         return TensorType(elem, ((span + abs(delta) - 1) // abs(delta),))
 
 
-def _elem(name: str) -> Elem:
-    try:
-        return Elem.named(name)
-    except KeyError:
-        hint = suggestion(name, [e.text for e in Elem])
-        raise ValueError(f"'{name}' is no element type{hint}") from None
-
-
 class _Like(Op):
     """What ops share whose result has x's shape, and x's element type unless ``dtype`` is set."""
 
@@ -103,7 +94,7 @@ class _Like(Op):
     dtype: str | None = None
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
-        return (TensorType(x.elem if self.dtype is None else _elem(self.dtype), x.shape),)
+        return (TensorType(x.elem if self.dtype is None else elem_named(self.dtype), x.shape),)
 
 
 class EyeLike(_Like):
@@ -170,7 +161,7 @@ class Multinomial(Op):
         if self.sample_size < 1:
             raise ValueError(f"sample_size {self.sample_size} needs to be 1 or more")
         rows = None if x.shape is None else x.shape[0]
-        return (TensorType(_elem(self.dtype), (rows, self.sample_size)),)
+        return (TensorType(elem_named(self.dtype), (rows, self.sample_size)),)
 
 
 class _Random(Op):
@@ -185,7 +176,7 @@ class _Random(Op):
     def infer(self) -> tuple[TensorType]:
         if any(d < 0 for d in self.shape):
             raise ValueError(f"shape {list(self.shape)} holds a negative size")
-        return (TensorType(_elem(self.dtype), self.shape),)
+        return (TensorType(elem_named(self.dtype), self.shape),)
 
 
 class RandomNormal(_Random):

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from compiler.diagnostics import suggestion
 from compiler.ir.dims import Dim, Expr, FloorDiv, broadcast, product
 from compiler.ir.op import Kind, QuantTraits
 from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
@@ -20,6 +21,7 @@ __all__ = [
     "broadcast_shapes",
     "contents",
     "dims_operand",
+    "elem_named",
     "grid",
     "least",
     "listed",
@@ -105,6 +107,15 @@ def need_elem(found: TensorType, name: str, *elems: Elem) -> None:
     if found.elem not in elems:
         wanted = " or ".join(e.text for e in elems)
         raise ValueError(f"{name} is {found.elem.text}, but {wanted} is needed")
+
+
+def elem_named(text: str) -> Elem:
+    """The element type of that name. Raises ValueError that suggests the nearest."""
+    try:
+        return Elem.named(text)
+    except KeyError:
+        hint = suggestion(text, [e.text for e in Elem])
+        raise ValueError(f"'{text}' is no element type{hint}") from None
 
 
 def listed(dims: Sequence[Dim] | None) -> str:

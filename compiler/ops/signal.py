@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.dims import Dim
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import axis_in, listed, need_elem, need_rank, same_elem
+from compiler.ops.inference import axis_in, elem_named, listed, need_elem, need_rank, same_elem
 
 __all__ = ["DFT", "STFT", "BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"]
 
@@ -85,7 +85,7 @@ class STFT(Op):
 
     name = "stft"
     operands = ("x", "frame_step", "window?", "frame_length?")
-    onnx = Onnx("STFT", since=17)
+    onnx = Onnx("STFT", since=17, stated=("onesided",))
 
     onesided: bool = True
 
@@ -115,10 +115,7 @@ class STFT(Op):
 
 
 class _Window(Op):
-    """What windows of ``size`` elements share, an integer operand of rank 0.
-
-    With n from 0 to size - 1 and N = size, or size - 1 unless ``periodic``.
-    """
+    """What windows of ``size`` elements share, an integer operand of rank 0."""
 
     operands = ("size",)
 
@@ -126,7 +123,7 @@ class _Window(Op):
     dtype: str = "f32"
 
     def infer(self, size: TensorType) -> tuple[TensorType]:
-        return (TensorType(Elem.named(self.dtype), (_number(size, "size"),)),)
+        return (TensorType(elem_named(self.dtype), (_number(size, "size"),)),)
 
 
 def _spelling(type: str) -> Onnx:
@@ -134,14 +131,20 @@ def _spelling(type: str) -> Onnx:
 
 
 class HannWindow(_Window):
-    """0.5 - 0.5 cos(2 pi n / N) for n < ``size``; N is size, or size - 1 unless ``periodic``."""
+    """0.5 - 0.5 cos(2 pi n / N) for n < ``size``.
+
+    N is size, or size - 1 unless ``periodic``.
+    """
 
     name = "hann_window"
     onnx = _spelling("HannWindow")
 
 
 class HammingWindow(_Window):
-    """25/46 - 21/46 cos(2 pi n / N) for n < ``size``; N is size, or size - 1 unless ``periodic``."""
+    """25/46 - 21/46 cos(2 pi n / N) for n < ``size``.
+
+    N is size, or size - 1 unless ``periodic``.
+    """
 
     name = "hamming_window"
     onnx = _spelling("HammingWindow")
@@ -182,4 +185,4 @@ class MelWeightMatrix(Op):
         same_elem(lower_edge=lower_edge, upper_edge=upper_edge)
         bands = _number(num_mel_bins, "num_mel_bins")
         frequencies = _bins(_number(dft_length, "dft_length"), onesided=True)
-        return (TensorType(Elem.named(self.dtype), (frequencies, bands)),)
+        return (TensorType(elem_named(self.dtype), (frequencies, bands)),)
