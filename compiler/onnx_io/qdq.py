@@ -64,6 +64,8 @@ def _parameters(
     attrs = read_attributes(node, reader)
     if not attrs.keys() <= _KNOWN or attrs.get("saturate", 1) != 1 or attrs.get("precision", 0):
         return None
+    if not all(isinstance(value, int) for value in attrs.values()):
+        return None
     target = attrs.get("output_dtype", 0)
     scale = _constant(node, 1, scope)
     zero = _constant(node, 2, scope)

@@ -7,7 +7,7 @@ from typing import Literal
 from compiler.ir.dims import Dim
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import need_elem, need_rank, same_elem
+from compiler.ops.inference import known, need_elem, need_rank, same_elem
 
 __all__ = ["Attention", "LinearAttention", "RotaryEmbedding"]
 
@@ -158,9 +158,13 @@ class LinearAttention(Op):
         need_rank(k, "k", 3)
         need_rank(v, "v", 3)
         batch, length = (None, None) if q.shape is None else q.shape[:2]
-        keys, values = _by_head(k, self.kv_num_heads, "kv_num_heads"), v.shape
-        width = None if values is None or values[2] is None else values[2] // self.kv_num_heads
-        joined = None if width is None else width * self.q_num_heads
-        state = (batch, self.kv_num_heads, None if keys is None else keys[3], width)
-        elem = q.elem if past_state is None else past_state.elem
+        keys = _by_head(k, self.kv_num_heads, "kv_num_heads") or (None,) * 4
+        values = _by_head(v, self.kv_num_heads, "kv_num_heads") or (None,) * 4
+        state: tuple[Dim, ...] = (batch, self.kv_num_heads, keys[3], values[3])
+        elem = q.elem
+        if past_state is not None:
+            need_rank(past_state, "past_state", 4)
+            elem = past_state.elem
+            state = tuple(map(known, state, past_state.shape or state))
+        joined = None if state[3] is None else state[3] * self.q_num_heads
         return (TensorType(q.elem, (batch, length, joined)), TensorType(elem, state))

@@ -10,6 +10,7 @@ from compiler.ir.types import Elem, TensorType
 from compiler.ops.inference import (
     AutoPad,
     dims_operand,
+    known,
     need_rank,
     same_elem,
     spatial,
@@ -275,5 +276,8 @@ class CausalConvWithState(Op):
         batch, channels = (None, None) if x.shape is None else x.shape[:2]
         _check_bias(bias, channels)
         kernel = None if weight.shape is None else weight.shape[2]
-        before = None if kernel is None else kernel - 1
-        return (TensorType(x.elem, x.shape), TensorType(x.elem, (batch, channels, before)))
+        state: tuple[Dim, ...] = (batch, channels, None if kernel is None else kernel - 1)
+        if past_state is not None:
+            need_rank(past_state, "past_state", 3)
+            state = tuple(map(known, state, past_state.shape or state))
+        return (TensorType(x.elem, x.shape), TensorType(x.elem, state))

@@ -23,6 +23,7 @@ __all__ = [
     "dims_operand",
     "elem_named",
     "grid",
+    "known",
     "least",
     "listed",
     "need_broadcast",
@@ -139,6 +140,12 @@ def same_elem(**operands: TensorType | None) -> None:
     if len({t.elem for t in present.values()}) > 1:
         listed = ", ".join(f"{n} is {t.elem.text}" for n, t in present.items())
         raise ValueError(f"operands differ in element type: {listed}")
+
+
+def known(*dims: Dim) -> Dim:
+    """What is known best of one size from several sources: a number, else an expression."""
+    given = [d for d in dims if d is not None]
+    return next((d for d in given if isinstance(d, int)), given[0] if given else None)
 
 
 def whole_numbers(found: TensorType | None) -> tuple[int, ...] | None:

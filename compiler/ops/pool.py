@@ -8,6 +8,7 @@ from compiler.ir.types import Elem, TensorType
 from compiler.ops.inference import (
     AutoPad,
     dims_operand,
+    known,
     need_elem,
     need_rank,
     spatial,
@@ -141,9 +142,8 @@ class MaxUnpool(Op):
             if given is not None and len(given) != count + 2:
                 raise ValueError(f"output_shape has {len(given)} entries, not {count + 2}")
             return (TensorType(x.elem, given or (None,) * (count + 2)),)
-        shape = x.shape if x.shape is not None else indices.shape
-        if shape is None:
-            return (TensorType(x.elem, (None,) * (count + 2)),)
+        unknown: tuple[Dim, ...] = (None,) * (count + 2)
+        shape = tuple(map(known, x.shape or unknown, indices.shape or unknown))
         pads = spatial(self.pads, 2 * count, 0, "pads")
         strides = spatial(self.strides, count, 1, "strides")
         dims = [

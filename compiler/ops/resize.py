@@ -12,7 +12,7 @@ from compiler.ir.core import Constant, Node
 from compiler.ir.dims import Dim
 from compiler.ir.op import Kind, Onnx, Op, QuantTraits
 from compiler.ir.types import TensorType, Type
-from compiler.ops.inference import axes_in, dims_operand, need_rank, traits
+from compiler.ops.inference import axes_in, dims_operand, known, need_rank, traits
 
 __all__ = ["AffineGrid", "GridSample", "Resize", "RoiAlign"]
 
@@ -158,9 +158,9 @@ class GridSample(Op):
     def infer(self, x: TensorType, grid: TensorType) -> tuple[TensorType]:
         if x.shape is None and grid.shape is None:
             return (TensorType(x.elem, None),)
-        known = x.shape if x.shape is not None else grid.shape
-        assert known is not None
-        rank = len(known)
+        given = x.shape if x.shape is not None else grid.shape
+        assert given is not None
+        rank = len(given)
         need_rank(x, "x", rank)
         need_rank(grid, "grid", rank)
         if rank < 3:
@@ -193,7 +193,7 @@ class AffineGrid(Op):
             return (TensorType(theta.elem, None),)
         if len(dims) not in (4, 5):
             raise ValueError(f"size has {len(dims)} entries, but 4 or 5 are needed")
-        batch = None if theta.shape is None else theta.shape[0]
+        batch = known(dims[0], None if theta.shape is None else theta.shape[0])
         return (TensorType(theta.elem, (batch, *dims[2:], len(dims) - 2)),)
 
 
@@ -221,9 +221,9 @@ class RoiAlign(Op):
         need_rank(rois, "rois", 2)
         need_rank(batch_indices, "batch_indices", 1)
         channels = None if x.shape is None else x.shape[1]
-        known = [t.shape[0] for t in (rois, batch_indices) if t.shape is not None]
-        numbers = {c for c in known if isinstance(c, int)}
-        if len(numbers) > 1:
-            raise ValueError(f"there are {known[0]} rois, but {known[1]} batch_indices")
-        count = next((c for c in (*numbers, *known) if c is not None), None)
-        return (TensorType(x.elem, (count, channels, self.output_height, self.output_width)),)
+        counts = [t.shape[0] for t in (rois, batch_indices) if t.shape is not None]
+        if len({c for c in counts if isinstance(c, int)}) > 1:
+            raise ValueError(f"there are {counts[0]} rois, but {counts[1]} batch_indices")
+        return (
+            TensorType(x.elem, (known(*counts), channels, self.output_height, self.output_width)),
+        )

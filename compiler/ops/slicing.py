@@ -28,6 +28,8 @@ __all__ = ["CenterCropPad", "Concat", "Pad", "Slice", "Split", "slice_dim"]
 _WHOLE = 2**31 - 1
 """Bounds from here on stand for the end of the axis, whatever its size."""
 
+_LARGEST = 2**63 - 1
+
 _MOST_PARTS = 1 << 16
 """A split into more parts than this is taken for a broken file."""
 
@@ -43,8 +45,8 @@ def slice_dim(size: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
     if not isinstance(step, int) or size is None or start is None or end is None:
         return None
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
-        first, last, by = slice(start, end, step).indices(size)
-        return max(0, -((first - last) // by))
+        places = _places(size, start, end, step)
+        return None if places is None else len(places)
     if step < 0:
         whole = (start == -1 or _is_far(start, 1)) and _is_far(end, -1)
         return (size - step - 1) // -step if whole else None
@@ -59,6 +61,18 @@ def slice_dim(size: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
     # A symbolic bound may be less than a number that inference can compare it with.
     certain = symbolic or (shortest is not None and shortest >= 0)
     return (length + step - 1) // step if certain else None
+
+
+def _places(size: int, start: int, end: int, step: int) -> range | None:
+    """The indices that a slice reads. Backwards, a start before the axis is its first element.
+
+    None for a backward slice to the largest integer: nothing by ONNX, all of it in onnxruntime.
+    """
+    if step < 0 and end in (_WHOLE, _LARGEST):
+        return None
+    top, bottom = (size, 0) if step > 0 else (size - 1, -1)
+    first, last = (bound + size if bound < 0 else bound for bound in (start, end))
+    return range(min(max(first, 0), top), min(max(last, bottom), top), step if size else 1)
 
 
 def _is_far(bound: Dim, sign: int) -> bool:
@@ -143,12 +157,14 @@ def _cut(
     held = grid(x)
     if held is None:
         return None
-    places = [slice(None)] * held.ndim
     for axis, (start, end, step) in zip(axes, bounds, strict=True):
         if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int)):
             return None
-        places[axis] = slice(start, end, step)
-    return held[tuple(places)].reshape(-1).tolist()
+        places = _places(held.shape[axis], start, end, step)
+        if places is None:
+            return None
+        held = held.take(places, axis)
+    return held.reshape(-1).tolist()
 
 
 class Split(Op):
@@ -169,17 +185,17 @@ class Split(Op):
 
     axis: int = 0
     split: tuple[int, ...] = ()
-    num_outputs: int = 0
+    num_outputs: int | None = None
 
     def infer(self, x: TensorType) -> tuple[TensorType, ...]:
-        count = len(self.split) or self.num_outputs
+        count = len(self.split) or self.num_outputs or 0
         if count > _MOST_PARTS:
             raise ValueError(f"{count} parts are more than the {_MOST_PARTS} that are allowed")
         if count < 1:
             raise ValueError("neither the sizes nor the number of the parts are given")
         if any(size < 0 for size in self.split):
             raise ValueError(f"split {list(self.split)} holds a negative size")
-        if self.split and self.num_outputs not in (0, count):
+        if self.split and self.num_outputs not in (None, count):
             raise ValueError(f"{count} sizes are given for {self.num_outputs} parts")
         if x.shape is None:
             return (TensorType(x.elem, None),) * count

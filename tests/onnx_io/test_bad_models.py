@@ -193,6 +193,16 @@ def test_sparse_indices_outside_the_shape():
     assert "outside its shape" in refused(proto)
 
 
+@pytest.mark.parametrize("name", ["axis", "block_size", "saturate"])
+def test_a_cast_whose_attribute_is_no_number(name):
+    """It comes in as any other node does: what is wrong with it is onnxruntime's to say."""
+    held = [numpy_helper.from_array(np.ones((2, 1), np.int8), "w")]
+    held += [numpy_helper.from_array(np.ones(2, np.float32), "s")]
+    node = make_node("DequantizeLinear", ["w", "s"], ["y"], **{name: "zero"})
+    (read,) = import_onnx(model([node], held=held)).graph.nodes()
+    assert read.op.name == "onnx"
+
+
 def test_names_that_are_no_text():
     whole = model(RELU).SerializeToString()
     proto = ModelProto()

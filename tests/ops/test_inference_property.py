@@ -43,13 +43,15 @@ EXEMPT = {
 }
 NEVER_RUN = {
     "bit_cast": "onnxruntime has no kernel for it",
-    "causal_conv_with_state": "onnxruntime refuses models of its opset without a warning less",
-    "linear_attention": "onnxruntime refuses models of its opset",
     "cum_prod": "onnxruntime has no kernel for it",
+    "swish": "onnxruntime has no kernel for it; exports write it out",
 }
+ZEROS_FOR_SYMBOLS = ("attention",)
+"""Where onnx takes a symbol for a size of 0."""
+
 EXAMPLES = 20
-OPSET = 26
-"""The newest that onnxruntime loads; younger ops are written at their own."""
+OPSET = 21
+"""The newest for which onnxruntime has kernels of all ops; younger ops are written at theirs."""
 
 Operand: TypeAlias = "TensorType | np.ndarray[Any, Any] | None"
 Shape: TypeAlias = tuple[int, ...]
@@ -286,9 +288,10 @@ def repeated(draw: Draw, cls: type[Op]) -> Case:
     shape = dims(draw, 0 if cls is o.Expand else 1, 4)
     if cls is o.Expand:
         x = narrowed(draw, shape)
-        wanted = [1 if a == b and draw(st.booleans()) else b for a, b in zip(x[::-1], shape[::-1])]
-        rest = shape[: len(shape) - len(x)]
-        return case(o.Expand(), f32(*x), i64(*rest, *wanted[::-1]))
+        rest = len(shape) - len(x)
+        pairs = zip(x, shape[rest:], strict=True)
+        wanted = [1 if a == b and draw(st.booleans()) else b for a, b in pairs]
+        return case(o.Expand(), f32(*x), i64(*shape[:rest], *wanted))
     return case(o.Tile(), f32(*shape), i64(*(number(draw, 0, 3) for _ in shape)))
 
 
@@ -300,7 +303,7 @@ def reshaped(draw: Draw, cls: type[Op]) -> Case:
     allowzero = draw(st.booleans())
     if not math.prod(shape):
         return case(cls(allowzero=True), f32(*shape), i64(*wanted))
-    for i, (a, b) in enumerate(zip(shape, wanted)):
+    for i, (a, b) in enumerate(zip(shape, wanted, strict=False)):
         if a == b and not allowzero and draw(st.booleans()):
             wanted[i] = 0
     if draw(st.booleans()):
@@ -345,12 +348,14 @@ def parted(draw: Draw, cls: type[Op]) -> Case:
 def sliced(draw: Draw, cls: type[Op]) -> Case:
     shape = dims(draw, 1, 4)
     axes = some_axes(draw, len(shape)) or (0,)
-    bound = st.integers(-6, 6) | st.sampled_from((2**31 - 1, 2**63 - 1, -(2**63)))
-    starts, ends = (i64(*(draw(bound) for _ in axes)) for _ in range(2))
-    steps = i64(*(draw(st.sampled_from((1, 2, 3, -1, -2))) for _ in axes))
+    steps = [draw(st.sampled_from((1, 2, 3, -1, -2))) for _ in axes]
+    bound, far = st.integers(-6, 6), st.sampled_from((2**31 - 1, 2**63 - 1))
+    starts = i64(*(draw(bound) for _ in axes))
+    ends = i64(*(draw(bound | far.map(lambda n, by=by: n if by > 0 else -n)) for by in steps))
     if draw(st.booleans()):
-        return case(cls(), f32(*shape), starts, ends, i64(*axes), steps)
-    return case(cls(), f32(*shape), starts[:1], ends[:1])
+        return case(cls(), f32(*shape), starts, ends, i64(*axes), i64(*steps))
+    ends = ends[:1] if steps[0] > 0 else i64(3)
+    return case(cls(), f32(*shape), starts[:1], ends)
 
 
 @family("pad")
@@ -602,12 +607,13 @@ def resized(draw: Draw, cls: type[Op]) -> Case:
     axes = some_axes(draw, len(shape))
     count = len(axes) or len(shape)
     if draw(st.booleans()):
-        scales = draw(
-            st.lists(st.sampled_from((0.5, 1.0, 1.5, 2.0, 2.6)), min_size=count, max_size=count)
-        )
-        kept = [s if shape[a] * s >= 1 else 1.0 for a, s in zip(axes or range(count), scales)]
+        sizes = [shape[a] for a in axes or range(count)]
+        scales = [draw(st.sampled_from((0.5, 1.0, 1.5, 2.0, 2.6))) for _ in sizes]
+        kept = [s if d * s >= 1 else 1.0 for d, s in zip(sizes, scales, strict=True)]
         return case(cls(axes=axes), f32(*shape), None, np.array(kept, np.float32))
     policy = draw(st.sampled_from(("stretch", "not_larger", "not_smaller")))
+    if policy != "stretch":  # onnxruntime counts no axis from the end then
+        axes = tuple(a % len(shape) for a in axes)
     sizes = i64(*(number(draw, 1, 6) for _ in range(count)))
     return case(cls(axes=axes, keep_aspect_ratio_policy=policy), f32(*shape), None, None, sizes)
 
@@ -819,8 +825,9 @@ def model_of(found: Case, types: SEEN_AS, change: Callable[[TensorType], TensorT
     names = [f"out{i}" for i in range(len(types))]
     node = module.graph.insert(found.op, operands, types, names=names)
     module.graph.set_outputs(node.present_results)
+    assert found.op.onnx is not None
     try:
-        model = export_onnx(module, opset=OPSET)
+        model = export_onnx(module, opset=max(OPSET, found.op.onnx.since))
     except QdqcError:
         model = export_onnx(module)
     for output in model.graph.output:
@@ -860,6 +867,10 @@ def run(model: ModelProto, found: Case) -> list[Any]:
     return list(session.run(None, feeds))
 
 
+def numeric(dim: Dim) -> Dim:
+    return dim.substitute(NUMBERS) if isinstance(dim, Expr) else dim
+
+
 def assert_as_told(ours: TensorType, theirs: Sequence[Dim | str] | None, loose: bool) -> None:
     """What onnx tells we know too, and nothing else in its place."""
     if theirs is None:
@@ -869,8 +880,9 @@ def assert_as_told(ours: TensorType, theirs: Sequence[Dim | str] | None, loose: 
         return
     assert len(ours.shape) == len(theirs)
     for a, b in zip(ours.shape, theirs, strict=True):
-        known = str(a) if isinstance(a, Expr) else a
-        assert b is None or known == b or loose, f"{ours.shape} against {theirs}"
+        known = isinstance(a, int) or (isinstance(a, Expr) and isinstance(b, str))
+        agrees = known and numeric(a) == NUMBERS.get(str(b), b)
+        assert b is None or agrees or loose, f"{ours.shape} against {theirs}"
 
 
 def assert_runs(model: ModelProto, found: Case, exact: SEEN_AS) -> None:
@@ -892,6 +904,8 @@ def assert_holds(found: Case, with_symbols: bool, executed: bool) -> None:
     model = model_of(found, types, change)
     strict = not isinstance(found.op, o.MeanVarianceNormalization)  # its function fails in onnx
     for ours, theirs in zip(types, told(model, strict), strict=True):
+        if theirs and with_symbols and found.op.name in ZEROS_FOR_SYMBOLS:
+            theirs = [d or None for d in theirs]
         assert_as_told(ours, theirs, found.loose)
     if executed:
         assert_runs(model, found, exact)
@@ -924,7 +938,7 @@ def test_infer(name: str) -> None:
     def holds(data: st.DataObject) -> None:
         found = FAMILIES[name](data.draw, cls)
         executed = name not in NEVER_RUN and number(data.draw, 0, 3) == 0
-        assert_holds(found, data.draw(st.booleans()), executed)
+        assert_holds(found, not executed and data.draw(st.booleans()), executed)
         counts[executed] += 1
 
     holds()

@@ -1,0 +1,279 @@
+"""Mutated models and mutated IR text: each is read or refused with a located error.
+
+    python benchmarks/fuzz.py [--count 10000] [--seed 0] [--jobs 2]
+
+A model's bytes are flipped, or fields of its messages dropped, doubled, swapped and altered; what
+comes in goes through @transform, print, parse and export. A process that dies, a traceback or a
+case of more than ten seconds fails, and its number with the seed makes it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import signal
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+__all__ = ["main", "mutated_model", "mutated_text", "seeds"]
+
+_LIMIT = 10
+_CHUNK = 100
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run both fuzzers; 1 when one case does what it may not."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=10000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2)
+    args = parser.parse_args(argv)
+    bad = 0
+    for kind in ("models", "texts"):
+        start = time.perf_counter()
+        total: Counter[str] = Counter()
+        chunks = range(0, args.count, _CHUNK)
+        context = multiprocessing.get_context("forkserver")
+        with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+            work = [pool.submit(_chunk, kind, args.seed, c, args.count) for c in chunks]
+            for first, found in zip(chunks, work, strict=True):
+                try:
+                    counts, wrong = found.result()
+                except Exception as error:
+                    counts, wrong = Counter(), [f"from case {first} on: {error!r}"]
+                total += counts
+                bad += len(wrong)
+                for line in wrong[:5]:
+                    print(f"seed {args.seed}, {kind}, {line}")
+        seconds = time.perf_counter() - start
+        print(f"{kind}: {dict(sorted(total.items()))} in {seconds:.0f} s")
+    return 1 if bad else 0
+
+
+def _chunk(kind: str, seed: int, first: int, count: int) -> tuple[Counter[str], list[str]]:
+    """Cases from ``first`` on: counts of what came of them, and what must not be."""
+    warnings.simplefilter("ignore")
+    signal.signal(signal.SIGALRM, _too_long)
+    counts: Counter[str] = Counter()
+    wrong: list[str] = []
+    for case in range(first, min(first + _CHUNK, count)):
+        rng = random.Random(f"{seed}/{kind}/{case}")
+        signal.alarm(_LIMIT)
+        try:
+            counts[_one_model(rng) if kind == "models" else _one_text(rng)] += 1
+        except Exception as error:
+            wrong.append(f"case {case}: {type(error).__name__}: {str(error)[:300]}")
+        finally:
+            signal.alarm(0)
+    return counts, wrong
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"it took more than {_LIMIT} s")
+
+
+def _one_model(rng: random.Random) -> str:
+    import compiler
+
+    model = mutated_model(rng)
+    if model is None:
+        return "no protobuf"
+    try:
+        module = compiler.import_onnx(model)
+    except compiler.QdqcError:
+        return "refused"
+    try:
+        module = compiler.run(module, "@transform")
+        again = compiler.from_text(compiler.to_text(module), weights=module)
+        compiler.export_onnx(again)
+    except compiler.QdqcError:
+        return "refused later"
+    return "read"
+
+
+def _one_text(rng: random.Random) -> str:
+    import compiler
+
+    try:
+        module = compiler.from_text(mutated_text(rng))
+        compiler.to_text(module)
+    except compiler.QdqcError:
+        return "refused"
+    return "read"
+
+
+def mutated_model(rng: random.Random) -> ModelProto | None:
+    """A seed model with one to three changes; None where no protobuf is left."""
+    model = ModelProto()
+    model.CopyFrom(rng.choice(seeds()))
+    if rng.random() < 0.3:
+        data = bytearray(model.SerializeToString())
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(data))
+            if rng.random() < 0.7:
+                data[at] = rng.randrange(256)
+            else:
+                del data[at]
+        try:
+            return ModelProto.FromString(bytes(data))
+        except DecodeError:
+            return None
+    for _ in range(rng.randint(1, 3)):
+        _change(model, rng)
+    return model
+
+
+def _change(message: Message, rng: random.Random) -> None:
+    """Alter a random field of a message, or of one inside it."""
+    fields = message.ListFields()
+    if not fields:
+        return
+    field, value = rng.choice(fields)
+    repeated = hasattr(value, "append") or hasattr(value, "add")
+    if repeated and len(value) and rng.random() < 0.3:
+        at = rng.randrange(len(value))
+        if rng.random() < 0.5:
+            del value[at]
+        else:
+            value.append(value[at])
+        return
+    inner = value[rng.randrange(len(value))] if repeated and len(value) else value
+    if isinstance(inner, Message):
+        if rng.random() < 0.9:
+            _change(inner, rng)
+        else:
+            message.ClearField(field.name)
+    elif repeated and len(value):
+        value[rng.randrange(len(value))] = _other(inner, rng)
+    elif not repeated:
+        try:
+            setattr(message, field.name, _other(value, rng))
+        except (TypeError, ValueError):
+            message.ClearField(field.name)
+
+
+def _other(value: Any, rng: random.Random) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return rng.choice([0, -1, 1, 2, value + 1, 1 << 20, (1 << 31) - 1, rng.randrange(40)])
+    if isinstance(value, float):
+        return rng.choice([0.0, -1.0, float("nan"), float("inf"), 1e30])
+    if isinstance(value, bytes):
+        return value[: rng.randrange(len(value) + 1)]
+    return rng.choice(["", "x", "w", "y", "Add", "Reshape", "Loop", "ai.onnx", "../x", value * 2])
+
+
+def mutated_text(rng: random.Random) -> str:
+    """The text of a seed model with one to four tokens cut, doubled, swapped or altered."""
+    import compiler
+
+    text = compiler.to_text(compiler.import_onnx(rng.choice(seeds())))
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(text))
+        length = rng.choice([1, 1, 2, 5, 20, 80])
+        piece = text[at : at + length]
+        other = rng.choice(
+            ["", piece * 2, "9", "-", "%x", "f32[", ")", '"', "\0", "é", "none", "}"]
+        )
+        text = text[:at] + other + text[at + length :]
+    return text
+
+
+def seeds() -> list[ModelProto]:
+    """Small models of several families."""
+    return [_convolutions(), _shapes(), _branches(), _quantized()]
+
+
+def _made(nodes: list[Any], inputs: list[Any], held: list[TensorProto]) -> ModelProto:
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", inputs, [output], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def _info(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> Any:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _array(name: str, values: Any, kind: str = "f4") -> TensorProto:
+    return numpy_helper.from_array(np.asarray(values).astype(kind), name)
+
+
+def _convolutions() -> ModelProto:
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1], name="/conv"),
+        node("BatchNormalization", ["c", "s", "s", "s", "s"], ["n"]),
+        node("Clip", ["n", "low", "high"], ["r"]),
+        node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("GlobalAveragePool", ["p"], ["a"]),
+        node("Flatten", ["a"], ["f"]),
+        node("Gemm", ["f", "g"], ["y"], transB=1),
+    ]
+    held = [_array("w", np.ones((4, 3, 3, 3))), _array("s", np.ones(4)), _array("low", 0)]
+    held += [_array("high", 6), _array("g", np.ones((5, 4)))]
+    return _made(nodes, [_info("x", ["N", 3, 8, 8])], held)
+
+
+def _shapes() -> ModelProto:
+    node = helper.make_node
+    nodes = [
+        node("Shape", ["x"], ["s"]),
+        node("Gather", ["s", "zero"], ["b"], axis=0),
+        node("Concat", ["b", "rest"], ["t"], axis=0),
+        node("Reshape", ["x", "t"], ["r"]),
+        node("Transpose", ["r"], ["u"], perm=[0, 2, 1]),
+        node("MatMul", ["u", "w"], ["m"]),
+        node("Add", ["m", "bias"], ["a"]),
+        node("Slice", ["a", "zero", "two", "zero"], ["y"]),
+    ]
+    held = [_array("zero", [0], "i8"), _array("two", [2], "i8"), _array("rest", [4, -1], "i8")]
+    held += [_array("w", np.ones((4, 6))), _array("bias", np.ones(6))]
+    return _made(nodes, [_info("x", ["N", 2, 6])], held)
+
+
+def _branches() -> ModelProto:
+    node = helper.make_node
+    body = helper.make_graph([node("Abs", ["x"], ["t"])], "b", [], [_info("t", None)])
+    steps = helper.make_graph(
+        [node("Add", ["v", "x"], ["o"]), node("Identity", ["k"], ["l"])],
+        "loop",
+        [_info("i", [], TensorProto.INT64), _info("k", [], TensorProto.BOOL), _info("v", [4])],
+        [_info("l", [], TensorProto.BOOL), _info("o", [4])],
+    )
+    nodes = [
+        node("If", ["c"], ["e"], then_branch=body, else_branch=body),
+        node("Loop", ["count", "c", "e"], ["y"], body=steps),
+    ]
+    inputs = [_info("x", [4]), _info("c", [], TensorProto.BOOL)]
+    return _made(nodes, inputs, [_array("count", 3, "i8")])
+
+
+def _quantized() -> ModelProto:
+    node = helper.make_node
+    nodes = [
+        node("QuantizeLinear", ["x", "sx", "zx"], ["q"]),
+        node("DequantizeLinear", ["q", "sx", "zx"], ["d"]),
+        node("DequantizeLinear", ["w", "sw", "zw"], ["v"], axis=0),
+        node("Conv", ["d", "v"], ["c"]),
+        node("QuantizeLinear", ["c", "sx", "zx"], ["k"]),
+        node("DequantizeLinear", ["k", "sx", "zx"], ["y"]),
+    ]
+    held = [_array("sx", 0.1), _array("zx", 3, "u1"), _array("w", np.ones((2, 3, 1, 1)), "i1")]
+    held += [_array("sw", [0.1, 0.2]), _array("zw", [0, 0], "i1")]
+    return _made(nodes, [_info("x", [1, 3, 4, 4])], held)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
