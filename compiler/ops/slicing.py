@@ -46,7 +46,11 @@ def slice_dim(size: Dim, start: Dim, end: Dim, step: Dim) -> Dim:
         return None
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
         places = _places(size, start, end, step)
-        return None if places is None else len(places)
+        if places is None:
+            return None
+        # Arithmetic, since `len` of a range stops at the machine's integers.
+        reach = places.stop - places.start
+        return max(0, -(-reach // step))
     if step < 0:
         whole = (start == -1 or _is_far(start, 1)) and _is_far(end, -1)
         return (size - step - 1) // -step if whole else None
