@@ -113,7 +113,8 @@ def warnings_of(collector: Collector) -> list[Diagnostic]:
     """What looks wrong in the data: numbers that are not finite, values that are always zero."""
     out: list[Diagnostic] = []
     if collector.nonfinite:
-        first = collector.nonfinite[0]
+        order = {name: place for place, name in enumerate(collector.statistics)}
+        first = min(collector.nonfinite, key=lambda found: order[found.name])
         stats = collector.statistics[first.name]
         others = len(collector.nonfinite) - 1
         more = f", and {others} other values" if others else ""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.calibration.channels import ChannelMean
+from compiler.calibration.samples import ExactMeans, mean_deviation, octav_threshold
 from compiler.ir.types import Array
 
 __all__ = ["SIDE", "Collector", "NonFinite", "Scratch", "Statistics"]
@@ -54,6 +55,10 @@ class Statistics:
     ``count`` is the number of finite elements, ``zeros`` how many of them are exactly zero.
     NaN and infinities are counted apart and enter nothing else. ``counts`` is int64
     [2*SIDE], bin ``SIDE + i`` holds ``[i*w, (i+1)*w)`` with ``w = 2**exponent``.
+
+    ``extremes`` and ``clips`` are means over samples: least and largest element and
+    ``(max - min) / sqrt(2 ln n)`` of n elements; ``octav_threshold`` and ``mean_deviation``. The
+    latter two cost a histogram a sample and are there only when ``update_sample`` was used.
     """
 
     count: int = 0
@@ -64,6 +69,8 @@ class Statistics:
     max: float = -math.inf
     exponent: int = _MIN_EXPONENT
     counts: Counts = field(default_factory=lambda: np.zeros(2 * SIDE, np.int64), repr=False)
+    extremes: ExactMeans = field(default_factory=lambda: ExactMeans.of(3), repr=False)
+    clips: ExactMeans = field(default_factory=lambda: ExactMeans.of(2), repr=False)
 
     @property
     def width(self) -> float:
@@ -79,7 +86,7 @@ class Statistics:
         return self.nans + self.infs
 
     def update(self, array: Array, scratch: Scratch | None = None) -> None:
-        """Take in every element of an array of any shape; numbers count as float32."""
+        """Take in every element of a sample of any shape; numbers count as float32."""
         with np.errstate(over="ignore"):
             flat = np.ravel(array).astype(np.float32, copy=False)
         if not flat.size:
@@ -92,37 +99,57 @@ class Statistics:
             low, high = float(flat.min()), float(flat.max())
         self.min, self.max = min(self.min, low), max(self.max, high)
         self.count += flat.size
+        spread = (high - low) / math.sqrt(2 * math.log(flat.size)) if flat.size > 1 else 0.0
+        self.extremes.update((low, high, spread))
         self._widen(_exponent_for(max(-low, high)))
         buffers = scratch or Scratch()
         for start in range(0, flat.size, CHUNK):
             self._count(flat[start : start + CHUNK], low, high, buffers)
 
+    def update_sample(self, array: Array, scratch: Scratch | None = None) -> None:
+        """As ``update``, and take in what the sample's own histogram tells (``clips``)."""
+        own = Statistics()
+        own.update(array, scratch)
+        if own.count:
+            threshold = octav_threshold(own.fine_magnitudes(), signed=own.min < 0) * own.width
+            deviation = mean_deviation(own.counts, own.zeros) * own.width
+            own.clips.update((min(threshold, own.absmax), deviation))
+        self._absorb(own)
+
     def merge(self, other: Statistics) -> Statistics:
         """The statistics of both sets of numbers together; neither operand changes."""
-        out = Statistics(
-            self.count + other.count,
-            self.zeros + other.zeros,
-            self.nans + other.nans,
-            self.infs + other.infs,
-            min(self.min, other.min),
-            max(self.max, other.max),
-            max(self.exponent, other.exponent),
-        )
-        for part in (self, other):
-            out.counts += _narrowed(part.counts, out.exponent - part.exponent)
+        out = Statistics()
+        out._absorb(self)
+        out._absorb(other)
         return out
+
+    def _absorb(self, other: Statistics) -> None:
+        self.count += other.count
+        self.zeros += other.zeros
+        self.nans += other.nans
+        self.infs += other.infs
+        self.min, self.max = min(self.min, other.min), max(self.max, other.max)
+        self._widen(other.exponent)
+        self.counts += _narrowed(other.counts, self.exponent - other.exponent)
+        self.extremes = self.extremes.merge(other.extremes)
+        self.clips = self.clips.merge(other.clips)
 
     def edges(self) -> npt.NDArray[np.float64]:
         """The 2*SIDE + 1 edges of the bins."""
         return np.arange(-SIDE, SIDE + 1, dtype=np.float64) * self.width
+
+    def fine_magnitudes(self) -> Counts:
+        """Counts of |x| in SIDE bins of the histogram's width, exact zeros left out: [SIDE]."""
+        fine = self.counts[SIDE:] + self.counts[SIDE - 1 :: -1]
+        fine[0] -= self.zeros
+        return fine
 
     def magnitudes(self, bins: int) -> npt.NDArray[np.float64]:
         """Counts of |x| in ``bins`` equal bins over [0, absmax], exact zeros left out: [bins].
 
         A fine bin that straddles an edge is divided in proportion, so counts are fractions.
         """
-        fine = self.counts[SIDE:] + self.counts[SIDE - 1 :: -1]
-        fine[0] -= self.zeros
+        fine = self.fine_magnitudes()
         used = min(SIDE, int(self.absmax / self.width) + 1)
         cumulative = np.concatenate(([0], np.cumsum(fine[:used]))).astype(np.float64)
         edges = np.minimum(np.arange(used + 1) * self.width, self.absmax)
@@ -190,11 +217,12 @@ class Collector:
     """Statistics of many tensors by name.
 
     ``nonfinite`` lists tensors with NaN or infinite elements in the order in which they were
-    seen first, so its first entry is nearest to the cause. ``channels`` holds means per channel
-    of the names that it is made with.
+    seen first. ``channels`` holds means per channel
+    of the names that it is made with. ``per_sample`` collects ``Statistics.clips``, too.
     """
 
-    def __init__(self, channel_inputs: Iterable[str] = ()) -> None:
+    def __init__(self, channel_inputs: Iterable[str] = (), *, per_sample: bool = False) -> None:
+        self.per_sample = per_sample
         self.statistics: dict[str, Statistics] = {}
         self.channels = {name: ChannelMean() for name in channel_inputs}
         self.nonfinite: list[NonFinite] = []
@@ -208,7 +236,10 @@ class Collector:
         if found is None:
             found = self.statistics[name] = Statistics()
         clean = not found.nonfinite
-        found.update(array, self._scratch)
+        if self.per_sample:
+            found.update_sample(array, self._scratch)
+        else:
+            found.update(array, self._scratch)
         if name in self.channels:
             self.channels[name].update(array)
         if clean and found.nonfinite:
@@ -227,7 +258,8 @@ class Collector:
 
     def merge(self, other: Collector) -> Collector:
         """Both together; the samples of ``other`` come after those of this one."""
-        out = Collector(dict.fromkeys((*self.channels, *other.channels)))
+        names = dict.fromkeys((*self.channels, *other.channels))
+        out = Collector(names, per_sample=self.per_sample and other.per_sample)
         for name in out.channels:
             means = [c.channels.get(name, ChannelMean()) for c in (self, other)]
             out.channels[name] = means[0].merge(means[1])

@@ -103,6 +103,23 @@ def test_nan_names_the_first_value() -> None:
     assert table.rows["x"] == Range(-3, 2, 3)
 
 
+def test_nan_names_the_value_that_stands_first_in_the_graph() -> None:
+    late, early = np.zeros((2, 3)), np.zeros((2, 3))
+
+    def taps(
+        samples: Iterable[Mapping[str, Any]], names: Sequence[str], /
+    ) -> Iterator[dict[str, Any]]:
+        for sample, values in enumerate(run_taps(samples, names)):
+            late[0, 0] = np.nan if sample == 1 else 0
+            early[0, 0] = np.nan if sample == 2 else 0
+            yield {**values, "double": early.copy(), "y": late.copy()}
+
+    warnings: list[Diagnostic] = []
+    calibrate(module(), SAMPLES, taps, "max", warn=warnings.append)
+    assert warnings[0].message.startswith("'double' has 1 NaN and 0 infinite elements, first in")
+    assert "in sample 2, and 1 other values" in warnings[0].message
+
+
 def test_integer_inputs_have_extremes_and_no_range() -> None:
     samples = [{"x": 1.0, "ids": [5, 7]}, {"x": 2.0, "ids": [-2, 6]}]
     table = calibrate(module(), samples, run_taps, "max")
