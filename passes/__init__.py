@@ -20,6 +20,7 @@ _TRANSFORM = (
     "fuse-activation",
     "canonicalize",
     "simplify-layout",
+    "import-qdq",
     "eliminate-dead-code",
     "infer-shapes",
 )

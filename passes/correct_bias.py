@@ -47,6 +47,8 @@ class CorrectBias(Pass):
             if not decision.integer or not isinstance(node.op, Conv | Gemm) or x is None:
                 continue
             mean = means.get(x.name)
+            if _has_integer_weight(node, decision):
+                continue
             if mean is None or not _fits(mean, x, node):
                 ctx.statistics["without channel means"] += 1
                 continue
@@ -79,6 +81,12 @@ class CorrectBias(Pass):
         operands = [*node.operands, *[None] * (traits.bias + 1 - len(node.operands))]
         operands[traits.bias] = made
         node.set_operands(operands)
+
+
+def _has_integer_weight(node: Node[Any], decision: Decision) -> bool:
+    """Whether the weight was integer before: what rounding it lost is not known."""
+    weight = node.at(decision.traits.weight)
+    return weight is not None and weight.tensor.quant is not None
 
 
 def _fits(mean: tuple[float, ...], x: Value, node: Node[Any]) -> bool:

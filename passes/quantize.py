@@ -10,13 +10,14 @@ from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
 from compiler.ir.graph import Graph, Module
 from compiler.ir.op import Kind, QuantTraits
-from compiler.ir.types import Elem, Quant, Range, TensorType
+from compiler.ir.types import Array, Elem, Quant, Range, TensorType
 from compiler.ops import Conv, ConvTranspose, Dequantize, Gemm, Quantize
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.quant.arithmetic import (
     activation_quant,
     bias_floor,
     bias_quant,
+    numbers,
     quantize,
     weight_quant,
 )
@@ -153,20 +154,37 @@ class _Quantization:
         assert x is not None
         assert x.tensor.quant is not None
         scale_x = x.tensor.quant.scale
-        array = weight.data.array()
+        biases = numbers(bias) if isinstance(bias, Constant) else None
+        quant = self._weight_scales(node, traits, weight, biases, scale_x)
+        if biases is not None and traits.bias is not None:
+            assert isinstance(bias, Constant)
+            scale = bias_quant(scale_x, quant)
+            stored = quantize(biases, scale, self.target.bias)
+            node.set_operand(traits.bias, self._constant(bias, stored, self.target.bias, scale))
+
+    def _weight_scales(
+        self,
+        node: Node[Any],
+        traits: QuantTraits,
+        weight: Constant,
+        biases: Array | None,
+        scale_x: Any,
+    ) -> Quant:
+        """Quantize the weight, unless it is as the target wants it already; gives its scales."""
+        assert traits.weight is not None
         axis = traits.axis if self.per_channel else None
         floor: Any = 0.0
-        if isinstance(bias, Constant):
-            floor = bias_floor(bias.data.array(), float(scale_x))
+        if biases is not None:
+            floor = bias_floor(biases, float(scale_x))
             floor = floor if self.per_channel else floor.max(initial=0.0)
-        elem = self.target.weight
+        held, elem = weight.tensor.quant, self.target.weight
+        if held is not None and self.target.keeps(weight, traits) and (held.scale >= floor).all():
+            return held
+        array = numbers(weight)
         quant = weight_quant(array, axis, elem, floor=floor)
         integers = quantize(array, quant, elem, narrow=True)
         node.set_operand(traits.weight, self._constant(weight, integers, elem, quant))
-        if isinstance(bias, Constant) and traits.bias is not None:
-            scale = bias_quant(scale_x, quant)
-            stored = quantize(bias.data.array(), scale, self.target.bias)
-            node.set_operand(traits.bias, self._constant(bias, stored, self.target.bias, scale))
+        return quant
 
     def _quantize_result(self, node: Node[Any], traits: QuantTraits) -> None:
         elem = self.target.activation

@@ -108,12 +108,19 @@ class _PlacementLog(Instrument):
 def _deploy(invocation: Invocation) -> int:
     from compiler.files import refuse_inputs, refuse_unwritable
     from compiler.ir.clone import clone
+    from compiler.quant.lowering import has_quantized_activations, lower
     from compiler.text.files import load
 
     args = invocation.args
     _refuse_arguments(args)
     source = Path(args.mlir)
     module = load(source)
+    quantized = has_quantized_activations(module)
+    if args.quantize == "INT8" and not args.calibration_table and not quantized:
+        raise QdqcError(
+            "INT8 needs --calibration_table, as the module has no ranges of its own",
+            notes=["run_calibration makes one: run_calibration net.qir --dataset DIR -o TABLE"],
+        )
     default = source.with_name(f"{source.stem}_{args.quantize.lower()}.onnx")
     output = Path(args.model) if args.model else default
     if output.suffix != ".onnx":
@@ -124,8 +131,9 @@ def _deploy(invocation: Invocation) -> int:
     refuse_inputs(outputs, [*inputs, *filter(None, (args.calibration_table, args.quantize_table))])
     refuse_unwritable(outputs)
     reference = clone(module)
+    lower(reference)  # where the module is quantized already
     log = _PlacementLog()
-    manager = pass_manager(make_passes(_pipeline(args), args.plugin), invocation)
+    manager = pass_manager(make_passes(_pipeline(args, quantized), args.plugin), invocation)
     manager.instruments.append(log)
     manager.run(module)
     passed = _check(module, reference, invocation)
@@ -142,11 +150,6 @@ def _refuse_arguments(args: Any) -> None:
     from compiler.quant.targets.known import target_named
 
     target_named(args.target)
-    if args.quantize == "INT8" and not args.calibration_table:
-        raise QdqcError(
-            "INT8 needs --calibration_table",
-            notes=["run_calibration makes one: run_calibration net.qir --dataset DIR -o TABLE"],
-        )
     if args.quantize == "F32" and args.quantize_table:
         raise QdqcError(
             "--quantize F32 leaves nothing for a qtable to decide",
@@ -154,25 +157,27 @@ def _refuse_arguments(args: Any) -> None:
         )
 
 
-def _pipeline(args: Any) -> str:
-    """The pipeline string of the deployment, as the module's header keeps it."""
+def _pipeline(args: Any, quantized: bool) -> str:
+    """The pipeline string of the deployment, as the module's header keeps it.
+
+    A module that is ``quantized`` already has its ranges in its types; a table adds those of
+    values that are float in it.
+    """
     from compiler.ir.spelling import print_value
 
     if args.quantize == "F32":
-        return ""
+        return "lower-to-qdq" if quantized else ""
     symmetric = " symmetric=true" if args.symmetric else ""
     qtable = args.quantize_table
     chosen = f" qtable={print_value(qtable)}" if qtable else ""
     table, target = print_value(args.calibration_table), print_value(args.target)
-    steps = [
-        f"import-calibration{{table={table}}}",
-        f"assign-precision{{mode={args.quantize}{chosen}}}",
-        f"quantize{{target={target}{symmetric}}}",
-        "lower-to-qdq",
-    ]
-    if args.correct_bias:
-        steps.insert(2, f"correct-bias{{table={table} target={target}}}")
-    return ",".join(steps)
+    steps = [f"import-calibration{{table={table}}}"] if args.calibration_table else []
+    if quantized:
+        steps += ["unquantize", "canonicalize", "raise-activation", "fuse-activation"]
+    steps.append(f"assign-precision{{mode={args.quantize}{chosen}}}")
+    if args.correct_bias and args.calibration_table:
+        steps.append(f"correct-bias{{table={table} target={target}}}")
+    return ",".join([*steps, f"quantize{{target={target}{symmetric}}}", "lower-to-qdq"])
 
 
 def _check(module: Module, reference: Module, invocation: Invocation) -> bool:

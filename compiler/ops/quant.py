@@ -24,13 +24,19 @@ __all__ = [
 ]
 
 
+_FUSED = 13
+"""The opset from which runtimes fuse casts into integer kernels. onnxruntime's own rewrites put
+ops next to them that opset 10, the first to have them, lacks.
+"""
+
+
 class Quantize(Op):
     """Rounds float values into the integer type of its result, whose type has the scale."""
 
     name = "quantize"
     operands = ("x",)
     results = ("y",)
-    onnx = Onnx("QuantizeLinear", since=10)
+    onnx = Onnx("QuantizeLinear", since=_FUSED)
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
         return (TensorType(x.elem, x.shape),)
@@ -54,7 +60,7 @@ class Dequantize(Op):
     name = "dequantize"
     operands = ("x",)
     results = ("y",)
-    onnx = Onnx("DequantizeLinear", since=10)
+    onnx = Onnx("DequantizeLinear", since=_FUSED)
 
     axis: int | None = None
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.ir.core import Constant
 from compiler.ir.types import Array, Elem, Quant, Range
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "bias_floor",
     "bias_quant",
     "dequantize",
+    "numbers",
+    "quant_range",
     "quantize",
     "weight_quant",
 ]
@@ -50,7 +53,10 @@ def activation_quant(
     if not _is_scale((high - low) / 255):
         low, high = max(clamp[0], -1.0), min(clamp[1], 1.0)
     widest = max(abs(clamp[0]), abs(clamp[1]))
-    quant = _affine(Range(low, high, min(found.threshold, widest)), elem, symmetric)
+    cut = Range(low, high, min(found.threshold, widest))
+    quant = _affine(cut, elem, symmetric)
+    if symmetric and not absorbs(quant, clamp, elem):
+        quant = _affine(cut, elem, symmetric=False)
     qmin, qmax = elem.limits
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / (qmax - qmin + 1))
@@ -89,6 +95,19 @@ def _affine(found: Range, elem: Elem, symmetric: bool) -> Quant:
         return Quant.make(high / (qmax - middle), middle)
     zero = np.clip(np.rint(qmin - low / float(scale)), qmin, qmax)
     return Quant.make(scale, int(zero))
+
+
+def quant_range(quant: Quant, elem: Elem) -> Range:
+    """The numbers that integers of a per-tensor scale reach.
+
+    ``activation_quant`` of it gives the scale and the zero point back, a symmetric one where
+    they are symmetric: the products are exact, a float32 times an integer of 16 bits or fewer.
+    """
+    scale, zero = float(quant.scale), int(quant.zero_point)
+    qmin, qmax = elem.limits
+    low, high = (qmin - zero) * scale, (qmax - zero) * scale
+    symmetric = zero in (qmin, (qmin + qmax + 1) // 2)
+    return Range(low, high, high if symmetric else max(-low, high))
 
 
 def weight_quant(
@@ -136,6 +155,12 @@ def dequantize(array: Array, quant: Quant) -> npt.NDArray[np.float32]:
     """The float32 numbers that stored integers stand for."""
     scale, zero = _spread(quant, array.ndim)
     return ((array.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
+
+
+def numbers(value: Constant) -> Array:
+    """The numbers that a constant stands for, quantized or not."""
+    array, quant = value.data.array(), value.tensor.quant
+    return array if quant is None else dequantize(array, quant)
 
 
 def _spread(quant: Quant, rank: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

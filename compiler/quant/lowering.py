@@ -15,7 +15,7 @@ from compiler.ir.graph import Graph, Module
 from compiler.ir.types import TensorType
 from compiler.ops import Dequantize, Quantize
 
-__all__ = ["is_lowered", "lower"]
+__all__ = ["has_quantized_activations", "is_lowered", "lower"]
 
 
 def is_lowered(module: Module) -> bool:
@@ -30,6 +30,12 @@ def lower(module: Module) -> int:
     if is_lowered(module):
         return 0
     return _Lowering(module).run()
+
+
+def has_quantized_activations(module: Module) -> bool:
+    """Whether values of the graph are integers with a scale; integer weights do not count."""
+    values = (*module.graph.inputs, *(r for n in module.walk() for r in n.present_results))
+    return any(_is_quantized(v) for v in values)
 
 
 def _is_quantized(value: Value | None) -> bool:

@@ -16,7 +16,7 @@ from compiler.ir.clone import clone
 from compiler.ir.graph import Module
 from compiler.onnx_io.exporter import export_onnx
 from compiler.quant.lowering import is_lowered, lower
-from compiler.runtime.taps import Tap, observable, quant_of, tap_of
+from compiler.runtime.taps import Tap, observable, quant_of, stored_name, tap_of
 
 __all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
 
@@ -115,7 +115,8 @@ class Runner:
         floats = [] if fixed else [v for v in lowered.graph.outputs if quant_of(v) is None]
         direct = {v.name for v in floats}
         for name in (*(taps or ()), *self.outputs):
-            self._taps[name] = Tap(name) if name in direct else tap_of(lowered, name)
+            stored = name if lowered is module else stored_name(module, name)
+            self._taps[name] = Tap(name) if name in direct else tap_of(lowered, stored)
         proto = export_onnx(lowered)
         held = {o.name for o in proto.graph.output}
         for tap in self._taps.values():

@@ -18,7 +18,7 @@ from compiler.ir.types import Quant, TensorType
 from compiler.ops import Dequantize, Quantize
 from compiler.quant.arithmetic import dequantize
 
-__all__ = ["Tap", "observable", "quant_of", "tap_of"]
+__all__ = ["Tap", "observable", "quant_of", "stored_name", "tap_of"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,14 @@ def tap_of(module: Module, name: str) -> Tap:
     if producer is not None and isinstance(producer.op, Dequantize):
         value = producer.need("x")
     return Tap(value.name, quant_of(value))
+
+
+def stored_name(module: Module, name: str) -> str:
+    """The name of the integers behind a float view, as lowering joins views; else the name."""
+    value = module.value(name)
+    producer = None if value is None else value.producer
+    is_view = producer is not None and isinstance(producer.op, Dequantize)
+    return producer.need("x").name if producer is not None and is_view else name
 
 
 def quant_of(value: Value) -> Quant | None:

@@ -57,9 +57,9 @@ def by_formula(x, quant, elem):
 @pytest.mark.parametrize(
     ("elem", "quant", "opset"),
     [
-        ("u8", Quant.make(0.05, 128), 10),
-        ("u8", Quant.make(0.01, 0), 10),
-        ("i8", Quant.make(0.05, -3), 10),
+        ("u8", Quant.make(0.05, 128), 13),
+        ("u8", Quant.make(0.01, 0), 13),
+        ("i8", Quant.make(0.05, -3), 13),
         ("u8", Quant.make([0.05, 0.02], [3, 250], axis=0), 13),
         ("i8", Quant.make([0.05, 0.02, 0.001], [1, 0, -1], axis=1), 13),
         ("i8", Quant.make([0.05, 0.02], 0, axis=2), 13),
@@ -130,7 +130,7 @@ def test_dequantize_with_an_axis_writes_one_scale_for_each_channel(axis):
 
 def test_dequantize_without_an_axis_writes_one():
     proto = export_onnx(weight(Quant.make(0.5, 2))[0])
-    assert opset_of(proto) == 10
+    assert opset_of(proto) == 13
     held = initializers(proto)
     assert held["w_f_scale"].shape == held["w_f_zero_point"].shape == ()
     assert not proto.graph.node[0].attribute

@@ -13,11 +13,13 @@ import numpy.typing as npt
 import onnx
 import pytest
 
+from compiler.ir.clone import clone
 from compiler.ir.core import Node, Value
 from compiler.ir.data import Data
 from compiler.ir.graph import Module
 from compiler.ir.loc import Loc
 from compiler.ir.op import Op
+from compiler.ir.spelling import print_type
 from compiler.ir.types import Elem, Range, TensorType
 from compiler.ir.verify import verify
 from compiler.onnx_io.exporter import export_onnx
@@ -25,6 +27,7 @@ from compiler.ops import Dequantize, Quantize
 from compiler.pipeline.manager import run
 from compiler.runtime.audit import optimised_model
 from compiler.runtime.session import Runner, open_session
+from compiler.text.printer import print_module
 
 Feeds = dict[str, npt.NDArray[Any]]
 SAMPLES = 4
@@ -148,6 +151,7 @@ def quantized(tmp_path: Path) -> Any:
         quantize: str = "quantize",
         precision: str = "assign-precision",
         floats: Sequence[str] = (),
+        inverse: bool = True,
     ) -> Quantized:
         feeds = [made.feeds(s) for s in range(SAMPLES)]
         ranges = set_ranges(made.module, feeds)
@@ -161,6 +165,12 @@ def quantized(tmp_path: Path) -> Any:
             assert [v.name for v in stage.graph.outputs] == [
                 v.name for v in made.module.graph.outputs
             ]
+        again = run(lowered, "import-qdq")
+        assert (text_of(again) == text_of(typed)) is inverse
+        if inverse:
+            assert text_of(run(again, "lower-to-qdq")) == text_of(lowered)
+        relaid = run(typed, f"unquantize,{precision},{quantize}")
+        assert integer_types(relaid) == integer_types(typed)
         done = Quantized(made.module, typed, lowered, feeds, ranges)
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.onnx"
         proto = export_onnx(lowered)
@@ -172,6 +182,28 @@ def quantized(tmp_path: Path) -> Any:
         return done
 
     return apply
+
+
+def text_of(module: Module) -> list[str]:
+    """Lines of the text but for the pipeline that made the module, constants by name."""
+    copy = clone(module)
+    copy.header.pop("pipeline")
+    lines = print_module(copy, elide=True).splitlines()
+    return sorted(lines, key=lambda line: line if line.startswith("  const") else "~")
+
+
+def integer_types(module: Module) -> dict[str, list[str]]:
+    """The quantized types around each node: of its operands and of its results."""
+    found = {
+        n.name: [
+            print_type(v.type)
+            for v in (*n.present_operands, *n.present_results)
+            if isinstance(v.type, TensorType) and v.type.quant is not None
+        ]
+        for n in module.graph.nodes()
+        if not isinstance(n.op, Quantize | Dequantize)
+    }
+    return {name: types for name, types in found.items() if types}
 
 
 def check_numbers(done: Quantized, proto: onnx.ModelProto) -> None:

@@ -305,7 +305,8 @@ def test_a_relu_that_could_not_be_fused(net: Any, quantized: Any) -> None:
     a = conv(made, "a", made.input("x", 1, 4, 6, 6), 4)
     r = made.op("r", Relu(), a)
     s = made.op("s", Add(), a, r)
-    quantized(made.returns(conv(made, "y", s, 4)))
+    # A float relu between casts reads as an integer one, as onnxruntime runs it.
+    quantized(made.returns(conv(made, "y", s, 4)), inverse=False)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

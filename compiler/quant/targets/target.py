@@ -54,9 +54,22 @@ class Target:
             return "the bias is no constant"
         if weight.data.is_elided or (bias is not None and bias.data.is_elided):
             return "the weight is elided"
-        if weight.tensor.elem is not Elem.F32:
+        quant = weight.tensor.quant
+        if quant is not None and (quant.block is not None or weight.tensor.elem.bits < 8):
+            return f"the weight is stored as {weight.tensor.elem.text} in a form of its own"
+        if weight.tensor.expressed().elem is not Elem.F32:
             return f"the weight is {weight.tensor.elem.text}"
         return None
+
+    def keeps(self, weight: Constant, traits: QuantTraits) -> bool:
+        """Whether an integer weight can stay as it is: the target's type, axis and zero point."""
+        quant = weight.tensor.quant
+        return (
+            quant is not None
+            and weight.tensor.elem is self.weight
+            and quant.axis in (None, traits.axis)
+            and not quant.zero_point.any()
+        )
 
     def spell(self, node: Node[Any]) -> int:
         """Respell a node that stays float so that the target runs its neighbours in integers.

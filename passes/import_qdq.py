@@ -1,0 +1,172 @@
+"""import-qdq: quantize and dequantize nodes become types; the inverse of lower-to-qdq."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compiler.ir.core import Constant, Node, Value
+from compiler.ir.data import Data
+from compiler.ir.graph import Graph
+from compiler.ir.op import Kind, QuantTraits
+from compiler.ir.types import Elem
+from compiler.ops import Dequantize, Quantize
+from compiler.pipeline.pass_ import Mismatch, Pass, PassContext
+from compiler.quant.arithmetic import quantize
+from compiler.quant.targets.target import activations
+
+__all__ = ["ImportQdq"]
+
+
+class ImportQdq(Pass):
+    """Read quantize and dequantize nodes as types: quantize(op(dequantize(x))) = op(x) : u8.
+
+    A product takes the integers of every operand that it reads through a dequantize, where its
+    weight is one of them; any other op that has an integer form does where all its operands and
+    results are integers. What stays float keeps its casts. A quantize of a float constant is
+    computed. After ``lower-to-qdq`` it gives back what ``quantize`` made.
+    """
+
+    name = "import-qdq"
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        casts = [n for n in graph.nodes() if isinstance(n.op, Quantize)]
+        stored = sum(_store(node) for node in casts)
+        raised = sum(_raise(node, ctx) for node in list(graph.nodes()))
+        ctx.statistics["constants quantized"] += stored
+        ctx.statistics["nodes raised"] += raised
+        return stored + raised
+
+
+def _store(node: Node[Quantize]) -> int:
+    """The integers of a float constant, as QuantizeLinear rounds and saturates them."""
+    x, result = node.need("x"), node.result
+    found = result.tensor
+    if not isinstance(x, Constant) or x.data.is_elided or result.is_output:
+        return 0
+    if found.quant is None or not found.elem.is_integer:
+        return 0
+    integers = quantize(x.data.array(), found.quant, found.elem)
+    module = node.graph.module
+    name = module.fresh_name(f"{x.name}_{found.elem.text}")
+    result.replace_uses(module.add_constant(name, Data.of(integers, found.elem), found))
+    node.graph.erase(node)
+    if not x.is_used:
+        module.leave(x)
+    return 1
+
+
+def _raise(node: Node[Any], ctx: PassContext) -> int:
+    """Give a node the integers around it; 1 where it took them."""
+    if isinstance(node.op, Quantize | Dequantize):
+        return 0
+    views = {i: v for i, v in enumerate(node.operands) if v is not None and _is_view(v)}
+    if not views:
+        return 0
+    refusal = _refusal(node, node.op.quant(*node.operand_types()), views)
+    if refusal is not None:
+        _explain(node, refusal, ctx)
+        return 0
+    for index, view in views.items():
+        node.set_operand(index, _source(view))
+    for result in _float_results(node):
+        if _is_quantized(result):
+            _take_casts(node, result)
+    for view in views.values():
+        _drop(view)
+    return 1
+
+
+def _refusal(node: Node[Any], traits: QuantTraits, views: dict[int, Value]) -> str | None:
+    """Why the casts around a node stay; None where it takes the integers."""
+    if traits.kind is Kind.FLOAT:
+        return f"'{node.op.name}' has no integer form"
+    if traits.kind is Kind.WEIGHTED:
+        return None if traits.weight in views else "its weight is float"
+    for index in activations(node, traits):
+        if index not in views:
+            return f"it reads {node.operands[index]} in float"
+    if traits.kind is Kind.PRODUCT:
+        return None
+    for result in _float_results(node):
+        if not _is_quantized(result):
+            return f"{result} is read in float"
+        if traits.kind is Kind.PRESERVING and not _same_scale(views[0], result):
+            return f"{result} has another scale than {views[0]}"
+    return None
+
+
+def _explain(node: Node[Any], reason: str, ctx: PassContext) -> None:
+    if ctx.mismatches is not None:
+        ctx.mismatches.append(Mismatch("raise", node.name, node.op.name, reason, 0, node.loc))
+
+
+def _take_casts(node: Node[Any], result: Value) -> None:
+    """The result becomes the integers that the casts behind it make."""
+    module = node.graph.module
+    stored = result.users[0].result
+    typed, name = stored.tensor, _joint_name(result, stored)
+    for cast in result.users:
+        node.loc = node.loc.merge(cast.loc)
+        cast.result.replace_uses(result)
+        node.graph.erase(cast)
+    result.type = typed
+    if result.name == name:
+        return
+    view = module.value(name)
+    if view is not None:
+        view.rename(module.fresh_name(f"{name}_dq"))
+    result.rename(name)
+
+
+def _joint_name(result: Value, stored: Value) -> str:
+    """The name of a float result and its integers as one value: the float view's, whose numbers
+    it has. A view that is a graph output keeps its name; the integers give theirs then.
+    """
+    if stored.is_output:
+        return stored.name
+    views = [u.result for u in stored.users if _is_view(u.result)]
+    for view in views:
+        if not view.is_output:
+            return view.name
+    base = stored.name.removesuffix("_q")
+    return base if result.module.value(base) is None else stored.name
+
+
+def _drop(view: Value) -> None:
+    """Forget a float view that nobody reads any more; its constant takes the name."""
+    node = view.producer
+    if node is None or node.erased or view.is_used:
+        return
+    stored, name = _source(view), view.name
+    node.graph.erase(node)
+    if isinstance(stored, Constant) and stored.name == f"{name}_q":
+        stored.rename(name)
+
+
+def _float_results(node: Node[Any]) -> list[Value]:
+    return [r for r in node.present_results if r.tensor.elem is Elem.F32 and r.is_used]
+
+
+def _is_view(value: Value) -> bool:
+    """Whether a value is the float view of integers."""
+    node = value.producer
+    return node is not None and isinstance(node.op, Dequantize) and node.op == Dequantize()
+
+
+def _source(view: Value) -> Value:
+    assert view.producer is not None
+    return view.producer.need("x")
+
+
+def _is_quantized(result: Value) -> bool:
+    """Whether every reader of a value is a quantize, all of one type."""
+    if result.is_output or not all(isinstance(u.op, Quantize) for u in result.users):
+        return False
+    made = [u.result for u in result.users]
+    types = {(m.tensor.elem, m.tensor.quant) for m in made}
+    return len(types) == 1 and sum(m.is_output for m in made) <= 1
+
+
+def _same_scale(view: Value, result: Value) -> bool:
+    source, made = _source(view).tensor, result.users[0].result.tensor
+    return (source.elem, source.quant) == (made.elem, made.quant)

@@ -1,0 +1,156 @@
+"""unquantize: activations become float again, with the ranges that their integers cover."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compiler.ir.core import Constant, Node, Value
+from compiler.ir.data import Data
+from compiler.ir.graph import Graph
+from compiler.ir.types import Quant, Range, TensorType
+from compiler.ops import Dequantize, Quantize
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.quant.arithmetic import numbers, quant_range
+
+__all__ = ["Unquantize"]
+
+
+class Unquantize(Pass):
+    """Turn quantized activations into float ones with ranges, so that a target can lay them anew.
+
+    A value of scale s and zero point z gets the range [(qmin - z) s, (qmax - z) s], from which
+    ``quantize`` finds the same s and z. Weights stay integer, and so does every constant that is
+    dequantized by a node of its own; biases and other constants become float. Where several
+    casts give one value different scales, the widest range counts.
+    """
+
+    name = "unquantize"
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        ends = _float_ends(graph)
+        scaled: dict[Value, Range] = {}
+        casts = sum(_drop_view(n) for n in graph.nodes() if isinstance(n.op, Dequantize))
+        casts += sum(_drop_cast(n, scaled) for n in graph.nodes() if isinstance(n.op, Quantize))
+        constants = sum(_expand_constants(n) for n in graph.nodes())
+        released = sum(_release(r) for n in graph.nodes() for r in n.present_results)
+        ctx.statistics["values with ranges"] += released
+        return ends + casts + constants + released + graph.module.drop_unused_constants()
+
+
+def _float_ends(graph: Graph) -> int:
+    """Integer inputs get a dequantize behind them, integer outputs a quantize before them."""
+    changes = 0
+    for value in graph.inputs:
+        readers = [u for u in value.users if not isinstance(u.op, Dequantize)]
+        if range_of(value) is None or not readers:
+            continue
+        name = graph.module.fresh_name(f"{value.name}_dq")
+        first, type_ = next(graph.nodes()), value.tensor.expressed()
+        made = graph.insert(Dequantize(), [value], [type_], [name], loc=first.loc, before=first)
+        value.replace_uses(made.result, keep=[made, *(u for u in value.users if u not in readers)])
+        changes += 1
+    for value in graph.outputs:
+        node = value.producer
+        if node is None or isinstance(node.op, Quantize) or range_of(value) is None:
+            continue
+        _split(node, value)
+        changes += 1
+    return changes
+
+
+def _split(node: Node[Any], value: Value) -> None:
+    """The node's result, under a new name, and a quantize that bears the output's."""
+    name, module = value.name, value.module
+    value.rename(module.fresh_name(f"{name}_i"))
+    cast = node.graph.insert(
+        Quantize(), [value], [value.tensor], [name], loc=node.loc, before=node.next
+    )
+    readers = [u for u in value.users if u is not cast]
+    value.replace_uses(cast.result, keep=[cast, *readers])
+
+
+def _quant(value: Value) -> Quant | None:
+    return value.type.quant if isinstance(value.type, TensorType) else None
+
+
+def _drop_view(node: Node[Dequantize]) -> int:
+    """Let the readers of a float view read the integers, which become float themselves."""
+    x, result = node.need("x"), node.result
+    found = range_of(x)
+    if found is None or isinstance(x, Constant):
+        return 0
+    if x.is_input:
+        held, result.type = result.type, result.tensor.with_range(found)
+        return int(held != result.type)
+    cast = x.producer is not None and isinstance(x.producer.op, Quantize)
+    if result.is_output and (cast or x.is_output):
+        return 0
+    name, is_output = result.name, result.is_output
+    result.replace_uses(x)
+    node.graph.erase(node)
+    if is_output:
+        x.rename(name)
+    return 1
+
+
+def _drop_cast(node: Node[Quantize], scaled: dict[Value, Range]) -> int:
+    """Let the readers of a quantize read what it quantizes; casts at the graph's ends stay.
+
+    ``scaled`` holds the ranges that casts have given to float values so far.
+    """
+    x, result = node.need("x"), node.result
+    found = range_of(result)
+    if found is None:
+        return 0
+    held = scaled.get(x, found)
+    scaled[x] = Range(
+        min(held.min, found.min),
+        max(held.max, found.max),
+        max(held.threshold, found.threshold),
+    )
+    before, x.type = x.type, x.tensor.with_range(scaled[x])
+    readers = 0
+    for use in result.uses:
+        if isinstance(use.user, Node) and not isinstance(use.user.op, Dequantize):
+            use.user.set_operand(use.index, x)
+            readers += 1
+    if not result.is_used:
+        node.graph.erase(node)
+        return 1
+    return int(readers > 0 or before != x.type)
+
+
+def _expand_constants(node: Node[Any]) -> int:
+    """Constants in float, save weights and what a dequantize of its own reads."""
+    if isinstance(node.op, Dequantize):
+        return 0
+    weight = node.op.quant(*node.operand_types()).weight
+    changes = 0
+    for index, value in enumerate(node.operands):
+        quant = None if value is None else _quant(value)
+        if index == weight or quant is None or not isinstance(value, Constant):
+            continue
+        if value.data.is_elided:
+            continue
+        module = node.graph.module
+        name = module.fresh_name(f"{value.name}_f")
+        node.set_operand(index, module.add_constant(name, Data.of(numbers(value))))
+        changes += 1
+    return changes
+
+
+def range_of(value: Value) -> Range | None:
+    """The range that a quantized activation covers; None where it has several scales."""
+    quant = _quant(value)
+    if quant is None or quant.axis is not None or not value.tensor.elem.is_integer:
+        return None
+    return quant_range(quant, value.tensor.elem)
+
+
+def _release(value: Value) -> int:
+    found = range_of(value)
+    cast = value.producer is not None and isinstance(value.producer.op, Quantize)
+    if found is None or cast:
+        return 0
+    value.type = value.tensor.expressed().with_range(found)
+    return 1
