@@ -174,7 +174,7 @@ def _pipeline(args: Any, quantized: bool) -> str:
     steps = [f"import-calibration{{table={table}}}"] if args.calibration_table else []
     if quantized:
         steps += ["unquantize", "canonicalize", "raise-activation", "fuse-activation"]
-    steps.append(f"assign-precision{{mode={args.quantize}{chosen}}}")
+    steps += ["propagate-ranges", f"assign-precision{{mode={args.quantize}{chosen}}}"]
     if args.correct_bias and args.calibration_table:
         steps.append(f"correct-bias{{table={table} target={target}}}")
     return ",".join([*steps, f"quantize{{target={target}{symmetric}}}", "lower-to-qdq"])

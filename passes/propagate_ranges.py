@@ -1,0 +1,127 @@
+"""propagate-ranges: what ops say of ranges, through the graph and back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from compiler.ir.core import Node, Value
+from compiler.ir.graph import Graph
+from compiler.ir.op import Kind
+from compiler.ir.types import Elem, Range, TensorType
+from compiler.ops import Abs, AveragePool, Clip, Concat, Exp, GlobalAveragePool, Relu, Sqrt
+from compiler.pipeline.pass_ import Pass, PassContext
+
+__all__ = ["PropagateRanges"]
+
+_NOT_NEGATIVE = (Abs, Exp, Sqrt)
+_WITHIN_OPERAND = (AveragePool, GlobalAveragePool)
+"""A mean lies between the extremes; padding counts as zero, which every range holds."""
+
+_POSITIVE = (0.0, math.inf)
+
+
+class PropagateRanges(Pass):
+    """Complete and tighten calibrated ranges by what the ops say of them.
+
+    Forward: a bounded op (softmax, sigmoid) has the range of its bounds, a clamp and a sign cut
+    a range, what only moves values has its operand's range, and a value without a range takes
+    the one that its operands imply. Backward: where one node alone reads a value and drops what
+    lies outside (relu, clip, max_pool, slice, gather), the value takes the narrower range: its
+    integers need not reach further. Values without any range stay so.
+    """
+
+    name = "propagate-ranges"
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        before = {v: _range(v) for v in _values(graph)}
+        for node in reversed(list(graph.nodes())):  # first: forward widens what a pool narrowed
+            _backward(node)
+        for node in graph.nodes():
+            _forward(node)
+        changed = [v for v, held in before.items() if _range(v) != held]
+        ctx.statistics["ranges given"] += sum(before[v] is None for v in changed)
+        ctx.statistics["ranges changed"] += sum(before[v] is not None for v in changed)
+        return len(changed)
+
+
+def _values(graph: Graph) -> list[Value]:
+    return [*graph.inputs, *(r for n in graph.nodes() for r in n.present_results)]
+
+
+def _range(value: Value | None) -> Range | None:
+    return value.type.range if value is not None and isinstance(value.type, TensorType) else None
+
+
+def _give(value: Value, found: Range) -> None:
+    value.type = value.tensor.with_range(found)
+
+
+def _forward(node: Node[Any]) -> None:
+    """Ranges of the results from those of the operands, and from what the op itself says."""
+    traits = node.op.quant(*node.operand_types())
+    for result in node.present_results:
+        if not isinstance(result.type, TensorType) or result.type.elem is not Elem.F32:
+            continue
+        held = _range(result)
+        if traits.fixed is not None:
+            _give(result, _between(*traits.fixed))
+            continue
+        source = _range(node.at(0))
+        if traits.kind is Kind.PRESERVING and source is not None:
+            _give(result, source)
+            continue
+        found = held if held is not None else _implied(node)
+        bounds = _bounds(node)
+        if found is not None:
+            _give(result, found if bounds is None else _cut(found, *bounds))
+
+
+def _implied(node: Node[Any]) -> Range | None:
+    """A range that holds for certain where none was calibrated; None where it would be a guess."""
+    operands = [_range(v) for v in node.present_operands]
+    known = [r for r in operands if r is not None]
+    if not known or len(known) < len(operands):
+        return None
+    if isinstance(node.op, Concat):
+        lows, highs, thresholds = zip(*((r.min, r.max, r.threshold) for r in known), strict=True)
+        return Range(min(lows), max(highs), max(thresholds))
+    return known[0] if isinstance(node.op, (*_WITHIN_OPERAND, Relu, Clip)) else None
+
+
+def _bounds(node: Node[Any]) -> tuple[float, float] | None:
+    """What a clip, a clamp or the sign of an op leaves of any number."""
+    if isinstance(node.op, Clip):
+        return node.op.min, node.op.max
+    if isinstance(node.op, (Relu, *_NOT_NEGATIVE)):
+        return _POSITIVE
+    clamp: tuple[float, float] | None = getattr(node.op, "clamp", None)
+    return clamp
+
+
+def _backward(node: Node[Any]) -> None:
+    """The range of an operand that the node alone reads, from what it hands on of it."""
+    x, result = node.at(0), next(iter(node.present_results), None)
+    held, found = _range(x), _range(result)
+    if x is None or result is None or held is None or x.is_output or len(x.uses) != 1:
+        return
+    if isinstance(node.op, Relu | Clip):
+        bounds = _bounds(node)
+        assert bounds is not None
+        _give(x, _cut(held, *bounds))
+        return
+    traits = node.op.quant(*node.operand_types())
+    if traits.kind is not Kind.PRESERVING or found is None or len(node.present_results) > 1:
+        return
+    threshold = min(held.threshold, found.threshold)
+    _give(x, Range(max(held.min, found.min), min(held.max, found.max), threshold))
+
+
+def _between(low: float, high: float) -> Range:
+    return Range(low, high, max(abs(low), abs(high)))
+
+
+def _cut(found: Range, low: float, high: float) -> Range:
+    """The part of a range within bounds; zero stays in it, as integers need it."""
+    least, most = min(max(found.min, low), 0.0), max(min(found.max, high), 0.0)
+    return Range(least, most, min(found.threshold, max(-least, most)))
