@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.calibration.thresholds import BINS, METHODS
+from compiler.calibration.thresholds import BINS, DEFAULT, METHODS, Settings
 from compiler.diagnostics import EXIT_OK
 from compiler.files import refuse_inputs, refuse_unwritable
 from tools.command import CommandParser, Invocation, execute
@@ -43,8 +43,15 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     add("--input_num", type=_count, default=0, metavar="N", help="samples used, 0 for all")
     add("--batch_size", type=_positive, default=1, metavar="N", help="rows where batch is symbolic")
-    add("--cali_method", default="kl", metavar="METHOD", help=f"{', '.join(METHODS)}")
+    add("--cali_method", default=DEFAULT, metavar="METHOD", help=f"{', '.join(METHODS)}")
     add("--histogram_bin_num", type=_positive, default=BINS, metavar="N", help="bins of kl")
+    add(
+        "--percentile",
+        type=float,
+        default=Settings.percentile,
+        metavar="P",
+        help="share of the elements that percentile9999 keeps, in percent",
+    )
     add_plugin_option(parser)
     add(
         "-o",
@@ -71,13 +78,15 @@ def _positive(text: str) -> int:
 
 
 def _calibrate(invocation: Invocation) -> int:
-    from compiler.calibration.calibrate import calibrate
+    from compiler.calibration.calibrate import calibrate, check_settings
     from compiler.calibration.table import save_table
     from compiler.calibration.thresholds import method_named
     from compiler.text.files import load
 
     args = invocation.args
     method_named(args.cali_method)
+    settings = Settings(args.histogram_bin_num, args.percentile)
+    check_settings(settings)
     target = Path(args.calibration_table)
     refuse_inputs([target], [args.model, *filter(None, [args.dataset, args.data_list])])
     refuse_unwritable([target])
@@ -89,7 +98,7 @@ def _calibrate(invocation: Invocation) -> int:
         dataset,
         _taps_of(module),
         args.cali_method,
-        bins=args.histogram_bin_num,
+        settings=settings,
         header=_header(module, args),
         progress=progress.show,
         warn=invocation.warn,

@@ -8,7 +8,16 @@ from typing import Protocol, TypeAlias
 from compiler.calibration.channels import channel_inputs
 from compiler.calibration.statistics import Collector
 from compiler.calibration.table import Table
-from compiler.calibration.thresholds import BINS, LEVELS, method_named
+from compiler.calibration.thresholds import (
+    BINS,
+    DEFAULT,
+    LEVELS,
+    PER_SAMPLE,
+    PLAIN,
+    Settings,
+    method_name,
+    method_named,
+)
 from compiler.data.fit import Sample
 from compiler.diagnostics import Diagnostic, QdqcError, Severity
 from compiler.ir.graph import Graph, Module
@@ -18,6 +27,7 @@ __all__ = [
     "Progress",
     "RunTaps",
     "calibrate",
+    "check_settings",
     "collect",
     "make_table",
     "tapped_names",
@@ -58,15 +68,18 @@ def collect(
     samples: Iterable[Sample],
     run_taps: RunTaps,
     progress: Progress | None = None,
+    *,
+    per_sample: bool = False,
 ) -> Collector:
     """Statistics of all tapped values over all samples, in one pass for every method.
 
-    One sample's values are held at a time. Raises QdqcError when there are no samples.
+    ``per_sample`` collects what ``thresholds.PER_SAMPLE`` wants beside. One sample's values are
+    held at a time. Raises QdqcError when there are no samples.
     """
     names = tapped_names(graph)
     if not names:
         raise QdqcError("the model has no float32 values, so there is nothing to calibrate")
-    collector = Collector(channel_inputs(graph))
+    collector = Collector(channel_inputs(graph), per_sample=per_sample)
     integers = _integer_inputs(graph)
     for values in run_taps(samples, [*names, *integers]):
         for name in names:
@@ -86,23 +99,28 @@ def collect(
 
 
 def make_table(
-    collector: Collector, method: str = "kl", bins: int = BINS, header: Mapping[str, str] = {}
+    collector: Collector,
+    method: str = DEFAULT,
+    settings: Settings = PLAIN,
+    header: Mapping[str, str] = {},
 ) -> Table:
     """The table of a method. ``header`` holds what the caller knows: tool, model and digest.
 
-    Raises QdqcError for an unknown method and for fewer than 128 bins.
+    Raises QdqcError for an unknown method and for settings out of their bounds.
     """
-    found = method_named(method)
-    _check_bins(bins)
+    found, name = method_named(method), method_name(method)
+    check_settings(settings)
     lines = {
-        **(header or {}),
-        "method": method.lower().removeprefix("use_"),
-        "histogram bins": str(bins),
+        **header,
+        "method": name,
+        "histogram bins": str(settings.bins),
         "samples": str(collector.samples),
     }
+    if name == "percentile9999" and settings.percentile != Settings.percentile:
+        lines["percentile"] = f"{settings.percentile:g}"
     seen = {n: s for n, s in collector.statistics.items() if s.count}
     return Table(
-        rows={name: found(stats, bins) for name, stats in seen.items()},
+        rows={name: found(stats, settings) for name, stats in seen.items()},
         observed={n: (s.min, s.max) for n, s in seen.items()} | collector.extremes,
         channel_means={name: found.mean for name, found in collector.channels.items()},
         header=lines,
@@ -137,9 +155,9 @@ def calibrate(
     module: Module,
     samples: Iterable[Sample],
     run_taps: RunTaps,
-    method: str = "kl",
+    method: str = DEFAULT,
     *,
-    bins: int = BINS,
+    settings: Settings = PLAIN,
     header: Mapping[str, str] = {},
     progress: Progress | None = None,
     warn: Callable[[Diagnostic], None] | None = None,
@@ -149,18 +167,25 @@ def calibrate(
     ``warn`` is told of numbers that are not finite and of values that are always zero.
     Raises QdqcError.
     """
-    method_named(method)
-    _check_bins(bins)
-    collector = collect(module.graph, samples, run_taps, progress)
+    name = method_name(method)
+    check_settings(settings)
+    per_sample = name in PER_SAMPLE
+    collector = collect(module.graph, samples, run_taps, progress, per_sample=per_sample)
     if warn is not None:
         for diagnostic in warnings_of(collector):
             warn(diagnostic)
-    return make_table(collector, method, bins, header)
+    return make_table(collector, method, settings, header)
 
 
-def _check_bins(bins: int) -> None:
-    if bins < LEVELS:
+def check_settings(settings: Settings) -> None:
+    """Raises QdqcError for fewer than 128 bins, and for a percentile outside of 50 to 100."""
+    if settings.bins < LEVELS:
         raise QdqcError(
-            f"--histogram_bin_num {bins} is less than {LEVELS}, the steps of 8 bits",
+            f"--histogram_bin_num {settings.bins} is less than {LEVELS}, the steps of 8 bits",
             notes=[f"leave the option out for {BINS} bins"],
+        )
+    if not 50 < settings.percentile <= 100:  # NaN, too
+        raise QdqcError(
+            f"--percentile {settings.percentile:g} is no share of the elements to keep, in percent",
+            notes=["give a number above 50, such as 99.99, up to 100 for all"],
         )

@@ -84,7 +84,7 @@ def octav_threshold(magnitudes: Counts, *, signed: bool) -> float:
     with u = 1 for signed numbers, 4 for others, whose step is half as wide: Newton's method for
     the clip with the least squared error. (Sakr et al., Optimal Clipping and Magnitude-aware
     Differentiation for Improved Quantization-aware Training, 2022, as TPU-MLIR applies it.)
-    Numbers of one magnitude keep it; without numbers it is 0.
+    Numbers of one magnitude give the upper edge of their bin; without numbers it is 0.
     """
     used = int(np.flatnonzero(magnitudes)[-1]) + 1 if magnitudes.any() else 0
     if not used:
@@ -102,7 +102,7 @@ def octav_threshold(magnitudes: Counts, *, signed: bool) -> float:
         cut = following
         outside = float(above[cut])
         if not outside:
-            return used - 0.5
+            return float(used)
         threshold = float(mass[cut]) / (rounding * (float(above[0]) - outside) + outside)
     return threshold
 

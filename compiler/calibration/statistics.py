@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -145,17 +145,21 @@ class Statistics:
         return fine
 
     def magnitudes(self, bins: int) -> npt.NDArray[np.float64]:
-        """Counts of |x| in ``bins`` equal bins over [0, absmax], exact zeros left out: [bins].
+        """Counts of |x| in ``bins`` equal bins over [0, absmax], exact zeros left out: [bins]."""
+        edges = np.arange(bins + 1) * (self.absmax / bins)
+        edges[-1] = self.absmax
+        return self.magnitudes_between(edges)
+
+    def magnitudes_between(self, edges: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+        """Counts of |x| between edges from 0 to absmax, exact zeros left out: [edges - 1].
 
         A fine bin that straddles an edge is divided in proportion, so counts are fractions.
         """
         fine = self.fine_magnitudes()
         used = min(SIDE, int(self.absmax / self.width) + 1)
         cumulative = np.concatenate(([0], np.cumsum(fine[:used]))).astype(np.float64)
-        edges = np.minimum(np.arange(used + 1) * self.width, self.absmax)
-        wanted = np.arange(bins + 1) * (self.absmax / bins)
-        wanted[-1] = self.absmax
-        return np.diff(np.interp(wanted, edges, cumulative))
+        held = np.minimum(np.arange(used + 1) * self.width, self.absmax)
+        return np.diff(np.interp(edges, held, cumulative))
 
     def quantile(self, share: float) -> float:
         """The value below which ``share`` of the numbers lie, to a fraction of a bin."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from compiler.calibration.calibrate import calibrate, collect, make_table, tapped_names
+from compiler.calibration.thresholds import Settings
 from compiler.diagnostics import Diagnostic, QdqcError
 from compiler.ir.data import Data
 from compiler.ir.graph import Graph, Module
@@ -160,6 +161,8 @@ def test_bad_requests() -> None:
     with pytest.raises(QdqcError, match="no calibration method 'mox'; did you mean 'max'"):
         calibrate(module(), SAMPLES, run_taps, "mox")
     with pytest.raises(QdqcError, match="less than 128"):
-        calibrate(module(), SAMPLES, run_taps, bins=64)
+        calibrate(module(), SAMPLES, run_taps, settings=Settings(bins=64))
+    with pytest.raises(QdqcError, match=r"--percentile 0\.9999 is no share"):
+        calibrate(module(), SAMPLES, run_taps, settings=Settings(percentile=0.9999))
     with pytest.raises(QdqcError, match="no float32 values"):
         calibrate(Module(), SAMPLES, run_taps)

@@ -76,7 +76,7 @@ def test_octav_is_the_straight_line_computation(signed: bool, counts: list[int])
 
 
 def test_numbers_of_one_magnitude_keep_it() -> None:
-    assert octav_threshold(np.array([0, 0, 9, 0]), signed=False) == 2.5
+    assert octav_threshold(np.array([0, 0, 9, 0]), signed=False) == 3
     assert octav_threshold(np.zeros(8, int), signed=True) == 0
 
 

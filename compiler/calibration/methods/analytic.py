@@ -1,0 +1,54 @@
+"""Methods that take their threshold from a formula of each sample, averaged over samples."""
+
+from __future__ import annotations
+
+import math
+
+from compiler.calibration.methods.ranges import Settings, clipped
+from compiler.calibration.statistics import Statistics
+from compiler.ir.types import Range
+
+__all__ = ["aciq_gauss_range", "aciq_laplace_range", "octav_range"]
+
+_GAUSS = 3.92403337
+_LAPLACE = 9.89675982
+"""The threshold with the least squared error in 8 bits, in standard deviations of the normal
+distribution and in mean deviations of the Laplace distribution."""
+
+_SPREAD = 0.35 * (1 + math.sqrt(math.pi * math.log(4))) / 2
+"""Standard deviation of n normal numbers by their extremes, in (max - min) / sqrt(2 ln n)."""
+
+
+def octav_range(stats: Statistics, settings: Settings) -> Range:  # noqa: ARG001 - alike
+    """The mean over samples of the threshold that balances clipping and rounding.
+
+    ``octav_threshold`` has the formula and its source. It is taken on each sample's histogram of
+    4096 bins or more. Network inputs and the last tensors are no exception, as in TPU-MLIR.
+    """
+    return clipped(stats, _clips(stats)[0])
+
+
+def aciq_gauss_range(stats: Statistics, settings: Settings) -> Range:  # noqa: ARG001 - alike
+    """``3.924 s`` with ``s = 0.175 (1 + sqrt(pi ln 4)) (max - min) / sqrt(2 ln n)``.
+
+    The mean over samples of n elements each, exact. (Banner et al., Post-training 4-bit
+    quantization of convolution networks for rapid-deployment, 2019, for normal numbers.)
+    """
+    _, _, spread = stats.extremes.means()
+    return clipped(stats, _GAUSS * _SPREAD * spread if stats.extremes.count else 0.0)
+
+
+def aciq_laplace_range(stats: Statistics, settings: Settings) -> Range:  # noqa: ARG001 - alike
+    """``9.897 b`` with ``b = mean |x - mean|``, the mean over samples.
+
+    b is taken on each sample's histogram of 4096 bins or more. (As ``aciq_gauss_range``, for
+    numbers with a Laplace distribution.)
+    """
+    return clipped(stats, _LAPLACE * _clips(stats)[1])
+
+
+def _clips(stats: Statistics) -> tuple[float, ...]:
+    """Means of what single samples' histograms tell; ValueError where none were made."""
+    if stats.count and not stats.clips.count:
+        raise ValueError("these statistics were not collected with per_sample")
+    return stats.clips.means() if stats.count else (0.0, 0.0)
