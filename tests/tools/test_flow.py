@@ -184,7 +184,7 @@ def test_reports_of_the_first_two_steps(folder: Path) -> None:
     assert report["check"] == {"source": "in.npz", "compared": 7, "passed": True}
     assert {"r1", "c2", "y"} <= set(Archive("all.npz"))
     report = report_of("run_calibration tiny.qir --dataset in.npz -o t --input_num 5")
-    assert (report["tensors"], report["samples"], report["method"]) == (8, 5, "kl")
+    assert (report["tensors"], report["samples"], report["method"]) == (8, 5, "mse")
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
