@@ -24,13 +24,13 @@ class ImportCalibration(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         # Here, so that listing the passes does not load what reads images.
-        from compiler.calibration.calibrate import tapped_names
         from compiler.calibration.check import check_digest, check_table
+        from compiler.calibration.plan import plan_of
         from compiler.calibration.table import load_table
 
         table = load_table(self.table)
         check_digest(table, module_digest(graph.module), self.table)
-        found = check_table(table, tapped_names(graph), self.table)
+        found = check_table(table, plan_of(graph).names, self.table)
         errors = [d for d in found if d.severity is Severity.ERROR]
         if errors:
             raise QdqcError.of(errors[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,11 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = np.random.default_rng(1).standard_normal((16, 3, 8, 8)).astype(np.float32)
     np.savez(path, x=x)
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands, in processes of their own too, keep nothing in the cache of who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

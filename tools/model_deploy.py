@@ -193,11 +193,11 @@ def _check(module: Module, reference: Module, invocation: Invocation) -> bool:
     observed = _observed(args.calibration_table)
     samples, source = check_samples(reference, args.test_input, _CHECKED_SAMPLES, observed)
     limits = args.tolerance or _TOLERANCES[args.quantize]
-    progress = Progress("check", len(samples), shown=invocation.verbosity >= 0)
+    progress = Progress("check", shown=invocation.verbosity >= 0)
     comparison, _ = check_against(
         module,
         reference,
-        progress.track(samples),
+        progress.track(samples, len(samples)),
         limits,
         args.excepts,
         every_value=args.compare_all,

@@ -1,51 +1,113 @@
-"""A line on a terminal that tells how far the work is."""
+"""Progress for people who wait: how far the work is, how fast, how long still, in what memory."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from tools.resources import private_memory
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 __all__ = ["Progress"]
 
 ItemT = TypeVar("ItemT")
 
 _AFTER = 1.0
-"""Seconds of work after which progress is shown."""
+"""Seconds of work after which progress is shown on a terminal."""
 _EVERY = 0.1
-"""Seconds between two looks of it."""
+"""Seconds between two looks of it there."""
+_PLAIN_AFTER = 5.0
+"""Seconds before the first line elsewhere, and at least between two."""
+_PLAIN_SHARE = 2
+"""Lines are written when that many times as much time has passed as at the last one."""
 
 
 class Progress:
-    """Shows ``{what}: sample 3 of 8`` on stderr, where that is a terminal, after a second of work.
+    """Shows ``calibration: sample 3 of 8, 2.0 a second, 3 s left, 120 MB`` on stderr.
 
-    ``total`` is 0 where nobody knows it.
+    On a terminal this is one line, kept up to date after a second of work and taken away in the
+    end. Elsewhere, as in a log, lines follow each other at doubling distances.
     """
 
-    def __init__(self, what: str, total: int, *, shown: bool) -> None:
+    def __init__(self, what: str, *, shown: bool) -> None:
         self._what = what
-        self._of = f" of {total}" if total else ""
-        self._shown = shown and sys.stderr.isatty()
-        self._start = self._told = time.monotonic()
+        self._shown = shown
+        self._live: Live | None = None
+        self._start = time.monotonic()
+        self._first: tuple[int, float] | None = None
+        self._next = self._start + (_AFTER if sys.stderr.isatty() else _PLAIN_AFTER)
 
-    def show(self, done: int) -> None:
-        """Tell that so many samples are done."""
-        now = time.monotonic()
-        if not self._shown or now - self._start < _AFTER or now - self._told < _EVERY:
-            return
-        self._told = now
-        sys.stderr.write(f"\r{self._what}: sample {done}{self._of}")
-        sys.stderr.flush()
+    def __enter__(self) -> Self:
+        return self
 
-    def end(self) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Take the line away."""
-        if self._told != self._start:
-            sys.stderr.write("\r\033[K")
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
-    def track(self, samples: Iterable[ItemT]) -> Iterator[ItemT]:
+    def show(self, done: int, total: int = 0) -> None:
+        """Tell that so many samples are done, of ``total``; 0 where nobody knows."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (done, now)
+        if not self._shown or now < self._next:
+            return
+        text = f"{self._what}: {self._text(done, total, now)}"
+        if sys.stderr.isatty():
+            self._next = now + _EVERY
+            self._show_live(text)
+        else:
+            self._next = self._start + _PLAIN_SHARE * (now - self._start)
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def track(self, samples: Iterable[ItemT], total: int = 0) -> Iterator[ItemT]:
         """The samples, each told when the next one is asked for."""
-        for number, sample in enumerate(samples, 1):
-            yield sample
-            self.show(number)
-        self.end()
+        with self:
+            for number, sample in enumerate(samples, 1):
+                yield sample
+                self.show(number, total)
+
+    def _text(self, done: int, total: int, now: float) -> str:
+        """Rate and time left go by what was done since the first sample that was told."""
+        parts = [f"sample {done} of {total}" if total else f"sample {done}"]
+        first, since = self._first or (0, now)
+        if done > first and now > since:
+            rate = (done - first) / (now - since)
+            parts.append(f"{rate:.3g} a second")
+            if total:
+                parts.append(f"{_time((total - done) / rate)} left")
+        if memory := private_memory():
+            parts.append(f"{memory / 1e6:.0f} MB")
+        return ", ".join(parts)
+
+    def _show_live(self, text: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        if self._live is None:
+            console = Console(file=sys.stderr)
+            self._live = Live(
+                console=console, auto_refresh=False, transient=True, redirect_stdout=False
+            )
+            self._live.start()
+        self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
+def _time(seconds: float) -> str:
+    """As ``12 s``, ``3 min`` or ``2.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-__all__ = ["PeakMemory", "process_seconds"]
+__all__ = ["PeakMemory", "private_memory", "process_seconds"]
 
 _IMPORTED = time.monotonic()
 _INTERVAL = 0.05
@@ -24,6 +24,11 @@ def process_seconds() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started
     except (OSError, AttributeError, ValueError, IndexError):
         return time.monotonic() - _IMPORTED
+
+
+def private_memory() -> int:
+    """Bytes of private memory of this process and its children; 0 where /proc is missing."""
+    return sum(_private_bytes(pid) for pid in _family(os.getpid()))
 
 
 class PeakMemory:
@@ -54,8 +59,7 @@ class PeakMemory:
             self._sample()
 
     def _sample(self) -> None:
-        total = sum(_private_bytes(pid) for pid in _family(os.getpid()))
-        self._peak = max(self._peak, total)
+        self._peak = max(self._peak, private_memory())
 
 
 def _family(pid: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,15 @@ from tools.ir_options import add_plugin_option
 from tools.progress import Progress
 
 if TYPE_CHECKING:
+    from compiler.calibration.collection import Resources
     from compiler.calibration.table import Table
     from compiler.data.dataset import Dataset
     from compiler.ir.graph import Graph, Module
 
 __all__ = ["main"]
+
+_THREADS = 4
+"""Threads at most: each holds the values of a sample."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +56,7 @@ def _parser() -> CommandParser:
         metavar="P",
         help="share of the elements that percentile9999 keeps, in percent",
     )
+    _add_effort(parser)
     add_plugin_option(parser)
     add(
         "-o",
@@ -61,6 +66,18 @@ def _parser() -> CommandParser:
         help="the table that is written",
     )
     return parser
+
+
+def _add_effort(parser: CommandParser) -> None:
+    group = parser.add_argument_group("time, memory and disk")
+    add = group.add_argument
+    add("--workers", type=_positive, default=1, metavar="N", help="processes that share the work")
+    add(
+        "--cache",
+        metavar="DIR",
+        help="where statistics are kept for the next run (default: ~/.cache/qdqc/calibration)",
+    )
+    add("--no_cache", action="store_true", help="keep no statistics and use none")
 
 
 def _count(text: str) -> int:
@@ -92,21 +109,48 @@ def _calibrate(invocation: Invocation) -> int:
     refuse_unwritable([target])
     module = load(args.model)
     dataset = _open(module.graph, args)
-    progress = Progress("calibration", len(dataset), shown=invocation.verbosity >= 0)
-    table = calibrate(
-        module,
-        dataset,
-        _taps_of(module),
-        args.cali_method,
-        settings=settings,
-        header=_header(module, args),
-        progress=progress.show,
-        warn=invocation.warn,
-    )
-    progress.end()
+    header = _header(module, args)
+    with Progress("calibration", shown=invocation.verbosity >= 0) as progress:
+        table = calibrate(
+            module,
+            dataset,
+            _taps_of(module),
+            args.cali_method,
+            settings=settings,
+            header=header,
+            progress=progress.show,
+            warn=invocation.warn,
+            resources=_resources(invocation, header),
+        )
     save_table(table, target)
     _tell(invocation, table)
     return EXIT_OK
+
+
+def _resources(invocation: Invocation, header: Mapping[str, str]) -> Resources:
+    """What collecting may use by the options: each thread or process runs a model of its own."""
+    from compiler.calibration.cache import Cache, default_folder
+    from compiler.calibration.collection import Resources
+
+    args = invocation.args
+    cache = None
+    if not args.no_cache:
+        folder = Path(args.cache) if args.cache else default_folder()
+        cache = Cache(folder, invocation.warn)
+    runtime = importlib.metadata.version("onnxruntime")
+    return Resources(
+        threads=min(_cores(), _THREADS),
+        workers=args.workers,
+        cache=cache,
+        key=f"{header['digest']} {header['tool']} onnxruntime {runtime}",
+        tell=invocation.tell,
+    )
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _open(graph: Graph, args: Any) -> Dataset:
@@ -117,21 +161,18 @@ def _open(graph: Graph, args: Any) -> Dataset:
     return opened(source, graph, input_num=args.input_num, batch=args.batch_size)
 
 
-def _taps_of(
-    module: Module,
-) -> Callable[[Iterable[dict[str, Any]], Sequence[str]], Iterator[Mapping[str, Any]]]:
-    """Runs the module with taps; one core is left to what looks at the values."""
-    from compiler.calibration.ahead import run_ahead
-    from compiler.runtime.session import Runner
+def _taps_of(module: Module) -> Callable[[Sequence[str]], Callable[..., Any]]:
+    """Opens the module for some of its values.
 
-    threads = max(1, (os.cpu_count() or 1) - 1)
+    A run takes one thread, so that its numbers are the same however many run at a time.
+    """
 
-    def run_taps(
-        samples: Iterable[dict[str, Any]], names: Sequence[str], /
-    ) -> Iterator[Mapping[str, Any]]:
-        return run_ahead(Runner(module, names, threads=threads).run, samples)
+    def open_taps(names: Sequence[str], /) -> Callable[..., Any]:
+        from compiler.runtime.session import Runner
 
-    return run_taps
+        return Runner(module, names, threads=1, cut=True).run
+
+    return open_taps
 
 
 def _header(module: Module, args: Any) -> dict[str, str]:

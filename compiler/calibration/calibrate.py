@@ -2,100 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
 
-from compiler.calibration.channels import channel_inputs
+from compiler.calibration.collection import SERIAL, OpenTaps, Progress, Resources, collect
 from compiler.calibration.statistics import Collector
 from compiler.calibration.table import Table
 from compiler.calibration.thresholds import (
     BINS,
     DEFAULT,
     LEVELS,
-    PER_SAMPLE,
     PLAIN,
     Settings,
+    detail_of,
     method_name,
     method_named,
 )
 from compiler.data.fit import Sample
 from compiler.diagnostics import Diagnostic, QdqcError, Severity
-from compiler.ir.graph import Graph, Module
-from compiler.ir.types import Array, Elem, TensorType
+from compiler.ir.graph import Module
 
-__all__ = [
-    "Progress",
-    "RunTaps",
-    "calibrate",
-    "check_settings",
-    "collect",
-    "make_table",
-    "tapped_names",
-    "warnings_of",
-]
-
-Progress: TypeAlias = Callable[[int], None]
-"""Called after each sample with the number of samples done."""
-
-
-class RunTaps(Protocol):
-    """Runs the model on one sample after the other and gives the values of that name."""
-
-    def __call__(
-        self, samples: Iterable[Sample], names: Sequence[str], /
-    ) -> Iterator[Mapping[str, Array]]: ...
-
-
-def tapped_names(graph: Graph) -> list[str]:
-    """The values that calibration looks at, in graph order.
-
-    All float32 tensors of the top graph, inputs and results of nodes; no constants, nothing
-    inside nested graphs.
-    """
-    results = (r for node in graph.nodes() for r in node.present_results)
-    values = (*graph.inputs, *results)
-    return [v.name for v in values if isinstance(v.type, TensorType) and v.type.elem is Elem.F32]
-
-
-def _integer_inputs(graph: Graph) -> list[str]:
-    """Inputs such as indices and masks: only their extremes are noted, for checks later."""
-    types = ((v.name, v.type) for v in graph.inputs)
-    return [n for n, t in types if isinstance(t, TensorType) and t.elem.is_integer]
-
-
-def collect(
-    graph: Graph,
-    samples: Iterable[Sample],
-    run_taps: RunTaps,
-    progress: Progress | None = None,
-    *,
-    per_sample: bool = False,
-) -> Collector:
-    """Statistics of all tapped values over all samples, in one pass for every method.
-
-    ``per_sample`` collects what ``thresholds.PER_SAMPLE`` wants beside. One sample's values are
-    held at a time. Raises QdqcError when there are no samples.
-    """
-    names = tapped_names(graph)
-    if not names:
-        raise QdqcError("the model has no float32 values, so there is nothing to calibrate")
-    collector = Collector(channel_inputs(graph), per_sample=per_sample)
-    integers = _integer_inputs(graph)
-    for values in run_taps(samples, [*names, *integers]):
-        for name in names:
-            if name in values:
-                collector.update(name, values[name])
-        for name in integers:
-            collector.update_extremes(name, values[name])
-        collector.end_sample()
-        if progress is not None:
-            progress(collector.samples)
-    if not collector.samples:
-        raise QdqcError(
-            "no calibration data: there are no samples",
-            notes=["give --dataset a folder of images, npz or npy files"],
-        )
-    return collector
+__all__ = ["calibrate", "check_settings", "make_table", "warnings_of"]
 
 
 def make_table(
@@ -154,23 +80,25 @@ def warnings_of(collector: Collector) -> list[Diagnostic]:
 def calibrate(
     module: Module,
     samples: Iterable[Sample],
-    run_taps: RunTaps,
+    open_taps: OpenTaps,
     method: str = DEFAULT,
     *,
     settings: Settings = PLAIN,
     header: Mapping[str, str] = {},
     progress: Progress | None = None,
     warn: Callable[[Diagnostic], None] | None = None,
+    resources: Resources = SERIAL,
 ) -> Table:
     """The calibration table of a module over samples, by a method of ``thresholds.METHODS``.
 
     ``warn`` is told of numbers that are not finite and of values that are always zero.
     Raises QdqcError.
     """
-    name = method_name(method)
+    detail = detail_of(method)
     check_settings(settings)
-    per_sample = name in PER_SAMPLE
-    collector = collect(module.graph, samples, run_taps, progress, per_sample=per_sample)
+    collector = collect(
+        module.graph, samples, open_taps, progress, detail=detail, resources=resources
+    )
     if warn is not None:
         for diagnostic in warnings_of(collector):
             warn(diagnostic)

@@ -30,7 +30,8 @@ class ChannelMean:
         channels = array.shape[CHANNEL_AXIS]
         if not array.size:
             return
-        found = array.mean(axis=others, dtype=np.float32).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = array.mean(axis=others, dtype=np.float32).astype(np.float64)
         if not np.isfinite(found).all():
             return
         weight = array.size // channels

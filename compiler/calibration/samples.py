@@ -51,6 +51,8 @@ class ExactMeans:
 
     def merge(self, other: ExactMeans) -> ExactMeans:
         """Both together; neither operand changes."""
+        if not other.count:
+            return ExactMeans(self.sums.copy(), self.count)
         out = ExactMeans(np.zeros_like(self.sums), self.count + other.count)
         for row, a, b in zip(out.sums, self.sums, other.sums, strict=True):
             _set_parts(row, [*a.tolist(), *b.tolist()])

@@ -10,6 +10,7 @@ quotient by w is subnormal: they may fall on the other side of zero.) SIDE = 819
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from compiler.calibration.channels import ChannelMean
 from compiler.calibration.samples import ExactMeans, mean_deviation, octav_threshold
 from compiler.ir.types import Array
 
-__all__ = ["SIDE", "Collector", "NonFinite", "Scratch", "Statistics"]
+__all__ = ["SIDE", "Collector", "Detail", "NonFinite", "Scratch", "Statistics"]
 
 SIDE = 8192
 """Bins on each side of zero."""
@@ -36,6 +37,15 @@ CHUNK = 65536
 
 Counts: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+class Detail(enum.IntEnum):
+    """How much is asked of each tensor; each costs more than the one before and holds it."""
+
+    EXTREMES = 0
+    HISTOGRAM = 1
+    SAMPLES = 2
+    """The histogram, and what the histogram of each single sample tells."""
 
 
 class Scratch:
@@ -54,7 +64,8 @@ class Statistics:
 
     ``count`` is the number of finite elements, ``zeros`` how many of them are exactly zero.
     NaN and infinities are counted apart and enter nothing else. ``counts`` is int64
-    [2*SIDE], bin ``SIDE + i`` holds ``[i*w, (i+1)*w)`` with ``w = 2**exponent``.
+    [2*SIDE], bin ``SIDE + i`` holds ``[i*w, (i+1)*w)`` with ``w = 2**exponent``; it is empty
+    until something is counted.
 
     ``extremes`` and ``clips`` are means over samples: least and largest element and
     ``(max - min) / sqrt(2 ln n)`` of n elements; ``octav_threshold`` and ``mean_deviation``. The
@@ -68,7 +79,7 @@ class Statistics:
     min: float = math.inf
     max: float = -math.inf
     exponent: int = _MIN_EXPONENT
-    counts: Counts = field(default_factory=lambda: np.zeros(2 * SIDE, np.int64), repr=False)
+    counts: Counts = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
     extremes: ExactMeans = field(default_factory=lambda: ExactMeans.of(3), repr=False)
     clips: ExactMeans = field(default_factory=lambda: ExactMeans.of(2), repr=False)
 
@@ -87,24 +98,28 @@ class Statistics:
 
     def update(self, array: Array, scratch: Scratch | None = None) -> None:
         """Take in every element of a sample of any shape; numbers count as float32."""
-        with np.errstate(over="ignore"):
-            flat = np.ravel(array).astype(np.float32, copy=False)
+        flat, low, high = self.update_extremes(array)
         if not flat.size:
             return
-        low, high = float(flat.min()), float(flat.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            flat = self._drop_nonfinite(flat)
-            if not flat.size:
-                return
-            low, high = float(flat.min()), float(flat.max())
-        self.min, self.max = min(self.min, low), max(self.max, high)
-        self.count += flat.size
-        spread = (high - low) / math.sqrt(2 * math.log(flat.size)) if flat.size > 1 else 0.0
-        self.extremes.update((low, high, spread))
         self._widen(_exponent_for(max(-low, high)))
         buffers = scratch or Scratch()
         for start in range(0, flat.size, CHUNK):
             self._count(flat[start : start + CHUNK], low, high, buffers)
+
+    def update_extremes(self, array: Array) -> tuple[Floats, float, float]:
+        """Take in everything but the histogram; the finite elements and their extremes."""
+        with np.errstate(over="ignore"):
+            flat = np.ravel(array).astype(np.float32, copy=False)
+        if flat.size and not (math.isfinite(flat.min()) and math.isfinite(flat.max())):
+            flat = self._drop_nonfinite(flat)
+        if not flat.size:
+            return flat, 0.0, 0.0
+        low, high = float(flat.min()), float(flat.max())
+        self.min, self.max = min(self.min, low), max(self.max, high)
+        self.count += flat.size
+        spread = (high - low) / math.sqrt(2 * math.log(flat.size)) if flat.size > 1 else 0.0
+        self.extremes.update((low, high, spread))
+        return flat, low, high
 
     def update_sample(self, array: Array, scratch: Scratch | None = None) -> None:
         """As ``update``, and take in what the sample's own histogram tells (``clips``)."""
@@ -114,23 +129,25 @@ class Statistics:
             threshold = octav_threshold(own.fine_magnitudes(), signed=own.min < 0) * own.width
             deviation = mean_deviation(own.counts, own.zeros) * own.width
             own.clips.update((min(threshold, own.absmax), deviation))
-        self._absorb(own)
+        self.absorb(own)
 
     def merge(self, other: Statistics) -> Statistics:
         """The statistics of both sets of numbers together; neither operand changes."""
         out = Statistics()
-        out._absorb(self)
-        out._absorb(other)
+        out.absorb(self)
+        out.absorb(other)
         return out
 
-    def _absorb(self, other: Statistics) -> None:
+    def absorb(self, other: Statistics) -> None:
+        """Take in the numbers that ``other`` has seen."""
         self.count += other.count
         self.zeros += other.zeros
         self.nans += other.nans
         self.infs += other.infs
         self.min, self.max = min(self.min, other.min), max(self.max, other.max)
-        self._widen(other.exponent)
-        self.counts += _narrowed(other.counts, self.exponent - other.exponent)
+        if other.counts.size:
+            self._widen(other.exponent)
+            self.counts += _narrowed(other.counts, self.exponent - other.exponent)
         self.extremes = self.extremes.merge(other.extremes)
         self.clips = self.clips.merge(other.clips)
 
@@ -181,7 +198,9 @@ class Statistics:
         return kept
 
     def _widen(self, exponent: int) -> None:
-        if exponent > self.exponent:
+        if not self.counts.size:
+            self.counts, self.exponent = np.zeros(2 * SIDE, np.int64), exponent
+        elif exponent > self.exponent:
             self.counts = _narrowed(self.counts, exponent - self.exponent)
             self.exponent = exponent
 
@@ -218,15 +237,17 @@ class NonFinite:
 
 
 class Collector:
-    """Statistics of many tensors by name.
+    """Statistics of many tensors by name, in the order in which they were seen.
 
     ``nonfinite`` lists tensors with NaN or infinite elements in the order in which they were
-    seen first. ``channels`` holds means per channel
-    of the names that it is made with. ``per_sample`` collects ``Statistics.clips``, too.
+    seen first. ``channels`` holds means per channel of the names that it is made with,
+    ``extremes`` least and largest elements of integers.
     """
 
-    def __init__(self, channel_inputs: Iterable[str] = (), *, per_sample: bool = False) -> None:
-        self.per_sample = per_sample
+    def __init__(
+        self, channel_inputs: Iterable[str] = (), detail: Detail = Detail.HISTOGRAM
+    ) -> None:
+        self.detail = detail
         self.statistics: dict[str, Statistics] = {}
         self.channels = {name: ChannelMean() for name in channel_inputs}
         self.nonfinite: list[NonFinite] = []
@@ -236,14 +257,14 @@ class Collector:
 
     def update(self, name: str, array: Array) -> None:
         """Take in the tensor's numbers of the current sample."""
-        found = self.statistics.get(name)
-        if found is None:
-            found = self.statistics[name] = Statistics()
+        found = self.statistics.setdefault(name, Statistics())
         clean = not found.nonfinite
-        if self.per_sample:
+        if self.detail is Detail.SAMPLES:
             found.update_sample(array, self._scratch)
-        else:
+        elif self.detail is Detail.HISTOGRAM:
             found.update(array, self._scratch)
+        else:
+            found.update_extremes(array)
         if name in self.channels:
             self.channels[name].update(array)
         if clean and found.nonfinite:
@@ -252,9 +273,7 @@ class Collector:
     def update_extremes(self, name: str, array: Array) -> None:
         """Note the least and the largest element of integers, which have no ranges."""
         if array.size:
-            held = self.extremes.get(name, (math.inf, -math.inf))
-            low, high = float(array.min()), float(array.max())
-            self.extremes[name] = (min(held[0], low), max(held[1], high))
+            self._note(name, float(array.min()), float(array.max()))
 
     def end_sample(self) -> None:
         """The next updates belong to the next sample."""
@@ -262,23 +281,27 @@ class Collector:
 
     def merge(self, other: Collector) -> Collector:
         """Both together; the samples of ``other`` come after those of this one."""
-        names = dict.fromkeys((*self.channels, *other.channels))
-        out = Collector(names, per_sample=self.per_sample and other.per_sample)
-        for name in out.channels:
-            means = [c.channels.get(name, ChannelMean()) for c in (self, other)]
-            out.channels[name] = means[0].merge(means[1])
-        out.samples = self.samples + other.samples
-        for name in dict.fromkeys((*self.statistics, *other.statistics)):
-            parts = [c.statistics[name] for c in (self, other) if name in c.statistics]
-            out.statistics[name] = parts[0].merge(parts[1] if len(parts) > 1 else Statistics())
-        for source in (self, other):
-            for name, (low, high) in source.extremes.items():
-                held = out.extremes.get(name, (math.inf, -math.inf))
-                out.extremes[name] = (min(held[0], low), max(held[1], high))
+        out = Collector(detail=min(self.detail, other.detail))
+        out.absorb(self)
+        out.absorb(other)
+        return out
+
+    def absorb(self, other: Collector) -> None:
+        """Take in what ``other`` has seen: samples that come after those seen so far."""
+        for name, found in other.statistics.items():
+            self.statistics.setdefault(name, Statistics()).absorb(found)
+        for name, means in other.channels.items():
+            self.channels[name] = self.channels.get(name, ChannelMean()).merge(means)
+        for name, (low, high) in other.extremes.items():
+            self._note(name, low, high)
         known = {n.name for n in self.nonfinite}
         later = [NonFinite(n.name, n.sample + self.samples) for n in other.nonfinite]
-        out.nonfinite = [*self.nonfinite, *(n for n in later if n.name not in known)]
-        return out
+        self.nonfinite += [n for n in later if n.name not in known]
+        self.samples += other.samples
+
+    def _note(self, name: str, low: float, high: float) -> None:
+        held = self.extremes.get(name, (math.inf, -math.inf))
+        self.extremes[name] = (min(held[0], low), max(held[1], high))
 
 
 def _exponent_for(absmax: float) -> int:

@@ -18,7 +18,7 @@ from compiler.calibration.methods.extremes import (
 from compiler.calibration.methods.kl import kl_range, kl_tpu_range
 from compiler.calibration.methods.mse import mse_range
 from compiler.calibration.methods.ranges import BINS, LEVELS, PLAIN, Settings
-from compiler.calibration.statistics import Statistics
+from compiler.calibration.statistics import Detail, Statistics
 from compiler.diagnostics import QdqcError, suggestion
 from compiler.ir.types import Range
 
@@ -27,10 +27,10 @@ __all__ = [
     "DEFAULT",
     "LEVELS",
     "METHODS",
-    "PER_SAMPLE",
     "PLAIN",
     "Method",
     "Settings",
+    "detail_of",
     "method_name",
     "method_named",
 ]
@@ -52,8 +52,16 @@ METHODS: dict[str, Method] = {
 DEFAULT = "mse"
 """The best on average over the networks of ``benchmarks/methods.py``."""
 
-PER_SAMPLE = frozenset({"octav", "aciq_laplace"})
-"""Methods that want statistics with ``per_sample``: a histogram of each sample."""
+_EXTREMES = frozenset({"max", "mean_minmax", "aciq_gauss"})
+_SAMPLES = frozenset({"octav", "aciq_laplace"})
+
+
+def detail_of(name: str) -> Detail:
+    """What a method needs to know of each tensor. Raises QdqcError for an unknown method."""
+    found = method_name(name)
+    if found in _EXTREMES:
+        return Detail.EXTREMES
+    return Detail.SAMPLES if found in _SAMPLES else Detail.HISTOGRAM
 
 
 def method_name(text: str) -> str:

@@ -39,6 +39,10 @@ class Dataset:
         for item in self._items:
             yield item()
 
+    def part(self, start: int, stop: int) -> Dataset | None:
+        """Some of the samples, read on their own; None where they come in a row only."""
+        return Dataset(self._items[start:stop], self.source)
+
 
 class _Stream(Dataset):
     """Samples of a Python iterable; its length is known where the iterable's is."""
@@ -55,6 +59,9 @@ class _Stream(Dataset):
         if not isinstance(self._samples, Sequence):
             return self._limit
         return min(len(self._samples), self._limit or len(self._samples))
+
+    def part(self, start: int, stop: int) -> None:
+        """There are none: the samples come in a row."""
 
     def __iter__(self) -> Iterator[Sample]:
         given = 0

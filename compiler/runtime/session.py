@@ -16,6 +16,7 @@ from compiler.ir.clone import clone
 from compiler.ir.graph import Module
 from compiler.onnx_io.exporter import export_onnx
 from compiler.quant.lowering import is_lowered, lower
+from compiler.rewrite.driver import erase_dead
 from compiler.runtime.taps import Tap, observable, quant_of, stored_name, tap_of
 
 __all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
@@ -92,7 +93,7 @@ class Runner:
     ``taps`` are names of values beside the graph's outputs; None takes all that can be looked
     at. In a quantized module a tap goes on the integer tensor and is dequantized here: fetching
     the float view would make a float kernel of an integer one. ``fixed`` gives stored integers,
-    of outputs as well.
+    of outputs as well. ``cut`` runs no more than the taps need, and gives no outputs beside.
     """
 
     def __init__(
@@ -103,13 +104,15 @@ class Runner:
         optimise: str = "all",
         threads: int = 0,
         fixed: bool = False,
+        cut: bool = False,
     ) -> None:
         lowered = module
-        if not is_lowered(module):
+        if not is_lowered(module) or cut:
             lowered = clone(module)
+        if not is_lowered(module):
             lower(lowered)
         self.inputs = [v.name for v in lowered.graph.inputs]
-        self.outputs = [v.name for v in module.graph.outputs]
+        self.outputs = [] if cut else [v.name for v in module.graph.outputs]
         self._fixed = fixed
         self._taps = observable(lowered) if taps is None else {}
         floats = [] if fixed else [v for v in lowered.graph.outputs if quant_of(v) is None]
@@ -117,6 +120,8 @@ class Runner:
         for name in (*(taps or ()), *self.outputs):
             stored = name if lowered is module else stored_name(module, name)
             self._taps[name] = Tap(name) if name in direct else tap_of(lowered, stored)
+        if cut:
+            _cut(lowered, [t.fetched for t in self._taps.values()])
         proto = export_onnx(lowered)
         held = {o.name for o in proto.graph.output}
         for tap in self._taps.values():
@@ -146,3 +151,11 @@ class Runner:
                     notes=[f"inputs are {', '.join(self.inputs)}"],
                 )
         return self.inputs
+
+
+def _cut(module: Module, names: Iterable[str]) -> None:
+    """Leave what makes these values. Inputs stay, and a graph that makes none of them."""
+    values = [v for v in map(module.value, names) if v is not None and not v.is_input]
+    if values:
+        module.graph.set_outputs(values)
+        erase_dead(reversed(list(module.graph.nodes())))

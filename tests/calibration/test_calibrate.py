@@ -1,12 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from compiler.calibration.calibrate import calibrate, collect, make_table, tapped_names
+from compiler.calibration.calibrate import calibrate, make_table
+from compiler.calibration.collection import collect
 from compiler.calibration.thresholds import Settings
 from compiler.diagnostics import Diagnostic, QdqcError
 from compiler.ir.data import Data
@@ -40,33 +42,30 @@ def module() -> Module:
     return out
 
 
-def run_taps(
-    samples: Iterable[Mapping[str, Any]], names: Sequence[str], /
-) -> Iterator[dict[str, Any]]:
-    for sample in samples:
+def open_taps(names: Sequence[str], /) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    def look(sample: Mapping[str, Any]) -> dict[str, Any]:
         x = np.asarray(sample["x"], np.float32)
         ids = np.array(sample.get("ids", [0, 1]))
-        every = {"x": x, "double": 2 * x, "y": np.maximum(x, 0), "outer": 0 * x, "ids": ids}
-        yield {name: every[name] for name in names}
+        with np.errstate(invalid="ignore"):
+            every = {"x": x, "double": 2 * x, "y": np.maximum(x, 0), "outer": 0 * x, "ids": ids}
+        return {name: every[name] for name in names}
+
+    return look
 
 
 SAMPLES = [{"x": np.full((2, 3), v)} for v in (1.0, -3.0, 2.0)]
 
 
-def test_taps_are_the_float_values_of_the_top_graph() -> None:
-    assert tapped_names(module().graph) == ["x", "double", "y", "outer"]
-
-
 def test_the_table_of_max() -> None:
     warnings: list[Diagnostic] = []
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
     table = calibrate(
         module(),
         SAMPLES,
-        run_taps,
+        open_taps,
         "use_max",
         header={"model": "m.qir"},
-        progress=seen.append,
+        progress=lambda *told: seen.append(told),
         warn=warnings.append,
     )
     assert table.rows["double"] == Range(-6, 4, 6)
@@ -78,7 +77,7 @@ def test_the_table_of_max() -> None:
         "histogram bins": "2048",
         "samples": "3",
     }
-    assert seen == [1, 2, 3]
+    assert seen == [(3, 3)]
     (warning,) = warnings
     assert "'outer' is zero in all samples" in warning.message
 
@@ -86,7 +85,7 @@ def test_the_table_of_max() -> None:
 def test_one_pass_serves_every_method() -> None:
     rng = np.random.default_rng(0)
     samples = [{"x": rng.standard_normal((200, 300)) ** 3} for _ in range(3)]
-    collector = collect(module().graph, samples, run_taps)
+    collector = collect(module().graph, samples, open_taps)
     tables = {m: make_table(collector, m).rows["x"] for m in ("kl", "max", "percentile9999")}
     largest = max(float(np.abs(s["x"]).max()) for s in samples)
     assert tables["max"].threshold == pytest.approx(largest)
@@ -96,8 +95,7 @@ def test_one_pass_serves_every_method() -> None:
 def test_nan_names_the_first_value() -> None:
     warnings: list[Diagnostic] = []
     samples = [*SAMPLES, {"x": np.array([[np.nan, 1, 1], [np.inf, 1, 1]])}]
-    with np.errstate(invalid="ignore"):
-        table = calibrate(module(), samples, run_taps, "max", warn=warnings.append)
+    table = calibrate(module(), samples, open_taps, "max", warn=warnings.append)
     assert warnings[0].message.startswith(
         "'x' has 1 NaN and 1 infinite elements, first in sample 3, and 3 other values"
     )
@@ -107,23 +105,26 @@ def test_nan_names_the_first_value() -> None:
 def test_nan_names_the_value_that_stands_first_in_the_graph() -> None:
     late, early = np.zeros((2, 3)), np.zeros((2, 3))
 
-    def taps(
-        samples: Iterable[Mapping[str, Any]], names: Sequence[str], /
-    ) -> Iterator[dict[str, Any]]:
-        for sample, values in enumerate(run_taps(samples, names)):
-            late[0, 0] = np.nan if sample == 1 else 0
-            early[0, 0] = np.nan if sample == 2 else 0
-            yield {**values, "double": early.copy(), "y": late.copy()}
+    numbers = itertools.count()
+
+    def open_some(names: Sequence[str], /) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        def look(sample: Mapping[str, Any]) -> dict[str, Any]:
+            number = next(numbers)
+            late[0, 0] = np.nan if number == 1 else 0
+            early[0, 0] = np.nan if number == 2 else 0
+            return {**open_taps(names)(sample), "double": early.copy(), "y": late.copy()}
+
+        return look
 
     warnings: list[Diagnostic] = []
-    calibrate(module(), SAMPLES, taps, "max", warn=warnings.append)
+    calibrate(module(), SAMPLES, open_some, "max", warn=warnings.append)
     assert warnings[0].message.startswith("'double' has 1 NaN and 0 infinite elements, first in")
     assert "in sample 2, and 1 other values" in warnings[0].message
 
 
 def test_integer_inputs_have_extremes_and_no_range() -> None:
     samples = [{"x": 1.0, "ids": [5, 7]}, {"x": 2.0, "ids": [-2, 6]}]
-    table = calibrate(module(), samples, run_taps, "max")
+    table = calibrate(module(), samples, open_taps, "max")
     assert table.observed["ids"] == (-2, 7)
     assert "ids" not in table.rows
     assert list(table.rows) == ["x", "double", "y", "outer"]
@@ -143,13 +144,11 @@ def test_the_table_holds_means_per_channel_of_what_convolutions_read() -> None:
     rng = np.random.default_rng(0)
     samples = [{"x": rng.normal(3, 1, (1, 2, 2, 2)).astype(np.float32)} for _ in range(5)]
 
-    def taps(
-        samples: Iterable[Mapping[str, Any]], names: Sequence[str], /
-    ) -> Iterator[dict[str, Any]]:
-        for sample in samples:
-            yield {"x": sample["x"], "y": np.zeros((1, 3, 2, 2), np.float32)}
+    def open_some(names: Sequence[str], /) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        assert list(names) == ["x", "y"]
+        return lambda sample: {"x": sample["x"], "y": np.zeros((1, 3, 2, 2), np.float32)}
 
-    table = calibrate(convolution(), samples, taps, "max")
+    table = calibrate(convolution(), samples, open_some, "max")
     assert list(table.channel_means) == ["x"]
     expected = np.mean([s["x"] for s in samples], axis=(0, 1, 3, 4), dtype=np.float64)
     np.testing.assert_allclose(table.channel_means["x"], expected, rtol=1e-6)
@@ -157,12 +156,12 @@ def test_the_table_holds_means_per_channel_of_what_convolutions_read() -> None:
 
 def test_bad_requests() -> None:
     with pytest.raises(QdqcError, match="there are no samples"):
-        calibrate(module(), [], run_taps)
+        calibrate(module(), [], open_taps)
     with pytest.raises(QdqcError, match="no calibration method 'mox'; did you mean 'max'"):
-        calibrate(module(), SAMPLES, run_taps, "mox")
+        calibrate(module(), SAMPLES, open_taps, "mox")
     with pytest.raises(QdqcError, match="less than 128"):
-        calibrate(module(), SAMPLES, run_taps, settings=Settings(bins=64))
+        calibrate(module(), SAMPLES, open_taps, settings=Settings(bins=64))
     with pytest.raises(QdqcError, match=r"--percentile 0\.9999 is no share"):
-        calibrate(module(), SAMPLES, run_taps, settings=Settings(percentile=0.9999))
+        calibrate(module(), SAMPLES, open_taps, settings=Settings(percentile=0.9999))
     with pytest.raises(QdqcError, match="no float32 values"):
-        calibrate(Module(), SAMPLES, run_taps)
+        calibrate(Module(), SAMPLES, open_taps)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from compiler.calibration.samples import ExactMeans, mean_deviation, octav_threshold
-from compiler.calibration.statistics import Collector, Statistics
+from compiler.calibration.statistics import Collector, Detail, Statistics
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -137,12 +137,13 @@ def raw_octav(magnitudes: np.ndarray, signed: bool) -> float:
 
 def test_sample_statistics_are_the_same_and_merge_in_any_order() -> None:
     arrays = samples()
-    plain, whole, back = Collector(), Collector(per_sample=True), Collector(per_sample=True)
+    details = (Detail.HISTOGRAM, Detail.SAMPLES, Detail.SAMPLES)
+    plain, whole, back = (Collector(detail=d) for d in details)
     for collector in (plain, whole):
         for array in arrays:
             collector.update("x", array)
     for array in reversed(arrays):
-        one = Collector(per_sample=True)
+        one = Collector(detail=Detail.SAMPLES)
         one.update("x", array)
         back = back.merge(one)
     a, b, c = (k.statistics["x"] for k in (plain, whole, back))

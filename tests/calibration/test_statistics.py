@@ -50,7 +50,7 @@ def test_merging_is_the_statistics_of_the_whole(
 def test_histogram_is_numpys(array: np.ndarray) -> None:
     found = stats_of(array)
     expected, _ = np.histogram(array.astype(np.float64), found.edges())
-    np.testing.assert_array_equal(found.counts, expected)
+    np.testing.assert_array_equal(found.counts, expected if array.size else [])
     assert found.counts.sum() == array.size == found.count
     assert found.zeros == np.count_nonzero(array == 0)
     if array.size:

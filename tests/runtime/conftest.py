@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,8 @@ def table(
 ) -> str:
     path = tmp_path_factory.mktemp("table") / "tiny.cali_table"
 
-    def taps(given: Any, names: Any) -> Any:
-        runner = Runner(tiny, names)
-        return (runner.run(s) for s in given)
-
-    save_table(calibrate(tiny, samples, taps, "max"), path)
+    open_taps = partial(Runner, tiny, cut=True)
+    save_table(calibrate(tiny, samples, lambda names: open_taps(names).run, "max"), path)
     return str(path)
 
 

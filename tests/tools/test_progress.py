@@ -32,49 +32,74 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def test_nothing_is_told_in_the_first_second(clock: list[float], terminal: Terminal) -> None:
-    shown = Progress("check", 8, shown=True)
-    clock[0] += 0.9
-    shown.show(3)
-    shown.end()
+    with Progress("check", shown=True) as shown:
+        clock[0] += 0.9
+        shown.show(3, 8)
     assert terminal.getvalue() == ""
 
 
-def test_a_line_is_told_at_most_ten_times_a_second(clock: list[float], terminal: Terminal) -> None:
-    shown = Progress("check", 8, shown=True)
-    for step in (1.1, 0.05, 0.1):
-        clock[0] += step
-        shown.show(int(clock[0] * 100))
-    assert terminal.getvalue().count("\r") == 2
-    shown.end()
-    assert terminal.getvalue().endswith("\r\033[K")
-
-
-def test_the_number_of_samples_may_be_unknown(clock: list[float], terminal: Terminal) -> None:
-    shown = Progress("calibration", 0, shown=True)
-    clock[0] += 2
-    shown.show(5)
-    assert terminal.getvalue() == "\rcalibration: sample 5"
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-def test_only_a_terminal_that_wants_it_sees_it(
-    clock: list[float], monkeypatch: pytest.MonkeyPatch, wanted: bool
-) -> None:
-    stream = io.StringIO() if wanted else Terminal()
-    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=stream))
-    shown = Progress("check", 8, shown=wanted)
-    clock[0] += 5
-    shown.show(1)
-    assert stream.getvalue() == ""
-
-
-def test_tracking_gives_the_samples_and_takes_the_line_away(
+def test_a_terminal_sees_one_line_that_goes_in_the_end(
     clock: list[float], terminal: Terminal
 ) -> None:
+    with Progress("check", shown=True) as shown:
+        shown.show(0, 8)
+        for done in (1, 2, 4):
+            clock[0] += 2
+            shown.show(done, 8)
+        clock[0] += 0.05
+        shown.show(5, 8)
+        assert "check: sample 4 of 8, 0.667 a second, 6 s left" in terminal.getvalue()
+        assert "sample 5" not in terminal.getvalue(), "ten times a second is enough"
+        assert "\n" not in terminal.getvalue()
+    assert terminal.getvalue().rstrip("\n").endswith("\x1b[2K")
+
+
+def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=stream))
+    return stream
+
+
+def test_a_log_gets_lines_at_doubling_distances(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = log(monkeypatch)
+    monkeypatch.setattr(progress, "private_memory", lambda: 120_000_000)
+    with Progress("calibration", shown=True) as shown:
+        for done in range(1, 41):
+            shown.show(done, 9000)
+            clock[0] += 1
+    assert stream.getvalue().splitlines() == [
+        "calibration: sample 6 of 9000, 1 a second, 2.5 h left, 120 MB",
+        "calibration: sample 11 of 9000, 1 a second, 2.5 h left, 120 MB",
+        "calibration: sample 21 of 9000, 1 a second, 2.5 h left, 120 MB",
+    ]
+
+
+def test_the_number_of_samples_and_the_memory_may_be_unknown(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = log(monkeypatch)
+    monkeypatch.setattr(progress, "private_memory", lambda: 0)
+    with Progress("calibration", shown=True) as shown:
+        shown.show(50)
+        clock[0] += 10
+        shown.show(55)
+    assert stream.getvalue() == "calibration: sample 55, 0.5 a second\n"
+
+
+def test_nobody_is_told_who_wants_it_quiet(clock: list[float], terminal: Terminal) -> None:
+    with Progress("check", shown=False) as shown:
+        clock[0] += 50
+        shown.show(1)
+    assert terminal.getvalue() == ""
+
+
+def test_tracking_gives_the_samples(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = log(monkeypatch)
     given: list[str] = []
-    for sample in Progress("check", 2, shown=True).track(["a", "b"]):
+    for sample in Progress("check", shown=True).track(["a", "b"], 2):
         given.append(sample)
-        clock[0] += 2
+        clock[0] += 6
     assert given == ["a", "b"]
-    assert "check: sample 2 of 2" in terminal.getvalue()
-    assert terminal.getvalue().endswith("\033[K")
+    assert stream.getvalue().startswith("check: sample 1 of 2")

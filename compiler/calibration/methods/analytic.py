@@ -50,5 +50,5 @@ def aciq_laplace_range(stats: Statistics, settings: Settings) -> Range:  # noqa:
 def _clips(stats: Statistics) -> tuple[float, ...]:
     """Means of what single samples' histograms tell; ValueError where none were made."""
     if stats.count and not stats.clips.count:
-        raise ValueError("these statistics were not collected with per_sample")
+        raise ValueError("these statistics hold no details of single samples")
     return stats.clips.means() if stats.count else (0.0, 0.0)

@@ -114,5 +114,5 @@ def test_aciq_laplace_on_the_elements(array: np.ndarray, stats: Statistics) -> N
 def test_statistics_without_samples_are_refused() -> None:
     held = Statistics()
     held.update(np.array([1.0, 2.0]))
-    with pytest.raises(ValueError, match="per_sample"):
+    with pytest.raises(ValueError, match="no details of single samples"):
         octav_range(held, Settings())

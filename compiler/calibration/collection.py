@@ -1,0 +1,216 @@
+"""Statistics of a model's values over data, in parallel, and from where an earlier run ended.
+
+Each batch of samples has statistics of its own, made by whatever thread or process, and these
+are added up in the order of the samples. So the sums, floating point ones too, are the same to
+the bit whoever did the work and wherever it was taken up again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from compiler.calibration.batches import BATCH, Batch, Batches, Digest
+from compiler.calibration.cache import Cache, Entry
+from compiler.calibration.in_order import in_processes, in_threads
+from compiler.calibration.plan import Plan, plan_of
+from compiler.calibration.state import from_bytes, to_bytes
+from compiler.calibration.statistics import Collector, Detail
+from compiler.data.fit import Sample
+from compiler.diagnostics import QdqcError
+from compiler.ir.graph import Graph
+from compiler.ir.types import Array
+
+__all__ = ["SERIAL", "OpenTaps", "Progress", "Resources", "collect"]
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told the number of samples done, and of how many; 0 where nobody knows."""
+
+Look: TypeAlias = Callable[[Sample], Mapping[str, Array]]
+"""Runs the model on a sample and gives the values that were asked for."""
+
+Found: TypeAlias = tuple[Collector, str]
+"""The statistics of a batch, and the digest of its samples."""
+
+
+class OpenTaps(Protocol):
+    """Opens the model for values of those names; several threads may call what it gives."""
+
+    def __call__(self, names: Sequence[str], /) -> Look: ...
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What collecting may use.
+
+    ``threads`` work in this process, or ``workers`` processes of one thread each where these
+    are more than one. ``key`` says what statistics in the ``cache`` depend on beside the samples:
+    the model and what runs it. ``tell`` hears of what was found in the cache.
+    """
+
+    threads: int = 1
+    workers: int = 1
+    cache: Cache | None = None
+    key: str = ""
+    tell: Callable[[str], None] = lambda _: None
+
+
+SERIAL = Resources()
+"""One thread, and nothing kept."""
+
+
+def collect(
+    graph: Graph,
+    samples: Iterable[Sample],
+    open_taps: OpenTaps,
+    progress: Progress | None = None,
+    *,
+    detail: Detail = Detail.HISTOGRAM,
+    resources: Resources = SERIAL,
+) -> Collector:
+    """Statistics of all float32 values of the top graph over all samples, in graph order.
+
+    Memory does not grow with the samples: each thread holds the values of one sample and the
+    statistics of a batch. Samples that come in a row only are read by this thread, and neither
+    shared among processes nor looked up in the cache. Raises QdqcError when there are none.
+    """
+    plan = plan_of(graph)
+    if not plan.names:
+        raise QdqcError("the model has no float32 values, so there is nothing to calibrate")
+    found = _Collection(plan, Batches(samples), open_taps, detail, resources).run(progress)
+    if not found.samples:
+        raise QdqcError(
+            "no calibration data: there are no samples",
+            notes=["give --dataset a folder of images, npz or npy files"],
+        )
+    sources = [(name, plan.shared.get(name, name)) for name in plan.names]
+    found.statistics = {n: found.statistics[s] for n, s in sources if s in found.statistics}
+    return found
+
+
+class _Collection:
+    """Collecting the taps of a plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        batches: Batches,
+        open_taps: OpenTaps,
+        detail: Detail,
+        resources: Resources,
+    ) -> None:
+        self._plan = plan
+        self._batches = batches
+        self._detail = detail
+        self._resources = resources
+        self._stop = threading.Event()
+        self._opening = threading.Lock()
+        self._open = functools.cache(lambda: open_taps((*plan.taps, *plan.integers)))
+
+    def run(self, progress: Progress | None) -> Collector:
+        held, digests = self._taken_up()
+        if digests and held.samples == self._batches.total:
+            return held
+        with self._kept(held, digests) as keep:
+            for found, digest in self._results(len(digests)):
+                held.absorb(found)
+                digests.append(digest)
+                keep()
+                if progress is not None:
+                    progress(held.samples, self._batches.total)
+        return held
+
+    def _results(self, first: int) -> Iterator[Found]:
+        """What each batch gives from that one on, in order."""
+        given, numbers = self._resources, self._batches.numbers(first)
+        if given.workers < 2 or not self._batches.numbered:
+            batches = numbers if self._batches.numbered else self._batches.in_a_row()
+            yield from in_threads(self._look, batches, given.threads, self._stop)
+            return
+        for sent in in_processes(self._look_and_send, numbers, given.workers):
+            found, notes = from_bytes(sent)
+            yield found, notes["digest"]
+
+    def _look(self, batch: Batch) -> Found:
+        """The statistics of a batch alone; of its beginning when ``_stop`` is set."""
+        found, digest = Collector(self._plan.channels, self._detail), Digest()
+        with self._opening:
+            look = self._open()
+        for sample in self._batches.read(batch):
+            if self._stop.is_set():
+                break
+            if self._resources.cache is not None:
+                digest.add(sample)
+            values = look(sample)
+            for name in self._plan.taps:
+                if name in values:
+                    found.update(name, values[name])
+            for name in self._plan.integers:
+                found.update_extremes(name, values[name])
+            found.end_sample()
+        return found, digest.text()
+
+    def _look_and_send(self, batch: Batch) -> bytes:
+        found, digest = self._look(batch)
+        return to_bytes(found, {"digest": digest})
+
+    @contextlib.contextmanager
+    def _kept(self, held: Collector, digests: list[str]) -> Generator[Callable[[], None]]:
+        """Gives what writes the statistics to the cache; in the end they are written anyway."""
+        entry = self._entry(self._detail)
+        if entry is None:
+            yield lambda: None
+            return
+        before = len(digests)
+        try:
+            yield lambda: entry.save(held, digests)
+        finally:
+            if len(digests) > before:
+                entry.save(held, digests, at_once=True)
+
+    def _taken_up(self) -> tuple[Collector, list[str]]:
+        """What the cache holds of these samples; nothing where they have changed since.
+
+        Statistics of all samples that hold more than is asked for do as well.
+        """
+        total = self._batches.total
+        entries = [self._entry(d) for d in Detail if d >= self._detail]
+        loaded = [e.load() for e in entries if e is not None]
+        for held, digests in sorted((h for h in loaded if h), key=lambda h: -h[0].samples):
+            richer = held.detail is not self._detail
+            if (richer and held.samples != total) or not self._are_of(digests, held.samples):
+                continue
+            self._resources.tell(f"{held.samples} of {total} samples were found in the cache")
+            return held, digests
+        return Collector(self._plan.channels, self._detail), []
+
+    def _are_of(self, digests: list[str], samples: int) -> bool:
+        """Whether the first samples have these digests, in batches that can be gone on from."""
+        total, whole = self._batches.total, len(digests) * BATCH
+        if samples != min(whole, total) or not samples:
+            return False
+        numbers = range(len(digests))
+        found = in_threads(self._digest, numbers, self._resources.threads, threading.Event())
+        return all(a == b for a, b in zip(found, digests, strict=True))
+
+    def _digest(self, batch: Batch) -> str:
+        found = Digest()
+        for sample in self._batches.read(batch):
+            found.add(sample)
+        return found.text()
+
+    def _entry(self, detail: Detail) -> Entry | None:
+        if self._resources.cache is None or not self._batches.numbered:
+            return None
+        taps = (*self._plan.taps, *self._plan.integers)
+        key = [self._resources.key, detail.name, self._beginning, str(BATCH), *taps]
+        return self._resources.cache.entry("\n".join(key))
+
+    @functools.cached_property
+    def _beginning(self) -> str:
+        """What tells one data set from another at first sight."""
+        return self._digest(0) if self._batches.total else ""
