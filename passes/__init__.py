@@ -9,11 +9,15 @@ _TRANSFORM = (
     "fold-shapes",
     "fold-constants",
     "canonicalize",
+    "simplify-logic",
+    "simplify-arithmetic",
+    "simplify-slices",
     "simplify-layout",
     "eliminate-common-subexpressions",
     "eliminate-dead-code",  # fusions want single readers: dead ones are in the way
     "raise-activation",
     "raise-normalization",
+    "simplify-reductions",  # a mean over pixels may belong to a normalization
     "fuse-pad",
     "fuse-batchnorm",
     "fold-linear",
