@@ -16,10 +16,10 @@ from passes.simplify_logic import _holds
 CONSTANTS = """const %yes : bool[1] = dense[true]
   const %no : bool[2,3] = dense[false, false, false, false, false, false]
   const %some : bool[3] = dense[true, false, true]
-  const %wide : bool[2,2,3] = dense[true, true, true, true, true, true, true, true, true, true, true, true]
+  const %wide : bool[2,1,1] = dense[true, true]
   const %s : i64[2] = dense[2, 3]
   const %r : i64[2] = dense[2, 1]
-  const %col : f32[2,1] = random"""  # noqa: E501 - a constant stands on one line
+  const %col : f32[2,1] = random"""
 
 
 def module(body: str, out: str = "") -> str:
