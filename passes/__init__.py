@@ -8,6 +8,9 @@ _TRANSFORM = (
     "infer-shapes",
     "fold-shapes",
     "fold-constants",
+    "inline-control",
+    "fold-shapes",  # a branch knows more where it stands now
+    "fold-constants",
     "canonicalize",
     "simplify-logic",
     "simplify-arithmetic",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import ChainMap
+from typing import Any, TypeAlias
 
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.graph import Graph, Module
@@ -12,19 +13,21 @@ from compiler.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["EliminateCommonSubexpressions"]
 
+Seen: TypeAlias = "ChainMap[tuple[Any, ...], Node[Any]]"
+
 
 class EliminateCommonSubexpressions(Pass):
     """Merge equal constants, and nodes that apply the same op to the same operands.
 
-    The first of two equal nodes stays. Random ops, opaque ones (they may have state) and nodes
-    with nested graphs are left alone.
+    The first of two equal nodes stays, for the nested graphs behind it too. Random ops, opaque
+    ones (they may have state) and nodes with nested graphs are left alone.
     """
 
     name = "eliminate-common-subexpressions"
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         constants = _merge_constants(graph.module)
-        nodes = _merge_nodes(graph)
+        nodes = _merge_nodes(graph, ChainMap())
         ctx.statistics["constants merged"] += constants
         ctx.statistics["nodes merged"] += nodes
         return constants + nodes
@@ -45,12 +48,12 @@ def _merge_constants(module: Module) -> int:
     return merged
 
 
-def _merge_nodes(graph: Graph) -> int:
-    seen: dict[tuple[Any, ...], Node[Any]] = {}
+def _merge_nodes(graph: Graph, seen: Seen) -> int:
+    """Merge with what was ``seen`` so far, in this graph or around it."""
     merged = 0
     for node in graph.nodes():
         for nested in node.graphs:
-            merged += _merge_nodes(nested)
+            merged += _merge_nodes(nested, seen.new_child())
         if node.graphs or node.op.random or isinstance(node.op, Opaque):
             continue
         types = tuple(print_type(r.type) for r in node.present_results)
@@ -64,6 +67,8 @@ def _merge_nodes(graph: Graph) -> int:
 
 def _take_over(first: Node[Any], second: Node[Any]) -> bool:
     """Let the first node serve the readers of the second. Graph outputs keep their names."""
+    if first.graph is not second.graph and any(r.is_output for r in second.present_results):
+        return False
     pairs = list(zip(first.present_results, second.present_results, strict=True))
     if any(b.is_output and a.is_output for a, b in pairs):
         return False

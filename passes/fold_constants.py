@@ -17,10 +17,11 @@ __all__ = ["FoldConstants"]
 
 
 class FoldConstants(Pass):
-    """Compute nodes that read only constants, all of them in one session of onnxruntime.
+    """Compute nodes that read only constants, those of a graph in one session of onnxruntime.
 
-    Left alone: random ops, casts of weights, opaque ops of other domains, and results that are
-    more than ``limit`` bytes larger than what they are made of.
+    Nested graphs follow, each by itself: one that never runs may hold what can't be run. Left
+    alone: random ops, casts of weights, opaque ops of other domains, and results that are more
+    than ``limit`` bytes larger than what they are made of.
     """
 
     name = "fold-constants"
@@ -28,6 +29,10 @@ class FoldConstants(Pass):
     limit: int = 1 << 20
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
+        changes = self._fold(graph, ctx)
+        return changes + sum(self.run(g, ctx) for n in graph.nodes() for g in n.graphs)
+
+    def _fold(self, graph: Graph, ctx: PassContext) -> int:
         ready = self._ready(graph)
         wanted = [r for n in ready for r in n.present_results if _is_read_outside(r, ready)]
         if not wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -234,6 +234,19 @@ class Node(Generic[OpT]):
         for index, value in enumerate(self._operands):
             if value is not None:
                 value.add_use(self, index)
+
+    def drop_results(self, dropped: Collection[int]) -> None:
+        """Take results at these places away. Raises ValueError when somebody reads one."""
+        for index in dropped:
+            result = self.results[index]
+            if result is not None and result.is_used:
+                raise ValueError(f"can't drop {result}: it is still read")
+            if result is not None:
+                self.graph.module.leave(result)
+        self.results = [r for i, r in enumerate(self.results) if i not in dropped]
+        for index, result in enumerate(self.results):
+            if result is not None:
+                result.index = index
 
     def captures(self) -> list[Value]:
         """Values of outer graphs that the nested graphs read, each once."""

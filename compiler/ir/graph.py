@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -56,6 +56,18 @@ class Graph:
         if attrs:
             self.input_attrs[name] = attrs
         return value
+
+    def drop_inputs(self, dropped: Collection[int]) -> None:
+        """Take inputs at these places away. Raises ValueError when somebody reads one."""
+        for index in dropped:
+            value = self.inputs[index]
+            if value.is_used:
+                raise ValueError(f"can't drop {value}: it is still read")
+            self.module.leave(value)
+            self.input_attrs.pop(value.name, None)
+        self.inputs = [v for i, v in enumerate(self.inputs) if i not in dropped]
+        for index, value in enumerate(self.inputs):
+            value.index = index
 
     def nodes(self) -> Iterator[Node[Any]]:
         """Nodes in order. The node just yielded may be erased, and nodes may be inserted."""
@@ -145,8 +157,11 @@ class Graph:
         self._count -= 1
 
     def move(self, node: Node[Any], before: Node[Any] | None) -> None:
-        """Put a node of this graph elsewhere in the order."""
-        self._unlink(node)
+        """Put a node, of this graph or another one of the module, at a place in this graph."""
+        node.graph._unlink(node)
+        node.graph = self
+        for result in node.present_results:
+            result.graph = self
         self._link(node, before)
 
     def erase(self, node: Node[Any]) -> None:

@@ -117,10 +117,12 @@ class _Writer:
             if self.value_info:
                 shown = [r for r in node.present_results if not r.is_output]
                 out.value_info.extend(_info(r.name, r) for r in shown)
-        for value in graph.outputs:
+        for index, value in enumerate(graph.outputs):
             name = value.name
-            if graph.owner is not None and (value.producer is None or value.graph is not graph):
-                # onnxruntime wants every output of a nested graph made inside it.
+            made = value.producer is not None and value.graph is graph
+            if graph.owner is not None and (not made or value in graph.outputs[:index]):
+                # onnxruntime wants every output of a nested graph made inside it, and computes
+                # wrong numbers where two of them are one.
                 name = self._fresh(f"{value.name}_out")
                 out.node.append(helper.make_node("Identity", [value.name], [name], name=name))
             out.output.append(_info(name, value))

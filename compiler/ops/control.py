@@ -56,6 +56,11 @@ class Loop(_Control):
     graphs = ("body",)
     onnx = Onnx("Loop")
 
+    def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
+        carried = max(len(node.operands) - 2, 0)
+        _check_body(node, carried + 2, carried + 1)
+        return super().infer_node(node)
+
 
 class Scan(_Control):
     """Runs its graph over slices of the last ``num_scan_inputs`` operands.
@@ -74,6 +79,33 @@ class Scan(_Control):
     scan_input_directions: tuple[int, ...] = ()
     scan_output_axes: tuple[int, ...] = ()
     scan_output_directions: tuple[int, ...] = ()
+
+    def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
+        given, slices = len(node.operands), self.num_scan_inputs
+        if not 0 < slices <= given:
+            raise ValueError(f"scans {slices} of its {given} operands")
+        _check_body(node, given, given - slices)
+        scanned = len(node.graphs[0].outputs) - (given - slices)
+        for axes, count in (
+            (self.scan_input_axes, slices),
+            (self.scan_input_directions, slices),
+            (self.scan_output_axes, scanned),
+            (self.scan_output_directions, scanned),
+        ):
+            if axes and len(axes) != count:
+                raise ValueError(f"has {len(axes)} axes or directions for {count} scanned values")
+        return super().infer_node(node)
+
+
+def _check_body(node: Node[Any], takes: int, gives: int) -> None:
+    """Raises ValueError where the body has other inputs, or fewer outputs, than it needs."""
+    if len(node.graphs) != 1:
+        raise ValueError(f"needs one body, has {len(node.graphs)}")
+    body = node.graphs[0]
+    if len(body.inputs) != takes:
+        raise ValueError(f"its body has {len(body.inputs)} inputs, needs {takes}")
+    if len(body.outputs) < gives:
+        raise ValueError(f"its body gives {len(body.outputs)} values, needs at least {gives}")
 
 
 def _either(a: Type, b: Type) -> Type | None:

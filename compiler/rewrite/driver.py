@@ -180,7 +180,10 @@ def _replace(node: Node[Any], pairs: Pairs, rewriter: Rewriter) -> list[Node[Any
     made = [n for n in rewriter.created if not n.erased]
     loc = Loc().merge(*(n.loc for n in dead)) if node.erased else node.loc
     for created in made:
-        created.loc = loc
+        if created not in rewriter.moved:
+            created.loc = loc
+        elif any(r in names for r in created.present_results):
+            created.loc = created.loc.merge(loc)
     return _around(made, [*(new for _, new in pairs), *freed])
 
 

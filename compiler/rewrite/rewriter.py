@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
+from compiler.ir.graph import Graph
 from compiler.ir.op import Op
 from compiler.ir.types import Array, Elem, TensorType, Type
 from compiler.pipeline.pass_ import Mismatch, PassContext
@@ -31,6 +32,7 @@ class Rewriter:
         self.created: list[Node[Any]] = []
         self.constants: list[Constant] = []
         self.typed: set[Node[Any]] = set()
+        self.moved: set[Node[Any]] = set()
 
     def op(
         self,
@@ -76,6 +78,23 @@ class Rewriter:
         if types is not None:
             self.typed.add(node)
         return node
+
+    def inline(self, graph: Graph, given: Sequence[Value]) -> list[Value]:
+        """The outputs of a nested graph of the root, whose nodes now stand before the root.
+
+        ``given`` takes the place of the graph's inputs. The nodes keep names and locations;
+        the driver erases those that nobody reads.
+        """
+        for value, found in zip(graph.inputs, given, strict=True):
+            value.replace_uses(found)
+        outputs = list(graph.outputs)
+        graph.set_outputs(())
+        for node in graph.nodes():
+            self.root.graph.move(node, before=self.root)
+            self.created.append(node)
+            self.moved.add(node)
+        self.typed |= self.moved
+        return outputs
 
     def constant(
         self, array: npt.ArrayLike, name: str | None = None, elem: Elem | None = None

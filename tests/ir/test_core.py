@@ -217,3 +217,34 @@ def test_modules_are_equal_when_their_texts_are():
     b.graph.add_input("x", F)
     assert a == b
     assert a != "m"
+
+
+def test_a_node_moves_out_of_a_nested_graph(module: Module, x: Value):
+    body = Graph(module)
+    first, second = body.insert(One(), [x]), body.insert(One(), [x])
+    owner = module.graph.insert(Many(), [x], graphs=[body])
+    module.graph.move(first, before=owner)
+    assert (list(module.graph.nodes()), list(body.nodes())) == ([first, owner], [second])
+    assert (len(module.graph), len(body)) == (2, 1)
+    assert first.graph is first.result.graph is module.graph
+    module.graph.move(second, before=None)
+    assert list(module.graph.nodes()) == [first, owner, second]
+    assert not list(body.nodes())
+
+
+def test_results_and_inputs_are_dropped_by_place(module: Module, x: Value):
+    node = module.graph.insert(Many(), [x], names=["a", "b"])
+    reader = module.graph.insert(One(), [node.results[1]])
+    with pytest.raises(ValueError, match="%b: it is still read"):
+        node.drop_results([1])
+    node.drop_results([0])
+    assert [(r.name, r.index) for r in node.present_results] == [("b", 0)]
+    assert module.value("a") is None
+    with pytest.raises(ValueError, match="%x: it is still read"):
+        module.graph.drop_inputs([0])
+    other = module.graph.add_input("other", F)
+    node.set_operands([other])
+    module.graph.drop_inputs([0])
+    assert [(v.name, v.index) for v in module.graph.inputs] == [("other", 0)]
+    module.graph.set_outputs([reader.result])
+    assert not verify(module)

@@ -15,17 +15,19 @@ from compiler.diagnostics import QdqcError
 from compiler.ir.data import Data
 from compiler.ir.dims import symbol
 from compiler.ir.fields import Flat
-from compiler.ir.graph import Module
+from compiler.ir.graph import Graph, Module
 from compiler.ir.loc import Loc
 from compiler.ir.types import Elem, Quant, TensorType
 from compiler.onnx_io.exporter import export_onnx
 from compiler.onnx_io.importer import import_onnx
 from compiler.onnx_io.saver import save_onnx
 from compiler.ops.activation import Clip, Relu
+from compiler.ops.control import If
 from compiler.ops.conv import Conv
 from compiler.ops.elementwise import Add
 from compiler.ops.opaque import Opaque
 from compiler.ops.quant import Dequantize, Quantize
+from compiler.ops.unary import Neg
 
 X = np.random.default_rng(1).standard_normal((1, 3, 4, 4)).astype(np.float32)
 
@@ -278,3 +280,22 @@ def test_a_nested_graph_that_gives_an_outer_value():
     proto = export_onnx(module)
     onnx.checker.check_model(proto)
     np.testing.assert_array_equal(run(proto, feed)[0], feed["x"])
+
+
+def test_a_nested_graph_that_gives_one_value_twice():
+    """onnxruntime computes wrong numbers where two outputs of a branch are one value."""
+    module = Module()
+    x = module.graph.add_input("x", f32(2))
+    condition = module.graph.add_input("c", TensorType(Elem.BOOL, ()))
+    branches = [Graph(module), Graph(module)]
+    for branch, op in zip(branches, (Relu(), Neg()), strict=True):
+        made = branch.insert(op, [x]).result
+        branch.set_outputs([made, made])
+    node = module.graph.insert(If(), [condition], [f32(2)] * 2, ["y", "z"], graphs=branches)
+    module.graph.set_outputs([r for r in node.results if r is not None])
+    proto = export_onnx(module)
+    onnx.checker.check_model(proto)
+    for chosen, expected in ((True, [0, 1]), (False, [1, -1])):
+        feed = {"x": np.array([-1, 1], np.float32), "c": np.array(chosen)}
+        for found in run(proto, feed):
+            np.testing.assert_array_equal(found, np.array(expected, np.float32))
