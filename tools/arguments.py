@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,24 @@ if TYPE_CHECKING:
     from compiler.data.fit import Sample
     from compiler.ir.graph import Module
 
-__all__ = ["check_samples", "floats", "indices", "names", "pair", "shapes", "tolerance"]
+__all__ = [
+    "check_samples",
+    "floats",
+    "indices",
+    "machine_memory",
+    "memory",
+    "names",
+    "pair",
+    "shapes",
+    "tolerance",
+]
+
+_UNITS = {
+    "": 1,
+    **{unit: 1000**power for power, unit in enumerate("KMGT", 1)},
+    **{f"{unit}I": 1024**power for power, unit in enumerate("KMGT", 1)},
+}
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", re.IGNORECASE)
 
 
 def names(text: str) -> list[str]:
@@ -65,6 +84,23 @@ def shapes(text: str) -> list[list[int]]:
     if not isinstance(found, list) or not found or not all(map(_is_shape, found)):
         raise argparse.ArgumentTypeError(f"'{text}' is no list of shapes such as [[1,3,224,224]]")
     return found
+
+
+def memory(text: str) -> int:
+    """``8GB``, ``500MiB`` or plain bytes as bytes."""
+    found = _MEMORY.fullmatch(text.strip())
+    size = 0 if found is None else int(float(found[1]) * _UNITS.get(found[2].upper(), 0))
+    if not size:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size of memory such as 8GB or 500MiB")
+    return size
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that this machine has; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _is_shape(found: object) -> bool:

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError
-from tools.arguments import check_samples, floats, indices, names, pair, shapes, tolerance
+from tools.arguments import (
+    check_samples,
+    floats,
+    indices,
+    machine_memory,
+    memory,
+    names,
+    pair,
+    shapes,
+    tolerance,
+)
 from tools.command import CommandParser, Invocation, execute
 from tools.ir_options import add_ir_options, run_pipeline
 
@@ -38,6 +48,13 @@ def _parser() -> CommandParser:
     add("--mlir", "-o", dest="output", metavar="F.qir", help="output (default: NAME.qir)")
     add("--input_shapes", type=shapes, metavar="[[..],..]", help="shapes of the inputs, in order")
     add("--output_names", type=names, metavar="A,B", help="cut the graph at these values")
+    add(
+        "--memory_limit",
+        type=memory,
+        metavar="SIZE",
+        help="refuse a model whose weights, or one of whose values, take more, such as 8GB "
+        "(default: the machine's memory)",
+    )
     _add_preprocessing(parser)
     check = parser.add_argument_group("check against the original")
     add = check.add_argument
@@ -144,7 +161,12 @@ def _import(source: Path, args: Any) -> tuple[Module, Module | None]:
         return module, clone(module)
     from compiler.onnx_io.importer import import_onnx
 
-    module = import_onnx(source, input_shapes=args.input_shapes, output_names=args.output_names)
+    module = import_onnx(
+        source,
+        input_shapes=args.input_shapes,
+        output_names=args.output_names,
+        memory_limit=args.memory_limit or machine_memory(),
+    )
     return module, clone(module)
 
 

@@ -20,6 +20,7 @@ from compiler.onnx_io.declared import Declarations
 from compiler.onnx_io.qdq import read_quantized
 from compiler.onnx_io.schemas import schema_at
 from compiler.onnx_io.scope import Scope
+from compiler.onnx_io.sizes import byte_size, over_limit
 from compiler.onnx_io.structure import (
     Wiring,
     inner_path,
@@ -45,6 +46,7 @@ class Source:
     opsets: Mapping[str, int]
     declared: Declarations
     reader: TensorReader
+    memory_limit: int | None = None
 
 
 class Builder:
@@ -254,6 +256,10 @@ class Builder:
         if isinstance(size, int) and size > _MOST_ELEMENTS:
             message = f"its result would have {size} elements"
             raise self._wrong(proto, message, "check the input shapes")
+        limit, taken = self.source.memory_limit, byte_size(found)
+        if limit is not None and taken is not None and taken > limit:
+            what, file = f"its result takes {taken} bytes", self.source.file
+            raise over_limit(what, limit, file, proto.op_type, node_loc(proto))
         return found
 
 

@@ -19,7 +19,8 @@ from compiler.onnx_io.reader import read_model
 from compiler.onnx_io.schemas import NEWEST, OLDEST
 from compiler.onnx_io.scope import Scope
 from compiler.onnx_io.shapes import ShapeRequest, input_types
-from compiler.onnx_io.structure import Wiring, check_functions, check_texts, ordered_nodes, reads
+from compiler.onnx_io.sizes import check_sizes
+from compiler.onnx_io.structure import Wiring, check_texts, check_wiring, ordered_nodes, reads
 from compiler.onnx_io.tensors import TensorReader
 from compiler.ops.onnx_table import load_ops
 
@@ -34,6 +35,7 @@ def import_onnx(
     *,
     input_shapes: Mapping[str, Shape] | Sequence[Shape] | None = None,
     output_names: Sequence[str] | None = None,
+    memory_limit: int | None = None,
 ) -> Module:
     """Read an ONNX model into a module.
 
@@ -41,7 +43,9 @@ def import_onnx(
     ``input_shapes`` fixes dimensions of inputs, by name or for all of them in order: sizes, or
     names for symbolic ones.
     ``output_names`` cuts the graph to what these values need. Weights in external files are
-    mapped, not read. Raises QdqcError for whatever is wrong with the model or the wishes.
+    mapped, not read. A model whose weights, or one of whose values, would take more than
+    ``memory_limit`` bytes is refused. Wiring and sizes are checked before onnx or onnxruntime
+    see the model. Raises QdqcError for whatever is wrong with the model or the wishes.
     """
     load_ops()
     if isinstance(source, ModelProto):
@@ -52,25 +56,29 @@ def import_onnx(
         path = Path(source)
         file, folder, model = str(path), path.parent, read_model(path)
     check_texts(model, file)
+    check_wiring(model, file)
+    types = input_types(model.graph, file)
+    request = ShapeRequest(types, _by_name(types, input_shapes or {}, file), file)
+    reader = TensorReader(file, folder)
+    wanted = {name: request.apply(name, type) for name, type in types.items()}
+    check_sizes(model, wanted, reader, memory_limit, file)
     model = _inlined(model, file)
     opsets = _opsets(model, file)
     order = ordered_nodes(model.graph, Wiring(frozenset(), file))
     outputs = _wanted_outputs(model.graph, output_names, file)
     nodes = order if output_names is None else _needed(order, outputs)
-    types = input_types(model.graph, file)
-    request = ShapeRequest(types, _by_name(types, input_shapes or {}, file), file)
     declared = Declarations(model, request)
     module = Module(name=_module_name(source, model), opsets=dict(opsets))
     if file is not None:
         module.header["source"] = Path(file).name
-    builder = Builder(module, Source(file, opsets, declared, TensorReader(file, folder)))
+    builder = Builder(module, Source(file, opsets, declared, reader, memory_limit))
     scope = Scope(module, "", None)
     scope.reserved.update(o for node in order for o in node.output)
     scope.reserved.update(types, (t.name for t in model.graph.initializer))
     read = {name for node in nodes for name in reads(node)} | set(outputs)
-    for name, type in types.items():
+    for name, type in wanted.items():
         if output_names is None or name in read:
-            scope.set(name, module.graph.add_input(name, request.apply(name, type)))
+            scope.set(name, module.graph.add_input(name, type))
     builder.fill(model.graph, nodes, module.graph, scope, outputs)
     module.drop_unused_constants()
     return module
@@ -136,7 +144,6 @@ def _inlined(model: ModelProto, file: str | None) -> ModelProto:
     """The model without functions of its own."""
     if not model.functions:
         return model
-    check_functions(model, file)
     light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     light.functions.extend(model.functions)
     light.graph.CopyFrom(_without_weights(model.graph))

@@ -16,8 +16,8 @@ from compiler.ir.loc import Loc
 
 __all__ = [
     "Wiring",
-    "check_functions",
     "check_texts",
+    "check_wiring",
     "inner_path",
     "node_label",
     "node_loc",
@@ -211,7 +211,35 @@ def _cycle(nodes: Sequence[NodeProto], readers: dict[int, list[int]], wiring: Wi
     )
 
 
-def check_functions(model: ModelProto, file: str | None) -> None:
+def check_wiring(model: ModelProto, file: str | None) -> None:
+    """Refuse what hangs together wrongly anywhere in a model, functions and nested graphs too.
+
+    Raises QdqcError for names that are defined twice or never, for cycles, and for functions
+    that call themselves.
+    """
+    _check_nested(model.graph, frozenset(), file)
+    for function in model.functions:
+        body = GraphProto()
+        body.node.extend(function.node)
+        for name in function.input:
+            body.input.add(name=name)
+        for name in function.output:
+            body.output.add(name=name)
+        _check_nested(body, frozenset(), file)
+    if model.functions:
+        _check_calls(model, file)
+
+
+def _check_nested(graph: GraphProto, outer: AbstractSet[str], file: str | None) -> None:
+    order = ordered_nodes(graph, Wiring(outer, file))
+    inner = [g for node in order for _, g in subgraphs(node)]
+    if inner:
+        seen = outer | _given_names(graph) | {name for node in order for name in node.output}
+        for nested in inner:
+            _check_nested(nested, seen, file)
+
+
+def _check_calls(model: ModelProto, file: str | None) -> None:
     """Refuse model-local functions that call themselves. Raises QdqcError."""
     known: dict[tuple[str, str], FunctionProto] = {(f.domain, f.name): f for f in model.functions}
     calls: nx.DiGraph[tuple[str, str]] = nx.DiGraph()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import mmap
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from onnx import SparseTensorProto, TensorProto
 from compiler.diagnostics import QdqcError
 from compiler.ir.data import Buffer, Data, packed_size
 from compiler.ir.types import Elem
+from compiler.onnx_io.external import ExternalError, ExternalFiles
 from compiler.ops.onnx_table import elem_code, elem_of_code
 
 __all__ = ["TensorReader", "to_tensor_proto"]
@@ -28,8 +27,7 @@ class TensorReader:
 
     def __init__(self, file: str | None, folder: Path | None) -> None:
         self.file = file
-        self.folder = folder
-        self._maps: dict[Path, Buffer] = {}
+        self._files = None if folder is None else ExternalFiles(folder)
 
     def read(self, tensor: TensorProto, label: str) -> Data:
         """The contents of a tensor. Raises QdqcError where they are not whole."""
@@ -56,6 +54,14 @@ class TensorReader:
             )
         return Data(elem, shape, _keep(buffer))
 
+    def stated_size(self, tensor: TensorProto, dims: Iterable[int], label: str) -> int:
+        """Bytes of a tensor of these dimensions, by its element type; 0 where that is unknown.
+
+        Raises QdqcError for dimensions that can't be.
+        """
+        elem = elem_of_code(tensor.data_type)
+        return 0 if elem is None else packed_size(elem, math.prod(self._shape(dims, elem, label)))
+
     def sparse(self, tensor: SparseTensorProto, label: str) -> Data:
         """A sparse tensor made dense. Raises QdqcError."""
         values = self.read(tensor.values, label)
@@ -80,7 +86,7 @@ class TensorReader:
         dense[dense_at] = values.array()
         return Data.of(dense, values.elem)
 
-    def _shape(self, dims: Sequence[int], elem: Elem, label: str) -> tuple[int, ...]:
+    def _shape(self, dims: Iterable[int], elem: Elem, label: str) -> tuple[int, ...]:
         shape = tuple(int(d) for d in dims)
         if any(d < 0 for d in shape):
             raise self._bad(label, f"has a negative dimension: {list(shape)}")
@@ -120,71 +126,35 @@ class TensorReader:
         self, tensor: TensorProto, elem: Elem, shape: tuple[int, ...], label: str
     ) -> Data:
         entries = {e.key: e.value for e in tensor.external_data}
-        path = self._external_path(entries.get("location", ""), label)
+        wanted = packed_size(elem, math.prod(shape))
         try:
             offset = int(entries.get("offset") or 0)
-            length = int(entries.get("length") or packed_size(elem, math.prod(shape)))
+            length = int(entries.get("length") or wanted)
         except ValueError as error:
             raise self._bad(label, "has an offset or length that is no number") from error
-        wanted = packed_size(elem, math.prod(shape))
         if length != wanted:
             raise self._bad(
                 label, f"declares {_shape_text(elem, shape)}, {wanted} bytes, but length {length}"
             )
-        present = path.stat().st_size
-        if offset < 0 or length < 0 or offset + length > present:
-            raise self._bad(
-                label,
-                f"reaches from byte {offset} to {offset + length} of '{path.name}', "
-                f"which has {present} bytes",
-                "the external data file is cut short, or belongs to another model",
-            )
-
-        def load() -> Buffer:
-            return self._map(path)[offset : offset + length]
-
-        return Data(elem, shape, load)
-
-    def _external_path(self, location: str, label: str) -> Path:
-        """The file of external data: inside the model's folder, symbolic links resolved."""
-        if self.folder is None:
+        location = entries.get("location", "")
+        if self._files is None:
             raise self._bad(
                 label,
                 "keeps its data in an external file, but the model was given without a folder",
                 "give the path of the model file instead of a ModelProto",
             )
-        hint = "external data must lie in the model's own folder, under a relative path"
-        if not location or "\0" in location or len(location) > 4096:
-            raise self._bad(label, "has no usable external location", hint)
-        parts = location.replace("\\", "/").split("/")
-        if os.path.isabs(location) or ":" in parts[0] or location[0] in "/\\" or ".." in parts:
-            raise self._bad(label, f"points outside the model's folder: '{location}'", hint)
-        base = self.folder.resolve()
         try:
-            path = (base / location).resolve()
-            inside = path.is_relative_to(base)
-            found = inside and path.is_file()
-        except (OSError, RuntimeError) as error:
-            raise self._bad(label, f"can't resolve '{location}': {error}", hint) from error
-        if not inside:
-            raise self._bad(label, f"points outside the model's folder: '{location}'", hint)
-        if not found:
+            whole = self._files.map(location)
+        except ExternalError as error:
+            raise self._bad(label, str(error), error.hint) from error
+        if offset < 0 or offset + length > whole.size:
             raise self._bad(
                 label,
-                f"keeps its data in '{location}', which is not there",
-                f"put that file into {base}, beside the model",
+                f"reaches from byte {offset} to {offset + length} of '{Path(location).name}', "
+                f"which has {whole.size} bytes",
+                "the external data file is cut short, or belongs to another model",
             )
-        return path
-
-    def _map(self, path: Path) -> Buffer:
-        held = self._maps.get(path)
-        if held is None:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-            held = np.frombuffer(view, dtype=np.uint8)
-            self._maps[path] = held
-        return held
+        return Data(elem, shape, _keep(whole[offset : offset + length]))
 
     def _bad(self, label: str, reason: str, *notes: str) -> QdqcError:
         notes = notes or (

@@ -16,8 +16,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from compiler.diagnostics import QdqcError
+from compiler.ir.data import Data
+from compiler.ir.types import Elem, TensorType
 from compiler.onnx_io.importer import import_onnx
 from compiler.onnx_io.saver import save_onnx
+from compiler.text.files import load, save
 
 SECRET = b"\1" * 64
 
@@ -85,6 +88,43 @@ def test_cve_2024_27318_a_path_that_hides_where_it_goes(folder: Path, location: 
 @pytest.mark.parametrize("location", ["link.bin", "twice.bin", "up/secret.bin", "sub/../link.bin"])
 def test_cve_2026_27489_a_link_that_leaves_the_folder(folder: Path, location: str) -> None:
     assert "outside the model's folder" in refused(saved(folder, external(location)))
+
+
+def test_cve_2026_27489_a_hard_link_may_be_anybodys_file(folder: Path) -> None:
+    os.link(folder.parent / "secret.bin", folder / "hard.bin")
+    assert "other hard links" in refused(saved(folder, external("hard.bin")))
+
+
+@pytest.mark.parametrize("swapped", ["file", "parent"])
+def test_cve_2026_27489_a_link_put_there_after_the_check(
+    folder: Path, swapped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that is opened is the one that was checked, whoever is quick in between."""
+    (folder / "sub" / "secret.bin").write_bytes(b"\2" * 64)
+    opened = os.open
+
+    def swap(path: Any, *args: Any, **kwargs: Any) -> int:
+        if str(path).endswith("secret.bin"):
+            (folder / "sub" / "secret.bin").unlink()
+            if swapped == "file":
+                os.symlink(folder.parent / "secret.bin", folder / "sub" / "secret.bin")
+            else:
+                (folder / "sub").rmdir()
+                os.symlink(folder.parent, folder / "sub")
+        return opened(path, *args, **kwargs)
+
+    path = saved(folder, external("sub/secret.bin", length=8))
+    monkeypatch.setattr(os, "open", swap)
+    message = refused(path)
+    assert "can't open" in message or "outside the model's folder" in message
+
+
+def test_data_are_what_they_were_when_the_model_was_read(folder: Path) -> None:
+    """A file that is put in their place later is another one."""
+    module = import_onnx(saved(folder, external("w.bin", length=8)))
+    (folder / "w.bin").unlink()
+    os.symlink(folder.parent / "secret.bin", folder / "w.bin")
+    assert module.constants["w"].data.array().tolist() == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -173,3 +213,28 @@ def test_cve_2025_51480_names_of_a_model_are_no_paths(folder: Path) -> None:
     save_onnx(module, folder / "out" / "n.onnx", external=True)
     assert {p.name for p in (folder / "out").iterdir()} <= {"n.onnx", "n.onnx.data"}
     assert sorted(p for p in folder.parent.rglob("*") if "out" not in p.parts) == before
+
+
+@pytest.mark.parametrize("link", ["symbolic", "hard"])
+def test_cve_2025_51480_the_sidecar_of_a_text_follows_no_link(folder: Path, link: str) -> None:
+    """What a link leads to stays, be it no sidecar (refused) or another model's (replaced)."""
+    module, out = import_onnx(saved(folder, external("w.bin", length=8))), folder / "out"
+    module.constants["w"].data = Data.of(np.zeros(100, dtype=np.float32))
+    module.constants["w"].type = TensorType(Elem.F32, (100,))
+    save(module, folder.parent / "other.qir")
+    module.constants["w"].data = Data.of(np.arange(100, dtype=np.float32))
+    make = os.link if link == "hard" else os.symlink
+    for name in ("secret.bin", "other.safetensors"):
+        victim = folder.parent / name
+        held = victim.read_bytes()
+        out.mkdir(exist_ok=True)
+        (out / "m.safetensors").unlink(missing_ok=True)
+        make(victim, out / "m.safetensors")
+        if name == "secret.bin":
+            with pytest.raises(QdqcError, match="no sidecar"):
+                save(module, out / "m.qir")
+        else:
+            save(module, out / "m.qir")
+            found = load(out / "m.qir").constants["w"].data.array()
+            assert found.tolist() == list(range(100))
+        assert victim.read_bytes() == held
