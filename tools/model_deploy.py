@@ -163,21 +163,19 @@ def _pipeline(args: Any, quantized: bool) -> str:
     A module that is ``quantized`` already has its ranges in its types; a table adds those of
     values that are float in it.
     """
-    from compiler.ir.spelling import print_value
+    from compiler.quant.deployment import deployment_pipeline
 
     if args.quantize == "F32":
         return "lower-to-qdq" if quantized else ""
-    symmetric = " symmetric=true" if args.symmetric else ""
-    qtable = args.quantize_table
-    chosen = f" qtable={print_value(qtable)}" if qtable else ""
-    table, target = print_value(args.calibration_table), print_value(args.target)
-    steps = [f"import-calibration{{table={table}}}"] if args.calibration_table else []
-    if quantized:
-        steps += ["unquantize", "canonicalize", "raise-activation", "fuse-activation"]
-    steps += ["propagate-ranges", f"assign-precision{{mode={args.quantize}{chosen}}}"]
-    if args.correct_bias and args.calibration_table:
-        steps.append(f"correct-bias{{table={table} target={target}}}")
-    return ",".join([*steps, f"quantize{{target={target}{symmetric}}}", "lower-to-qdq"])
+    return deployment_pipeline(
+        args.calibration_table,
+        target=args.target,
+        mode=args.quantize,
+        qtable=args.quantize_table,
+        symmetric=args.symmetric,
+        correct_bias=args.correct_bias,
+        quantized=quantized,
+    )
 
 
 def _check(module: Module, reference: Module, invocation: Invocation) -> bool:

@@ -15,6 +15,7 @@ from compiler.files import refuse_inputs, refuse_unwritable
 from tools.command import CommandParser, Invocation, execute
 from tools.ir_options import add_plugin_option
 from tools.progress import Progress
+from tools.range_options import BEST_OF, add_range_options, chosen_table, wanted_methods
 
 if TYPE_CHECKING:
     from compiler.calibration.collection import Resources
@@ -47,7 +48,7 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     add("--input_num", type=_count, default=0, metavar="N", help="samples used, 0 for all")
     add("--batch_size", type=_positive, default=1, metavar="N", help="rows where batch is symbolic")
-    add("--cali_method", default=DEFAULT, metavar="METHOD", help=f"{', '.join(METHODS)}")
+    add("--cali_method", default=DEFAULT, metavar="METHOD", help=f"{', '.join(METHODS)}, {BEST_OF}")
     add("--histogram_bin_num", type=_positive, default=BINS, metavar="N", help="bins of kl")
     add(
         "--percentile",
@@ -56,6 +57,7 @@ def _parser() -> CommandParser:
         metavar="P",
         help="share of the elements that percentile9999 keeps, in percent",
     )
+    add_range_options(parser)
     _add_effort(parser)
     add_plugin_option(parser)
     add(
@@ -95,33 +97,35 @@ def _positive(text: str) -> int:
 
 
 def _calibrate(invocation: Invocation) -> int:
-    from compiler.calibration.calibrate import calibrate, check_settings
+    from compiler.calibration.calibrate import calibrate_by, check_settings
     from compiler.calibration.table import save_table
-    from compiler.calibration.thresholds import method_named
     from compiler.text.files import load
 
     args = invocation.args
-    method_named(args.cali_method)
+    methods = wanted_methods(args)
     settings = Settings(args.histogram_bin_num, args.percentile)
     check_settings(settings)
     target = Path(args.calibration_table)
-    refuse_inputs([target], [args.model, *filter(None, [args.dataset, args.data_list])])
+    refuse_inputs(
+        [target], [args.model, *filter(None, [args.dataset, args.data_list, args.tune_list])]
+    )
     refuse_unwritable([target])
     module = load(args.model)
     dataset = _open(module.graph, args)
     header = _header(module, args)
     with Progress("calibration", shown=invocation.verbosity >= 0) as progress:
-        table = calibrate(
+        tables = calibrate_by(
             module,
             dataset,
             _taps_of(module),
-            args.cali_method,
+            methods,
             settings=settings,
             header=header,
             progress=progress.show,
             warn=invocation.warn,
             resources=_resources(invocation, header),
         )
+    table = chosen_table(invocation, module, dataset, tables)
     save_table(table, target)
     _tell(invocation, table)
     return EXIT_OK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from compiler.calibration.collection import SERIAL, OpenTaps, Progress, Resources, collect
 from compiler.calibration.statistics import Collector
@@ -21,7 +21,7 @@ from compiler.data.fit import Sample
 from compiler.diagnostics import Diagnostic, QdqcError, Severity
 from compiler.ir.graph import Module
 
-__all__ = ["calibrate", "check_settings", "make_table", "warnings_of"]
+__all__ = ["calibrate", "calibrate_by", "check_settings", "make_table", "warnings_of"]
 
 
 def make_table(
@@ -94,7 +94,34 @@ def calibrate(
     ``warn`` is told of numbers that are not finite and of values that are always zero.
     Raises QdqcError.
     """
-    detail = detail_of(method)
+    tables = calibrate_by(
+        module,
+        samples,
+        open_taps,
+        [method],
+        settings=settings,
+        header=header,
+        progress=progress,
+        warn=warn,
+        resources=resources,
+    )
+    return tables[method_name(method)]
+
+
+def calibrate_by(
+    module: Module,
+    samples: Iterable[Sample],
+    open_taps: OpenTaps,
+    methods: Sequence[str],
+    *,
+    settings: Settings = PLAIN,
+    header: Mapping[str, str] = {},
+    progress: Progress | None = None,
+    warn: Callable[[Diagnostic], None] | None = None,
+    resources: Resources = SERIAL,
+) -> dict[str, Table]:
+    """As ``calibrate``, the tables of several methods by name, from the same statistics."""
+    detail = max(detail_of(method) for method in methods)
     check_settings(settings)
     collector = collect(
         module.graph, samples, open_taps, progress, detail=detail, resources=resources
@@ -102,7 +129,8 @@ def calibrate(
     if warn is not None:
         for diagnostic in warnings_of(collector):
             warn(diagnostic)
-    return make_table(collector, method, settings, header)
+    names = [method_name(method) for method in methods]
+    return {name: make_table(collector, name, settings, header) for name in names}
 
 
 def check_settings(settings: Settings) -> None:

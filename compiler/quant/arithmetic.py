@@ -22,6 +22,7 @@ __all__ = [
     "numbers",
     "quant_range",
     "quantize",
+    "rounded",
     "weight_quant",
 ]
 
@@ -161,6 +162,15 @@ def numbers(value: Constant) -> Array:
     """The numbers that a constant stands for, quantized or not."""
     array, quant = value.data.array(), value.tensor.quant
     return array if quant is None else dequantize(array, quant)
+
+
+def rounded(array: Array, quant: Quant, elem: Elem) -> npt.NDArray[np.float32]:
+    """``dequantize(quantize(array))`` of an activation, without the integers in between."""
+    qmin, qmax = (bound - int(quant.zero_point) for bound in elem.limits)
+    out = np.asarray(array, np.float32) / quant.scale
+    np.rint(out, out=out)
+    np.clip(out, qmin, qmax, out=out)
+    return np.multiply(out, quant.scale, out=out)
 
 
 def _spread(quant: Quant, rank: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

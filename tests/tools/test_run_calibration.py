@@ -112,3 +112,20 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["m.qir", "-o", "t"]) == 2
     assert main(["m.qir", "-o", "t", "--dataset", "a", "--batch_size", "0"]) == 2
     assert "0 is below 1" in capsys.readouterr().err
+
+
+def test_ranges_judged_by_running(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, report = tmp_path / "t", tmp_path / "r.json"
+    args = [str(model), "--dataset", str(photos), "-o", str(table), "--report", str(report)]
+    assert main([*args, "--cali_method", "use_best_of"]) == 0
+    assert load_table(table).header["method"] == "best_of"
+    search = ["--search", "search_threshold", "--inference_num", "2"]
+    assert main([*args, *search, "--quantize_method_list", "use_max,KL"]) == 0
+    assert set(json.loads(report.read_text())["search"]) == {"max", "kl"}
+    assert load_table(table).header["method"] in ("max", "kl")
+    assert "best" in capsys.readouterr().err
+    assert main([*args, "--tune_num", "2"]) == 0
+    assert load_table(table).header["tune number"] == "2"
+    assert main([*args, "--search", "search_threshold", "--inference_num", "0"]) == 1
