@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,11 @@ config.excludes = ["Inputs"]
 config.test_source_root = str(_HERE)
 config.test_exec_root = str(_HERE.parent / ".pytest_cache" / "lit")
 config.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+
+# Commands keep nothing in the cache of who runs the tests, and find nothing of an earlier run.
+_CACHE = tempfile.mkdtemp(prefix="qdqc-lit-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+config.environment["XDG_CACHE_HOME"] = _CACHE
 
 # Whole words only: a file name such as qir_opt.qir is no command.
 for _name in _COMMANDS:

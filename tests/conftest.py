@@ -62,8 +62,17 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Commands, in processes of their own too, keep nothing in the cache of who runs the tests."""
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Commands keep nothing in the cache of who runs the tests."""
+    folder = tmp_path_factory.mktemp("caches")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(
+    caches: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a test find what another one kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(caches / f"{hash(request.node.nodeid):x}"))

@@ -218,8 +218,8 @@ def _guard(
         return code
     except QdqcError as error:
         message, code = str(error), EXIT_INPUT
-    except KeyboardInterrupt:
-        message, code = "interrupted", EXIT_INTERRUPTED
+    except KeyboardInterrupt as stop:
+        message, code = str(stop) or "interrupted", EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader has what it wanted. Python flushes stdout once more at exit: to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["PeakMemory", "private_memory", "process_seconds"]
+__all__ = ["PeakMemory", "peak_of", "private_memory", "process_seconds"]
 
 _IMPORTED = time.monotonic()
 _INTERVAL = 0.05
+_FINE_INTERVAL = 0.005
 
 
 def process_seconds() -> float:
@@ -29,6 +32,31 @@ def process_seconds() -> float:
 def private_memory() -> int:
     """Bytes of private memory of this process and its children; 0 where /proc is missing."""
     return sum(_private_bytes(pid) for pid in _family(os.getpid()))
+
+
+def peak_of(action: Callable[[], object]) -> int:
+    """The peak of private memory, in bytes, of a copy of this process that does something.
+
+    0 where the system makes no such copies or tells no memory.
+    """
+    import multiprocessing
+
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return 0
+    child = multiprocessing.get_context("fork").Process(target=_quietly, args=(action,))
+    child.start()
+    peak = 0
+    while child.is_alive():
+        peak = max(peak, _private_bytes(child.pid or 0))
+        child.join(_FINE_INTERVAL)
+    return peak
+
+
+def _quietly(action: Callable[[], object]) -> None:
+    """What fails here fails again, and is told, when it is done in earnest."""
+    with contextlib.suppress(Exception):
+        action()
+    time.sleep(2 * _FINE_INTERVAL)
 
 
 class PeakMemory:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from compiler.calibration.thresholds import BINS, DEFAULT, METHODS, Settings
 from compiler.diagnostics import EXIT_OK
 from compiler.files import refuse_inputs, refuse_unwritable
+from tools.arguments import memory
 from tools.command import CommandParser, Invocation, execute
 from tools.ir_options import add_plugin_option
 from tools.progress import Progress
 from tools.range_options import BEST_OF, add_range_options, chosen_table, wanted_methods
+from tools.resources import peak_of
 
 if TYPE_CHECKING:
     from compiler.calibration.collection import Resources
@@ -75,6 +77,13 @@ def _add_effort(parser: CommandParser) -> None:
     add = group.add_argument
     add("--workers", type=_positive, default=1, metavar="N", help="processes that share the work")
     add(
+        "--memory_limit",
+        type=memory,
+        default=0,
+        metavar="SIZE",
+        help="private memory, as 600MB or 1.5GB; the model may run several times (default: none)",
+    )
+    add(
         "--cache",
         metavar="DIR",
         help="where statistics are kept for the next run (default: ~/.cache/qdqc/calibration)",
@@ -113,18 +122,24 @@ def _calibrate(invocation: Invocation) -> int:
     module = load(args.model)
     dataset = _open(module.graph, args)
     header = _header(module, args)
-    with Progress("calibration", shown=invocation.verbosity >= 0) as progress:
-        tables = calibrate_by(
-            module,
-            dataset,
-            _taps_of(module),
-            methods,
-            settings=settings,
-            header=header,
-            progress=progress.show,
-            warn=invocation.warn,
-            resources=_resources(invocation, header),
-        )
+    resources = _resources(invocation, header)
+    try:
+        with Progress("calibration", shown=invocation.verbosity >= 0) as progress:
+            tables = calibrate_by(
+                module,
+                dataset,
+                _taps_of(module, lean=bool(args.memory_limit)),
+                methods,
+                settings=settings,
+                header=header,
+                progress=progress.show,
+                warn=invocation.warn,
+                resources=resources,
+            )
+    except KeyboardInterrupt:
+        if resources.cache is None or not resources.cache.usable:
+            raise
+        raise KeyboardInterrupt("interrupted: the same command goes on from there") from None
     table = chosen_table(invocation, module, dataset, tables)
     save_table(table, target)
     _tell(invocation, table)
@@ -143,6 +158,8 @@ def _resources(invocation: Invocation, header: Mapping[str, str]) -> Resources:
         cache = Cache(folder, invocation.warn)
     runtime = importlib.metadata.version("onnxruntime")
     return Resources(
+        memory_limit=args.memory_limit,
+        measure=peak_of,
         threads=min(_cores(), _THREADS),
         workers=args.workers,
         cache=cache,
@@ -165,7 +182,7 @@ def _open(graph: Graph, args: Any) -> Dataset:
     return opened(source, graph, input_num=args.input_num, batch=args.batch_size)
 
 
-def _taps_of(module: Module) -> Callable[[Sequence[str]], Callable[..., Any]]:
+def _taps_of(module: Module, *, lean: bool) -> Callable[[Sequence[str]], Callable[..., Any]]:
     """Opens the module for some of its values.
 
     A run takes one thread, so that its numbers are the same however many run at a time.
@@ -174,7 +191,7 @@ def _taps_of(module: Module) -> Callable[[Sequence[str]], Callable[..., Any]]:
     def open_taps(names: Sequence[str], /) -> Callable[..., Any]:
         from compiler.runtime.session import Runner
 
-        return Runner(module, names, threads=1, cut=True).run
+        return Runner(module, names, threads=1, cut=True, lean=lean).run
 
     return open_taps
 

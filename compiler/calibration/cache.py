@@ -43,7 +43,7 @@ class Cache:
     def __init__(self, folder: Path, warn: Callable[[Diagnostic], None]) -> None:
         self.folder = folder
         self._warn = warn
-        self._usable = True
+        self.usable = True
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._prune()
@@ -57,7 +57,7 @@ class Cache:
     def read(self, path: Path) -> bytes | None:
         """The contents of a file of the folder; None where it is not there."""
         try:
-            held = path.read_bytes() if self._usable else None
+            held = path.read_bytes() if self.usable else None
         except OSError:
             return None
         with contextlib.suppress(OSError):
@@ -66,7 +66,7 @@ class Cache:
 
     def write(self, path: Path, content: bytes) -> None:
         """Put a file in its place, whole."""
-        if self._usable:
+        if self.usable:
             try:
                 write_whole(path, content)
             except QdqcError as error:
@@ -74,7 +74,7 @@ class Cache:
 
     def give_up(self, reason: str) -> None:
         """Do without the folder from now on, and say so."""
-        self._usable = False
+        self.usable = False
         message = f"calibration goes on without its cache: {reason}"
         notes = ("--cache DIR names another folder, --no_cache does without one",)
         self._warn(Diagnostic(Severity.WARNING, message, file=str(self.folder), notes=notes))

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from compiler.calibration.batches import BATCH, Batch, Batches, Digest
 from compiler.calibration.cache import Cache, Entry
 from compiler.calibration.in_order import in_processes, in_threads
+from compiler.calibration.parts import Demand, largest, parts_within, sizes_of
 from compiler.calibration.plan import Plan, plan_of
 from compiler.calibration.state import from_bytes, to_bytes
 from compiler.calibration.statistics import Collector, Detail
@@ -26,6 +28,9 @@ from compiler.ir.graph import Graph
 from compiler.ir.types import Array
 
 __all__ = ["SERIAL", "OpenTaps", "Progress", "Resources", "collect"]
+
+_LOOKED_AT = 4
+"""Batches of which the largest sample stands for all under a memory limit."""
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Told the number of samples done, and of how many; 0 where nobody knows."""
@@ -43,17 +48,24 @@ class OpenTaps(Protocol):
     def __call__(self, names: Sequence[str], /) -> Look: ...
 
 
+Measure: TypeAlias = Callable[[Callable[[], object]], int]
+"""Does something in a process of its own; the peak of its private memory in bytes."""
+
+
 @dataclass(frozen=True)
 class Resources:
     """What collecting may use.
 
     ``threads`` work in this process, or ``workers`` processes of one thread each where these
-    are more than one. ``key`` says what statistics in the ``cache`` depend on beside the samples:
-    the model and what runs it. ``tell`` hears of what was found in the cache.
+    are more than one. Private memory stays below ``memory_limit`` bytes, reckoned with what
+    ``measure`` finds; 0 is no limit. ``key`` says what statistics in the ``cache`` depend on
+    beside the samples: the model and what runs it. ``tell`` hears of what people want to know.
     """
 
     threads: int = 1
     workers: int = 1
+    memory_limit: int = 0
+    measure: Measure = lambda _: 0
     cache: Cache | None = None
     key: str = ""
     tell: Callable[[str], None] = lambda _: None
@@ -75,13 +87,22 @@ def collect(
     """Statistics of all float32 values of the top graph over all samples, in graph order.
 
     Memory does not grow with the samples: each thread holds the values of one sample and the
-    statistics of a batch. Samples that come in a row only are read by this thread, and neither
-    shared among processes nor looked up in the cache. Raises QdqcError when there are none.
+    statistics of a batch. Under a limit the model may run over the data several times, each time
+    as far as a part of the values needs. Samples that come in a row only are read by this thread,
+    and neither shared among processes nor looked up in the cache. Raises QdqcError when there are
+    none, and for a limit that is too small.
     """
     plan = plan_of(graph)
     if not plan.names:
         raise QdqcError("the model has no float32 values, so there is nothing to calibrate")
-    found = _Collection(plan, Batches(samples), open_taps, detail, resources).run(progress)
+    batches = Batches(samples)
+    parts = [plan]
+    if resources.memory_limit:
+        parts, resources = _within_limit(graph, plan, batches, open_taps, detail, resources)
+    found = Collector(detail=detail)
+    for number, part in enumerate(parts):
+        told = None if progress is None else _part_of(progress, number, len(parts))
+        found.join(_Collection(part, batches, open_taps, detail, resources).run(told))
     if not found.samples:
         raise QdqcError(
             "no calibration data: there are no samples",
@@ -90,6 +111,43 @@ def collect(
     sources = [(name, plan.shared.get(name, name)) for name in plan.names]
     found.statistics = {n: found.statistics[s] for n, s in sources if s in found.statistics}
     return found
+
+
+def _part_of(progress: Progress, number: int, parts: int) -> Progress:
+    """Tells how far all parts are from how far one is."""
+    return lambda done, total: progress(number * total + done, parts * total)
+
+
+def _within_limit(
+    graph: Graph,
+    plan: Plan,
+    batches: Batches,
+    open_taps: OpenTaps,
+    detail: Detail,
+    given: Resources,
+) -> tuple[list[Plan], Resources]:
+    """The parts of the plan, and how many threads may work on them. Raises QdqcError.
+
+    Threads share the work where the limit leaves room for all of them; else one works alone.
+    """
+    if not batches.numbered:
+        raise QdqcError(
+            "--memory_limit needs samples that can be read more than once",
+            notes=["give a folder or file, or leave the limit out"],
+        )
+    sample = largest(itertools.chain(*map(batches.read, batches.numbers(0)[:_LOOKED_AT])))
+    sizes = sizes_of(graph, plan.taps, sample)
+    base = given.measure(lambda: None)
+    run = given.measure(lambda: open_taps(plan.taps[-1:])(sample))
+    own = given.workers > 1
+    demand = Demand(base, run, detail, own_processes=own)
+    holders = given.workers if own else given.threads
+    if not own and demand.total(sizes.values(), holders) > given.memory_limit:
+        holders = 1
+    parts = parts_within(given.memory_limit, plan, sizes, demand, holders)
+    if len(parts) > 1:
+        given.tell(f"the memory limit takes {len(parts)} runs over the data")
+    return parts, replace(given, threads=holders if not own else given.threads)
 
 
 class _Collection:

@@ -299,6 +299,14 @@ class Collector:
         self.nonfinite += [n for n in later if n.name not in known]
         self.samples += other.samples
 
+    def join(self, other: Collector) -> None:
+        """Take in what ``other`` has seen of other tensors in the same samples."""
+        self.statistics |= other.statistics
+        self.channels |= other.channels
+        self.extremes |= other.extremes
+        self.nonfinite = sorted([*self.nonfinite, *other.nonfinite], key=lambda n: n.sample)
+        self.samples = other.samples
+
     def _note(self, name: str, low: float, high: float) -> None:
         held = self.extremes.get(name, (math.inf, -math.inf))
         self.extremes[name] = (min(held[0], low), max(held[1], high))

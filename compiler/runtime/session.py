@@ -41,13 +41,19 @@ _LEVELS = {
 }
 
 
-def session_options(*, optimise: str = "all", threads: int = 0) -> ort.SessionOptions:
-    """Options of a CPU session; ``threads`` 0 leaves the number to onnxruntime."""
+def session_options(
+    *, optimise: str = "all", threads: int = 0, lean: bool = False
+) -> ort.SessionOptions:
+    """Options of a CPU session; ``threads`` 0 leaves the number to onnxruntime.
+
+    ``lean`` gives memory back after each run, where time matters less.
+    """
     options = ort.SessionOptions()
     options.graph_optimization_level = _LEVELS[optimise]
     options.log_severity_level = _QUIET
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = not lean
     if threads:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
@@ -58,6 +64,7 @@ def open_session(
     *,
     optimise: str = "all",
     threads: int = 0,
+    lean: bool = False,
     folder: str | None = None,
 ) -> ort.InferenceSession:
     """A CPU session of a model or of a file; ``folder`` is where a model's external data lie.
@@ -65,7 +72,7 @@ def open_session(
     Raises QdqcError where onnxruntime refuses it.
     """
     source = model if isinstance(model, str) else model.SerializeToString()
-    options = session_options(optimise=optimise, threads=threads)
+    options = session_options(optimise=optimise, threads=threads, lean=lean)
     if folder is not None:
         options.add_session_config_entry(_DATA_FOLDER, folder)
     try:
@@ -94,6 +101,7 @@ class Runner:
     at. In a quantized module a tap goes on the integer tensor and is dequantized here: fetching
     the float view would make a float kernel of an integer one. ``fixed`` gives stored integers,
     of outputs as well. ``cut`` runs no more than the taps need, and gives no outputs beside.
+    ``lean`` is that of ``session_options``.
     """
 
     def __init__(
@@ -105,6 +113,7 @@ class Runner:
         threads: int = 0,
         fixed: bool = False,
         cut: bool = False,
+        lean: bool = False,
     ) -> None:
         lowered = module
         if not is_lowered(module) or cut:
@@ -128,7 +137,7 @@ class Runner:
             if tap.fetched not in held and tap.fetched not in self.inputs:
                 proto.graph.output.append(onnx.ValueInfoProto(name=tap.fetched))
                 held.add(tap.fetched)
-        self._session = open_session(proto, optimise=optimise, threads=threads)
+        self._session = open_session(proto, optimise=optimise, threads=threads, lean=lean)
 
     def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
         """Taps and outputs by name for one batch of inputs. Raises QdqcError."""

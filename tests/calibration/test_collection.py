@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
+import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,3 +276,80 @@ def test_errors_of_samples_come_up() -> None:
     for resources in (Resources(), Resources(threads=2)):
         with pytest.raises(QdqcError, match=r"7\.png: error: can't read the image"):
             collected(Dataset(items, "files"), resources)
+
+
+@forks
+@pytest.mark.parametrize("given", [{"threads": 1}, {"threads": 2}, {"workers": 2}])
+def test_killed_runs_repeat_no_more_than_was_in_work(tmp_path: Path, given: dict[str, int]) -> None:
+    """SIGKILL at random moments, again and again, until a run comes to its end."""
+    whole = text(collected(dataset(arrays())))
+    log, done = tmp_path / "log", tmp_path / "done"
+
+    def note(_: int) -> None:
+        time.sleep(0.005)
+        with log.open("a") as file:
+            file.write("run\n")
+
+    def run() -> None:
+        model = Model(note)
+        resources = kept(tmp_path / "cache", **given)
+        found = collect(module().graph, dataset(arrays()), model.open_taps, resources=resources)
+        done.write_bytes(text(found))
+
+    draw = random.Random(0)
+    kills = 0
+    while not done.exists():
+        process = multiprocessing.get_context("fork").Process(target=run)
+        process.start()
+        process.join(draw.uniform(0.03, 0.1) if kills < 10 else None)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            kills += 1
+    assert kills
+    assert done.read_bytes() == whole
+    time.sleep(0.1)  # workers whose parent was killed end after the batch that they are at
+    at_work = max(given.values()) + 1
+    repeated = len(log.read_text().splitlines()) - COUNT
+    assert repeated <= kills * at_work * BATCH
+
+
+def test_a_memory_limit_takes_several_runs_and_gives_the_same(tmp_path: Path) -> None:
+    whole = text(collected(dataset(arrays())))
+    opened: list[tuple[str, ...]] = []
+
+    def open_taps(names: Sequence[str], /) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        opened.append(tuple(names))
+        every = Model().open_taps(["x", "y"])
+        return lambda sample: {n: every(sample)[n] for n in names}
+
+    told: list[str] = []
+    measured = iter([50_000_000, 60_000_000])
+    resources = kept(
+        tmp_path,
+        memory_limit=81_000_000,
+        threads=3,
+        measure=lambda _: next(measured),
+        tell=told.append,
+    )
+    seen: list[tuple[int, int]] = []
+    found = collect(
+        module().graph,
+        dataset(arrays()),
+        open_taps,
+        lambda *done: seen.append(done),
+        resources=resources,
+    )
+    assert text(found) == whole
+    assert opened == [("x",), ("y",)]
+    assert told == ["the memory limit takes 2 runs over the data"]
+    assert seen[-1] == (2 * COUNT, 2 * COUNT)
+    assert seen == sorted(seen)
+
+
+def test_a_memory_limit_refuses_what_it_cannot_hold() -> None:
+    resources = Resources(memory_limit=10**6, measure=lambda _: 5 * 10**7)
+    with pytest.raises(QdqcError, match=r"1MB is too small: .* takes 71MB\nnote: give 71MB or mo"):
+        collected(dataset(arrays()), resources)
+    with pytest.raises(QdqcError, match="samples that can be read more than once"):
+        collected(({"x": a} for a in arrays()), resources)

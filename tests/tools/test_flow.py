@@ -226,7 +226,7 @@ def test_an_interrupted_step_leaves_nothing(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert err == "interrupted\n"
+    assert err == "interrupted: the same command goes on from there\n"
     assert contents(folder) == before
 
 

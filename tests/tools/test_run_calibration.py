@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,53 @@ def test_ranges_judged_by_running(
     assert main([*args, "--tune_num", "2"]) == 0
     assert load_table(table).header["tune number"] == "2"
     assert main([*args, "--search", "search_threshold", "--inference_num", "0"]) == 1
+
+
+def test_another_method_goes_on_from_the_cache(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "cache"
+    args = [str(model), "--dataset", str(photos), "--cache", str(cache)]
+    assert main([*args, "-o", str(tmp_path / "kl"), "--cali_method", "kl"]) == 0
+    assert "in the cache" not in capsys.readouterr().err
+    assert main([*args, "-o", str(tmp_path / "a"), "--cali_method", "max"]) == 0
+    assert "3 of 3 samples were found in the cache" in capsys.readouterr().err
+    alone = ["--cali_method", "max", "--no_cache"]
+    assert main([*args, "-o", str(tmp_path / "b"), *alone]) == 0
+    assert "in the cache" not in capsys.readouterr().err
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(photos / "1.png")
+    assert main([*args, "-o", str(tmp_path / "a"), "--cali_method", "max"]) == 0
+    assert load_table(tmp_path / "a").rows["x"].max == 0, "the changed photo is noticed"
+
+
+def test_the_table_is_the_same_however_the_work_is_done(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    tables: set[str] = set()
+    for number, given in enumerate(([], ["--workers", "2"], ["--memory_limit", "4GB"])):
+        table = tmp_path / f"t{number}"
+        args = [str(model), "--dataset", str(photos), "-o", str(table), "--no_cache"]
+        assert main([*args, *given]) == 0
+        tables.add(table.read_text())
+    assert len(tables) == 1
+
+
+def test_a_limit_below_any_use_says_what_is_needed(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [str(model), "--dataset", str(photos), "-o", str(tmp_path / "t"), "--no_cache"]
+    assert main([*args, "--memory_limit", "1MB"]) == 1
+    told = re.search(r"give (\d+)MB or more", capsys.readouterr().err)
+    assert told is not None
+    assert main([*args, "--memory_limit", f"{int(told[1]) + 20}MB"]) == 0
+
+
+def test_a_cache_that_cannot_be_used_is_only_a_warning(
+    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [str(model), "--dataset", str(photos), "-o", str(tmp_path / "t")]
+    assert main([*args, "--cache", str(model)]) == 0
+    err = capsys.readouterr().err
+    assert err.count("goes on without its cache: File exists") == 1
+    assert (tmp_path / "t").exists()
