@@ -13,9 +13,10 @@ import onnx
 import onnxruntime as ort
 
 __all__ = [
+    "CALIBRATORS",
     "Sample",
     "Samples",
-    "collect_entropy",
+    "collected_ranges",
     "fixed_model",
     "node_counts",
     "optimised",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 Sample: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+CALIBRATORS = ("MinMax", "Entropy", "Percentile")
+"""Names of onnxruntime's CalibrationMethod."""
 
 _LEVELS = {
     "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -116,8 +120,8 @@ def quantized(model: Path, out: Path, samples: Iterable[Sample]) -> Path:
     return out
 
 
-def collect_entropy(model: Path, augmented: Path, samples: Iterable[Sample]) -> int:
-    """Ranges by onnxruntime's entropy calibrator at its defaults; the number of tensors.
+def collected_ranges(model: Path, augmented: Path, samples: Iterable[Sample], method: str) -> int:
+    """Ranges by one of onnxruntime's calibrators at its defaults; the number of tensors.
 
     The tensors are those that ``quantize_static`` would ask for.
     """
@@ -129,7 +133,7 @@ def collect_entropy(model: Path, augmented: Path, samples: Iterable[Sample]) -> 
         model,
         sorted({*QLinearOpsRegistry, *QDQRegistry}),
         augmented_model_path=str(augmented),
-        calibrate_method=CalibrationMethod.Entropy,
+        calibrate_method=CalibrationMethod[method],
     )
     calibrator.collect_data(Samples(samples))
     return len(calibrator.compute_data().data)

@@ -65,7 +65,7 @@ def transform(model: Path, folder: Path, *options: object) -> Path:
 def calibrate(qir: Path, dataset: Path, method: str = "kl") -> Path:
     """``run_calibration`` over a whole data set; the table."""
     table = qir.with_suffix(".cali_table")
-    given = (qir, "--dataset", dataset, "--cali_method", method, "-o", table)
+    given = (qir, "--dataset", dataset, "--cali_method", method, "-o", table, "--no_cache")
     run("run_calibration", qir.with_name("calibration.json"), *given)
     return table
 

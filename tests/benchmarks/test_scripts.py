@@ -39,6 +39,7 @@ def start(script: str, *options: str) -> subprocess.CompletedProcess[str]:
         ("simplify.py", ("effnet", "minilm")),
         ("effnet.py", ()),
         ("calibration.py", ()),
+        ("calibration_kills.py", ()),
         ("minilm.py", ()),
     ],
 )
@@ -49,7 +50,7 @@ def test_without_assets_a_script_says_that_it_skips(script: str, options: tuple[
     assert "set QDQC_ASSETS" in done.stdout
 
 
-@pytest.mark.parametrize("script", ["digits.py", "ort_entropy.py"])
+@pytest.mark.parametrize("script", ["digits.py", "ort_calibrator.py"])
 def test_a_script_that_needs_no_assets_loads_without_peers(script: str) -> None:
     done = start(script, "--help")
     assert (done.returncode, done.stderr) == (0, "")
