@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.calibration.thresholds import BINS, DEFAULT, METHODS, Settings
+from compiler.data.choice import SEED
 from compiler.diagnostics import EXIT_OK
 from compiler.files import refuse_inputs, refuse_unwritable
 from tools.arguments import memory
@@ -45,10 +46,16 @@ def _parser() -> CommandParser:
     parser.add_argument("model", metavar="MODEL.qir", help="what model_transform wrote")
     data = parser.add_mutually_exclusive_group(required=True)
     add = data.add_argument
-    add("--dataset", metavar="PATH", help="folder of images, npz or npy files, or one such file")
+    add(
+        "--dataset",
+        metavar="PATH",
+        help="folder of images, npz or npy files, one such file, or a Python file with dataset()",
+    )
     add("--data_list", metavar="FILE", help="a sample a line; several inputs comma separated")
     add = parser.add_argument
     add("--input_num", type=_count, default=0, metavar="N", help="samples used, 0 for all")
+    add("--seed", type=int, default=SEED, metavar="N", help="draws which samples are used")
+    add("--max_bad", type=_count, default=0, metavar="N", help="unusable samples to leave out")
     add("--batch_size", type=_positive, default=1, metavar="N", help="rows where batch is symbolic")
     add("--cali_method", default=DEFAULT, metavar="METHOD", help=f"{', '.join(METHODS)}, {BEST_OF}")
     add("--histogram_bin_num", type=_positive, default=BINS, metavar="N", help="bins of kl")
@@ -120,7 +127,7 @@ def _calibrate(invocation: Invocation) -> int:
     )
     refuse_unwritable([target])
     module = load(args.model)
-    dataset = _open(module.graph, args)
+    dataset = _open(module.graph, invocation)
     header = _header(module, args)
     resources = _resources(invocation, header)
     try:
@@ -174,12 +181,20 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _open(graph: Graph, args: Any) -> Dataset:
+def _open(graph: Graph, invocation: Invocation) -> Dataset:
+    from compiler.data.bad_samples import BadSamples
     from compiler.data.dataset import open_dataset, open_list
 
+    args = invocation.args
     opened: Callable[..., Dataset] = open_dataset if args.dataset else open_list
-    source = args.dataset or args.data_list
-    return opened(source, graph, input_num=args.input_num, batch=args.batch_size)
+    return opened(
+        args.dataset or args.data_list,
+        graph,
+        input_num=args.input_num,
+        batch=args.batch_size,
+        seed=args.seed,
+        bad=BadSamples(args.max_bad, invocation.warn),
+    )
 
 
 def _taps_of(module: Module, *, lean: bool) -> Callable[[Sequence[str]], Callable[..., Any]]:
@@ -203,6 +218,7 @@ def _header(module: Module, args: Any) -> dict[str, str]:
         "tool": f"qdqc {importlib.metadata.version('qdq-compiler')}",
         "model": Path(args.model).name,
         "digest": module_digest(module),
+        "seed": str(args.seed),
     }
 
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import functools
-import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
+from compiler.data.bad_samples import BadSamples
+from compiler.data.choice import SEED, choose
 from compiler.data.files import check_image, kind, load, read_headers, read_list, scan_folder
-from compiler.data.fit import Cut, InputSpec, Sample, fit_arrays, headers_of, input_specs
+from compiler.data.fit import Cut, InputSpec, Sample, fit_arrays, input_specs
+from compiler.data.stream import Given, samples_of_script, stream
 from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Graph
 from compiler.ir.types import Array
 
-__all__ = ["Dataset", "choose", "open_dataset", "open_list"]
+__all__ = ["Dataset", "open_dataset", "open_list"]
 
 Loader: TypeAlias = Callable[[], Sample]
-SEED = 0
 
 
 class Dataset:
@@ -45,59 +46,58 @@ class Dataset:
 
 
 class _Stream(Dataset):
-    """Samples of a Python iterable; its length is known where the iterable's is."""
+    """Samples of a Python iterable; their number is known where the iterable's is."""
 
     def __init__(
-        self, samples: Iterable[Mapping[str, Any]], specs: tuple[InputSpec, ...], limit: int
+        self,
+        again: Callable[[], Given],
+        count: int,
+        specs: tuple[InputSpec, ...],
+        limit: int,
+        bad: BadSamples,
+        file: str = "",
     ) -> None:
-        super().__init__((), "the given samples")
-        self._samples = samples
+        super().__init__((), file or "the given samples")
+        self._again = again
+        self._count = min(count, limit or count) if count else limit
         self._specs = specs
         self._limit = limit
+        self._bad = bad
+        self._file = file
 
     def __len__(self) -> int:
-        if not isinstance(self._samples, Sequence):
-            return self._limit
-        return min(len(self._samples), self._limit or len(self._samples))
+        return self._count
 
     def part(self, start: int, stop: int) -> None:
         """There are none: the samples come in a row."""
 
     def __iter__(self) -> Iterator[Sample]:
-        given = 0
-        for number, sample in enumerate(self._samples):
-            cut = fit_arrays(self._specs, headers_of(sample), f"sample {number}")
-            arrays = {n: np.asarray(sample[n]) for n in cut.keys.values()}
-            for index in range(cut.count):
-                if self._limit and given >= self._limit:
-                    return
-                yield cut.take(arrays, index)
-                given += 1
-        if not given:
-            raise QdqcError(
-                "no calibration data: the given samples are empty",
-                notes=["an iterator that has been used up gives nothing; give a list"],
-            )
+        self._bad.count = 0
+        return stream(self._again(), self._specs, self._limit, self._bad, self._file)
 
 
 def open_dataset(
-    source: str | Path | Iterable[Mapping[str, Any]],
+    source: str | Path | Given,
     graph: Graph,
     *,
     input_num: int = 0,
     batch: int = 1,
     seed: int = SEED,
+    bad: BadSamples | None = None,
 ) -> Dataset:
-    """The data of a folder, an npz, npy or image file, or an iterable of dicts of arrays.
+    """The data of a folder, an npz, npy or image file, of a Python file with a function
+    ``dataset``, or of an iterable of dicts of arrays.
 
     All names, element types and shapes are checked against the graph's inputs before this
     returns (for iterables: as they come). ``input_num`` of 0 takes all samples, else see
-    ``choose``. ``batch`` is the number of rows of a sample where the batch is a symbol.
+    ``choose``; what comes in a row only is cut off behind them. ``batch`` is the number of rows
+    of a sample where the batch is a symbol. ``bad`` says how many samples may be left out.
     Raises QdqcError with the file, the reason and the next step.
     """
-    specs = _needed_specs(graph)
+    specs, bad = _needed_specs(graph), bad or BadSamples()
     if not isinstance(source, str | Path):
-        return _Stream(source, specs, input_num)
+        count = len(source) if isinstance(source, Sequence) else 0
+        return _Stream(lambda: source, count, specs, input_num, bad)
     path = Path(source)
     if not path.exists():
         raise QdqcError(
@@ -105,12 +105,20 @@ def open_dataset(
             file=str(path),
             notes=["give a folder of images, of npz or of npy files, or one such file"],
         )
+    if path.suffix == ".py":
+        return _Stream(samples_of_script(path), 0, specs, input_num, bad, str(path))
     files = [[p] for p in scan_folder(path)] if path.is_dir() else [[path]]
-    return _opened(files, specs, path, input_num, batch, seed)
+    return _opened(files, specs, path, input_num, batch, seed, bad)
 
 
 def open_list(
-    path: str | Path, graph: Graph, *, input_num: int = 0, batch: int = 1, seed: int = SEED
+    path: str | Path,
+    graph: Graph,
+    *,
+    input_num: int = 0,
+    batch: int = 1,
+    seed: int = SEED,
+    bad: BadSamples | None = None,
 ) -> Dataset:
     """The data that a list names, one sample a line; otherwise as ``open_dataset``.
 
@@ -118,18 +126,7 @@ def open_list(
     """
     specs = _needed_specs(graph)
     files = read_list(Path(path), len(specs))
-    return _opened(files, specs, Path(path), input_num, batch, seed)
-
-
-def choose(count: int, wanted: int, seed: int = SEED) -> list[int]:
-    """Which of ``count`` samples are used: all, or ``wanted`` drawn with a fixed seed.
-
-    The indices come in rising order: folders are often sorted by class, so the first ones
-    would be of one class only.
-    """
-    if not 0 < wanted < count:
-        return list(range(count))
-    return sorted(random.Random(seed).sample(range(count), wanted))
+    return _opened(files, specs, Path(path), input_num, batch, seed, bad or BadSamples())
 
 
 def _needed_specs(graph: Graph) -> tuple[InputSpec, ...]:
@@ -149,7 +146,9 @@ def _opened(
     input_num: int,
     batch: int,
     seed: int,
+    bad: BadSamples,
 ) -> Dataset:
+    """Samples of files. Those of one sample each are chosen before they are looked into."""
     kinds = {kind(p) for group in files for p in group}
     if None in kinds:
         raise QdqcError(
@@ -157,14 +156,25 @@ def _opened(
             file=str(source),
             notes=["name a --data_list with the option of that name"],
         )
-    rows = [_from_arrays(g[0], specs, batch) if kind(g[0]) == "npz" else None for g in files]
-    if any(r is not None for r in rows):
-        items = [i for g, r in zip(files, rows, strict=True) for i in r or [_loader(g, specs)]]
-    elif kinds == {"npy"} and len(specs) == 1:
-        items = [i for group in files for i in _from_arrays(group[0], specs, batch)]
+    many = "npz" in kinds or (kinds == {"npy"} and len(specs) == 1)
+    used = files if many else [files[i] for i in choose(len(files), input_num, seed)]
+    items: list[Loader] = []
+    for group in used:
+        items += bad.tried(lambda g=group: _items(g, specs, batch, many)) or []
+    if not items:
+        raise QdqcError("no calibration data: all samples are left out", file=str(source))
+    if many:
+        items = [items[i] for i in choose(len(items), input_num, seed)]
     else:
-        items = _batches([_loader(g, specs) for g in files], specs, batch)
-    return Dataset([items[i] for i in choose(len(items), input_num, seed)], str(source))
+        items = _batches(items, specs, batch)
+    return Dataset(items, str(source))
+
+
+def _items(group: list[Path], specs: tuple[InputSpec, ...], batch: int, many: bool) -> list[Loader]:
+    """The samples of a file that may hold many, or the one of files for each input."""
+    if many and len(group) == 1 and kind(group[0]) != "image":
+        return _from_arrays(group[0], specs, batch)
+    return [_loader(group, specs)]
 
 
 def _from_arrays(path: Path, specs: tuple[InputSpec, ...], batch: int) -> list[Loader]:

@@ -21,6 +21,7 @@ __all__ = ["IMAGES", "check_image", "kind", "load", "read_headers", "read_list",
 IMAGES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 )
+_JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024
 _NEXT = "a data set is a folder of images, of npz or of npy files, one npz, or a --data_list"
 
 
@@ -118,12 +119,27 @@ def load(path: Path, keys: Iterable[str]) -> Sample:
 
 
 def check_image(path: Path) -> None:
-    """Whether the file begins as an image does. Raises QdqcError."""
+    """Whether the file holds an image, whole as far as can be told without decoding it.
+
+    Its parts are walked through, with their checksums where the format has them; a JPEG without
+    an end is decoded, which tells for certain. Raises QdqcError.
+    """
     try:
-        with Image.open(path):
-            pass
+        with Image.open(path) as image:
+            is_jpeg = image.format in ("JPEG", "MPO")
+            image.verify()
+        if is_jpeg and not _has_end(path):
+            with Image.open(path) as image:
+                image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise unreadable(path, err) from err
+
+
+def _has_end(path: Path) -> bool:
+    """Whether a JPEG's last bytes hold its marker of the end; some programs pad behind it."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _JPEG_TAIL))
+        return _JPEG_END in stream.read()
 
 
 def _hidden(path: Path, folder: Path) -> bool:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compiler.data.dataset import choose, open_dataset, open_list
+from compiler.data.choice import choose
+from compiler.data.dataset import open_dataset, open_list
 from compiler.data.preprocess import Preprocess
 from compiler.diagnostics import QdqcError
 from compiler.ir.dims import Dim, symbol

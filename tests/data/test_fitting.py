@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compiler.data.dataset import choose, open_dataset, open_list
+from compiler.data.choice import choose
+from compiler.data.dataset import open_dataset, open_list
 from compiler.data.fit import fit_arrays, headers_of, input_specs
 from compiler.data.preprocess import Preprocess
 from compiler.diagnostics import QdqcError
