@@ -20,6 +20,7 @@ _TRANSFORM = (
     "eliminate-dead-code",  # fusions want single readers: dead ones are in the way
     "raise-activation",
     "raise-normalization",
+    "move-transposes",  # a normalization over the last axis is found in its own layout
     "simplify-reductions",  # a mean over pixels may belong to a normalization
     "fuse-pad",
     "fuse-batchnorm",
