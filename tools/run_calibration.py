@@ -22,11 +22,15 @@ from tools.resources import peak_of
 
 if TYPE_CHECKING:
     from compiler.calibration.collection import Resources
+    from compiler.calibration.statistics import Collector
     from compiler.calibration.table import Table
     from compiler.data.dataset import Dataset
     from compiler.ir.graph import Graph, Module
 
 __all__ = ["main"]
+
+_LOOKED_AT = 4
+"""Samples whose numbers are held against the preprocessing before the work begins."""
 
 _THREADS = 4
 """Threads at most: each holds the values of a sample."""
@@ -56,6 +60,7 @@ def _parser() -> CommandParser:
     add("--input_num", type=_count, default=0, metavar="N", help="samples used, 0 for all")
     add("--seed", type=int, default=SEED, metavar="N", help="draws which samples are used")
     add("--max_bad", type=_count, default=0, metavar="N", help="unusable samples to leave out")
+    add("--mask", metavar="INPUT", help="a mask: positions where it is 0 do not count")
     add("--batch_size", type=_positive, default=1, metavar="N", help="rows where batch is symbolic")
     add("--cali_method", default=DEFAULT, metavar="METHOD", help=f"{', '.join(METHODS)}, {BEST_OF}")
     add("--histogram_bin_num", type=_positive, default=BINS, metavar="N", help="bins of kl")
@@ -114,6 +119,7 @@ def _positive(text: str) -> int:
 
 def _calibrate(invocation: Invocation) -> int:
     from compiler.calibration.calibrate import calibrate_by, check_settings
+    from compiler.calibration.masking import masking_by
     from compiler.calibration.table import save_table
     from compiler.text.files import load
 
@@ -127,9 +133,11 @@ def _calibrate(invocation: Invocation) -> int:
     )
     refuse_unwritable([target])
     module = load(args.model)
+    masking = masking_by(module.graph, args.mask) if args.mask else None
     dataset = _open(module.graph, invocation)
     header = _header(module, args)
     resources = _resources(invocation, header)
+    seen: list[Collector] = []
     try:
         with Progress("calibration", shown=invocation.verbosity >= 0) as progress:
             tables = calibrate_by(
@@ -142,6 +150,8 @@ def _calibrate(invocation: Invocation) -> int:
                 progress=progress.show,
                 warn=invocation.warn,
                 resources=resources,
+                masking=masking,
+                look=seen.append,
             )
     except KeyboardInterrupt:
         if resources.cache is None or not resources.cache.usable:
@@ -150,6 +160,7 @@ def _calibrate(invocation: Invocation) -> int:
     table = chosen_table(invocation, module, dataset, tables)
     save_table(table, target)
     _tell(invocation, table)
+    _tell_outliers(invocation, module.graph, seen[0])
     return EXIT_OK
 
 
@@ -184,10 +195,12 @@ def _cores() -> int:
 def _open(graph: Graph, invocation: Invocation) -> Dataset:
     from compiler.data.bad_samples import BadSamples
     from compiler.data.dataset import open_dataset, open_list
+    from compiler.data.fit import input_specs
+    from compiler.data.plausible import implausible
 
     args = invocation.args
     opened: Callable[..., Dataset] = open_dataset if args.dataset else open_list
-    return opened(
+    dataset = opened(
         args.dataset or args.data_list,
         graph,
         input_num=args.input_num,
@@ -195,6 +208,10 @@ def _open(graph: Graph, invocation: Invocation) -> Dataset:
         seed=args.seed,
         bad=BadSamples(args.max_bad, invocation.warn),
     )
+    first = dataset.part(0, _LOOKED_AT)
+    for warning in implausible(input_specs(graph), () if first is None else first):
+        invocation.warn(warning)
+    return dataset
 
 
 def _taps_of(module: Module, *, lean: bool) -> Callable[[Sequence[str]], Callable[..., Any]]:
@@ -237,3 +254,23 @@ def _tell(invocation: Invocation, table: Table) -> None:
         f"{args.calibration_table}: {len(table.rows)} values, {samples} samples, method {method}, "
         f"{clipped} ranges clipped"
     )
+
+
+def _tell_outliers(invocation: Invocation, graph: Graph, seen: Collector) -> None:
+    """The closing list: values whose range few numbers make, as these lose most in integers."""
+    from compiler.calibration.outliers import outlier_driven
+
+    bounded = [
+        r.name
+        for n in graph.nodes()
+        if n.op.quant(*n.operand_types()).fixed is not None
+        for r in n.present_results
+    ]
+    found = outlier_driven(seen.statistics, bounded)
+    invocation.report["outliers"] = [
+        {"name": o.name, "ratio": o.ratio, "kurtosis": o.kurtosis} for o in found
+    ]
+    if found:
+        invocation.tell("ranges that few outliers make (largest over 99.99 percent, kurtosis):")
+    for outlier in found:
+        invocation.tell(f"  {outlier.ratio:6.1f}  {outlier.kurtosis:8.1f}  {outlier.name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from compiler.calibration.collection import SERIAL, OpenTaps, Progress, Resources, collect
+from compiler.calibration.masking import Masking
 from compiler.calibration.statistics import Collector
 from compiler.calibration.table import Table
 from compiler.calibration.thresholds import (
@@ -88,6 +89,7 @@ def calibrate(
     progress: Progress | None = None,
     warn: Callable[[Diagnostic], None] | None = None,
     resources: Resources = SERIAL,
+    masking: Masking | None = None,
 ) -> Table:
     """The calibration table of a module over samples, by a method of ``thresholds.METHODS``.
 
@@ -104,6 +106,7 @@ def calibrate(
         progress=progress,
         warn=warn,
         resources=resources,
+        masking=masking,
     )
     return tables[method_name(method)]
 
@@ -119,16 +122,29 @@ def calibrate_by(
     progress: Progress | None = None,
     warn: Callable[[Diagnostic], None] | None = None,
     resources: Resources = SERIAL,
+    masking: Masking | None = None,
+    look: Callable[[Collector], None] | None = None,
 ) -> dict[str, Table]:
-    """As ``calibrate``, the tables of several methods by name, from the same statistics."""
+    """As ``calibrate``, the tables of several methods by name, from the same statistics.
+
+    ``look`` is shown these.
+    """
     detail = max(detail_of(method) for method in methods)
     check_settings(settings)
     collector = collect(
-        module.graph, samples, open_taps, progress, detail=detail, resources=resources
+        module.graph,
+        samples,
+        open_taps,
+        progress,
+        detail=detail,
+        resources=resources,
+        masking=masking,
     )
     if warn is not None:
         for diagnostic in warnings_of(collector):
             warn(diagnostic)
+    if look is not None:
+        look(collector)
     names = [method_name(method) for method in methods]
     return {name: make_table(collector, name, settings, header) for name in names}
 

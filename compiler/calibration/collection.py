@@ -18,6 +18,7 @@ from typing import Protocol, TypeAlias
 from compiler.calibration.batches import BATCH, Batch, Batches, Digest
 from compiler.calibration.cache import Cache, Entry
 from compiler.calibration.in_order import in_processes, in_threads
+from compiler.calibration.masking import Masking
 from compiler.calibration.parts import Demand, largest, parts_within, sizes_of
 from compiler.calibration.plan import Plan, plan_of
 from compiler.calibration.state import from_bytes, to_bytes
@@ -83,14 +84,15 @@ def collect(
     *,
     detail: Detail = Detail.HISTOGRAM,
     resources: Resources = SERIAL,
+    masking: Masking | None = None,
 ) -> Collector:
     """Statistics of all float32 values of the top graph over all samples, in graph order.
 
     Memory does not grow with the samples: each thread holds the values of one sample and the
     statistics of a batch. Under a limit the model may run over the data several times, each time
     as far as a part of the values needs. Samples that come in a row only are read by this thread,
-    and neither shared among processes nor looked up in the cache. Raises QdqcError when there are
-    none, and for a limit that is too small.
+    and neither shared among processes nor looked up in the cache. ``masking`` leaves padding out.
+    Raises QdqcError when there are no samples, and for a limit that is too small.
     """
     plan = plan_of(graph)
     if not plan.names:
@@ -102,7 +104,7 @@ def collect(
     found = Collector(detail=detail)
     for number, part in enumerate(parts):
         told = None if progress is None else _part_of(progress, number, len(parts))
-        found.join(_Collection(part, batches, open_taps, detail, resources).run(told))
+        found.join(_Collection(part, batches, open_taps, detail, resources, masking).run(told))
     if not found.samples:
         raise QdqcError(
             "no calibration data: there are no samples",
@@ -160,7 +162,9 @@ class _Collection:
         open_taps: OpenTaps,
         detail: Detail,
         resources: Resources,
+        masking: Masking | None,
     ) -> None:
+        self._masking = masking
         self._plan = plan
         self._batches = batches
         self._detail = detail
@@ -206,11 +210,14 @@ class _Collection:
             values = look(sample)
             for name in self._plan.taps:
                 if name in values:
-                    found.update(name, values[name])
+                    found.update(name, self._kept_of(name, values[name], sample))
             for name in self._plan.integers:
                 found.update_extremes(name, values[name])
             found.end_sample()
         return found, digest.text()
+
+    def _kept_of(self, name: str, array: Array, sample: Sample) -> Array:
+        return array if self._masking is None else self._masking.kept(name, array, sample)
 
     def _look_and_send(self, batch: Batch) -> bytes:
         found, digest = self._look(batch)
@@ -265,7 +272,8 @@ class _Collection:
         if self._resources.cache is None or not self._batches.numbered:
             return None
         taps = (*self._plan.taps, *self._plan.integers)
-        key = [self._resources.key, detail.name, self._beginning, str(BATCH), *taps]
+        mask = "" if self._masking is None else self._masking.mask
+        key = [self._resources.key, detail.name, self._beginning, str(BATCH), mask, *taps]
         return self._resources.cache.entry("\n".join(key))
 
     @functools.cached_property
