@@ -134,11 +134,11 @@ def _calibrate(invocation: Invocation) -> int:
     refuse_unwritable([target])
     module = load(args.model)
     masking = masking_by(module.graph, args.mask) if args.mask else None
-    dataset = _open(module.graph, invocation)
     header = _header(module, args)
     resources = _resources(invocation, header)
     seen: list[Collector] = []
     try:
+        dataset = _open(module.graph, invocation)
         with Progress("calibration", shown=invocation.verbosity >= 0) as progress:
             tables = calibrate_by(
                 module,
