@@ -14,6 +14,7 @@ from compiler.ir.core import Constant
 from compiler.ir.types import Array, Elem, Quant, Range
 
 __all__ = [
+    "ALL_ZERO",
     "absorbs",
     "activation_quant",
     "bias_floor",
@@ -30,24 +31,33 @@ _BIAS_LIMIT = 2.0**30
 """Largest stored bias: half of int32, so that the sum of products has room beside it."""
 
 
+ALL_ZERO = Range(0.0, 1e-5, 1e-5)
+"""How a calibration table says that a value was zero in every sample."""
+
+
 def activation_quant(
     found: Range,
     elem: Elem,
     *,
     symmetric: bool = False,
     clamp: tuple[float, float] | None = None,
+    empty: float = 1.0,
 ) -> Quant:
     """Scale and zero point of an activation, per tensor.
 
     Asymmetric: ``scale = (max - min) / (qmax - qmin)`` over the range widened to hold zero,
     ``zero_point = round(qmin - min / scale)``. Symmetric: the threshold is the range, with the
     zero point at the type's lower end for values that are never negative, else in its middle.
-    A range without extent (all values zero, or next to it) gets scale 1.
+    A range without extent (all values zero, or next to it) gets scale 1. A value that was zero in
+    every sample (``ALL_ZERO``) gets the range [0, ``empty``]: it says nothing of its scale, and
+    the table's 1e-5 would cut off whatever comes one day and leave a bias no room in int32.
 
     ``clamp``, which must hold zero, is an activation that the integers shall do by saturation:
     the range is cut to it. Where rounding keeps saturation from reaching a bound, the scale is
     ``(max - min) / (qmax - qmin + 1)``, with which it always does.
     """
+    if found == ALL_ZERO:
+        found = Range(0.0, empty, empty)
     if clamp is None:
         return _affine(found, elem, symmetric)
     low, high = max(found.min, clamp[0]), min(found.max, clamp[1])

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compiler.ir.types import Elem, Quant, Range
 from compiler.quant.arithmetic import (
+    ALL_ZERO,
     absorbs,
     activation_quant,
     bias_floor,
@@ -235,3 +236,15 @@ def test_bias_rounding_is_right_beyond_the_digits_of_float32() -> None:
     bias = np.array([16.777217, 1000.000001], np.float64).astype(np.float32)
     wanted = np.rint(bias.astype(np.float64) / np.float64(np.float32(1e-6)))
     np.testing.assert_array_equal(quantize(bias, quant, Elem.I32), wanted)
+
+
+@pytest.mark.parametrize("clamp", [None, (0.0, 6.0), (0.0, 0.5)])
+def test_a_value_that_was_always_zero_has_a_scale_of_use(clamp: tuple[float, float] | None) -> None:
+    quant = activation_quant(ALL_ZERO, Elem.U8, clamp=clamp)
+    top = 255 * float(quant.scale)
+    assert int(quant.zero_point) == 0
+    assert 0.5 <= top <= 1.001
+    # A bias of any usual size fits beside it without a coarser weight scale.
+    assert float(bias_floor(np.array([100.0]), float(quant.scale))[0]) < 1e-4
+    tiny = activation_quant(Range(0.0, 1e-6, 1e-6), Elem.U8, clamp=clamp)
+    assert float(tiny.scale) < 1e-8, "a small value that was seen keeps its range"
