@@ -15,6 +15,7 @@ from compiler.ir.spelling import print_type
 from compiler.ir.types import Type
 from compiler.onnx_io.builder import Builder, Source
 from compiler.onnx_io.declared import Declarations
+from compiler.onnx_io.functions import state_defaults
 from compiler.onnx_io.reader import read_model
 from compiler.onnx_io.schemas import NEWEST, OLDEST
 from compiler.onnx_io.scope import Scope
@@ -153,6 +154,7 @@ def _inlined(model: ModelProto, file: str | None) -> ModelProto:
             if entry.domain not in domains:
                 light.opset_import.append(entry)
                 domains.add(entry.domain)
+    state_defaults(light)
     try:
         whole = onnx.inliner.inline_local_functions(light)
         if whole.functions:

@@ -16,6 +16,7 @@ from compiler.ir.loc import Loc
 
 __all__ = [
     "Wiring",
+    "all_nodes",
     "check_texts",
     "check_wiring",
     "inner_path",
@@ -244,7 +245,7 @@ def _check_calls(model: ModelProto, file: str | None) -> None:
     known: dict[tuple[str, str], FunctionProto] = {(f.domain, f.name): f for f in model.functions}
     calls: nx.DiGraph[tuple[str, str]] = nx.DiGraph()
     for key, function in known.items():
-        for node in _all_nodes(function.node):
+        for node in all_nodes(function.node):
             if (node.domain, node.op_type) in known:
                 calls.add_edge(key, (node.domain, node.op_type))
     if not nx.is_directed_acyclic_graph(calls):
@@ -257,8 +258,9 @@ def _check_calls(model: ModelProto, file: str | None) -> None:
         )
 
 
-def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+def all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """The nodes, each with those of its nested graphs behind it."""
     for node in nodes:
         yield node
         for _, graph in subgraphs(node):
-            yield from _all_nodes(graph.node)
+            yield from all_nodes(graph.node)
