@@ -12,22 +12,30 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
+import re
 import signal
+import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-__all__ = ["main", "mutated_model", "mutated_text", "seeds"]
+if TYPE_CHECKING:
+    from compiler.ir.graph import Module
+
+__all__ = ["imported", "main", "mutated_model", "mutated_text", "seeds"]
 
 _LIMIT = 10
 _CHUNK = 100
+_WORD = re.compile(r"(?P<value>%[\w.]+)|(?P<number>-?\d+(\.\d+)?)|(?P<word>[a-z_]\w*)")
+_ODD = ("0", "-1", "2", "99999999999")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +98,7 @@ def _one_model(rng: random.Random) -> str:
     if model is None:
         return "no protobuf"
     try:
-        module = compiler.import_onnx(model)
+        module = imported(model)
     except compiler.QdqcError:
         return "refused"
     try:
@@ -105,9 +113,10 @@ def _one_model(rng: random.Random) -> str:
 def _one_text(rng: random.Random) -> str:
     import compiler
 
+    source = imported(rng.choice(seeds()))
     try:
-        module = compiler.from_text(mutated_text(rng))
-        compiler.to_text(module)
+        module = compiler.from_text(mutated_text(rng, source), weights=source)
+        compiler.to_text(compiler.run(module, "@transform"))
     except compiler.QdqcError:
         return "refused"
     return "read"
@@ -172,14 +181,26 @@ def _other(value: Any, rng: random.Random) -> Any:
         return rng.choice([0.0, -1.0, float("nan"), float("inf"), 1e30])
     if isinstance(value, bytes):
         return value[: rng.randrange(len(value) + 1)]
-    return rng.choice(["", "x", "w", "y", "Add", "Reshape", "Loop", "ai.onnx", "../x", value * 2])
+    return rng.choice(
+        ["", "x", "w", "y", "Add", "Reshape", "Loop", "ai.onnx", "../x", "link.bin", value * 2]
+    )
 
 
-def mutated_text(rng: random.Random) -> str:
-    """The text of a seed model with one to four tokens cut, doubled, swapped or altered."""
+def mutated_text(rng: random.Random, source: Module) -> str:
+    """The text of a module with pieces cut, doubled, altered, or one word put for another.
+
+    Most cut pieces are refused by the grammar; words for their like come further.
+    """
     import compiler
 
-    text = compiler.to_text(compiler.import_onnx(rng.choice(seeds())))
+    text = compiler.to_text(source)
+    if rng.random() < 0.5:
+        for _ in range(rng.randint(1, 3)):
+            words = list(_WORD.finditer(text))
+            old = rng.choice(words)
+            like = [w[0] for w in words if w.lastgroup == old.lastgroup]
+            text = text[: old.start()] + rng.choice([*like, *_ODD]) + text[old.end() :]
+        return text
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(len(text))
         length = rng.choice([1, 1, 2, 5, 20, 80])
@@ -192,8 +213,22 @@ def mutated_text(rng: random.Random) -> str:
 
 
 def seeds() -> list[ModelProto]:
-    """Small models of several families."""
-    return [_convolutions(), _shapes(), _branches(), _quantized()]
+    """Small models of several families; the last reads ``w.bin`` beside it."""
+    made = [_convolutions(), _shapes(), _branches(), _quantized(), _functions(), _sparse()]
+    return [*made, _external()]
+
+
+def imported(model: ModelProto) -> Module:
+    """The module of a model that lies in a folder beside ``w.bin`` and a link out of it."""
+    import compiler
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        folder.mkdir()
+        (folder / "w.bin").write_bytes(np.ones(12, np.float32).tobytes())
+        (folder / "link.bin").symlink_to("/etc/passwd")
+        (folder / "m.onnx").write_bytes(model.SerializeToString())
+        return compiler.import_onnx(folder / "m.onnx")
 
 
 def _made(nodes: list[Any], inputs: list[Any], held: list[TensorProto]) -> ModelProto:
@@ -273,6 +308,75 @@ def _quantized() -> ModelProto:
     held = [_array("sx", 0.1), _array("zx", 3, "u1"), _array("w", np.ones((2, 3, 1, 1)), "i1")]
     held += [_array("sw", [0.1, 0.2]), _array("zw", [0, 0], "i1")]
     return _made(nodes, [_info("x", [1, 3, 4, 4])], held)
+
+
+def _functions() -> ModelProto:
+    """Calls with and without the attribute, and a function that calls the other."""
+    node = helper.make_node
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
+    leaky = node("LeakyRelu", ["a"], ["b"])
+    leaky.attribute.add(name="alpha", ref_attr_name="alpha", type=AttributeProto.FLOAT)
+    default = [helper.make_attribute("alpha", 0.25)]
+    functions = [
+        helper.make_function("f", "Leaky", ["a"], ["b"], [leaky], opsets, [], default),
+        helper.make_function(
+            "f",
+            "Twice",
+            ["a"],
+            ["b"],
+            [node("Leaky", ["a"], ["t"], domain="f"), node("Leaky", ["t"], ["b"], domain="f")],
+            opsets,
+        ),
+    ]
+    nodes = [
+        node("Twice", ["x"], ["t"], domain="f"),
+        node("Leaky", ["t"], ["y"], domain="f", alpha=0.5),
+    ]
+    made = _made(nodes, [_info("x", ["N", 3])], [])
+    made.opset_import.append(opsets[1])
+    made.functions.extend(functions)
+    return made
+
+
+def _sparse() -> ModelProto:
+    """A sparse initializer, a sparse Constant, and a Scan over what they make."""
+    node = helper.make_node
+    indices = _array("i", [1, 4], "i8")
+    held = helper.make_sparse_tensor(_array("s", [5, 7]), indices, [2, 3])
+    other = helper.make_sparse_tensor(_array("v", [5, 7]), indices, [2, 3])
+    body = helper.make_graph(
+        [node("Add", ["h", "k"], ["n"]), node("Identity", ["n"], ["o"])],
+        "scan",
+        [_info("h", [3]), _info("k", [3])],
+        [_info("n", [3]), _info("o", [3])],
+    )
+    nodes = [
+        node("Constant", [], ["c"], sparse_value=other),
+        node("Add", ["s", "c"], ["a"]),
+        node("Scan", ["x", "a"], ["l", "y"], body=body, num_scan_inputs=1),
+    ]
+    made = _made(nodes, [_info("x", [3])], [])
+    made.graph.sparse_initializer.append(held)
+    return made
+
+
+def _external() -> ModelProto:
+    """Two weights in one file, at offsets that meet."""
+    node = helper.make_node
+    weights: list[TensorProto] = []
+    for name, offset, shape in (("w", 0, (2, 3)), ("b", 24, (6,))):
+        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        size = 4 * int(np.prod(shape))
+        for key, value in (("location", "w.bin"), ("offset", offset), ("length", size)):
+            tensor.external_data.add(key=key, value=str(value))
+        weights.append(tensor)
+    nodes = [
+        node("MatMul", ["x", "w"], ["m"]),
+        node("Concat", ["m", "m"], ["j"], axis=1),
+        node("Add", ["j", "b"], ["y"]),
+    ]
+    return _made(nodes, [_info("x", ["N", 2])], weights)
 
 
 if __name__ == "__main__":

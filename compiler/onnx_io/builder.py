@@ -286,7 +286,8 @@ def _handed(node: NodeProto, operands: Sequence[Value | None]) -> list[Type | No
         return []
     slices = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), len(types))
     axes = next((list(a.ints) for a in node.attribute if a.name == "scan_input_axes"), [])
-    first = max(len(types) - slices, 0)
+    slices = min(max(slices, 0), len(types))
+    first = len(types) - slices
     cut = dict(zip(range(first, len(types)), [*axes, *[0] * slices], strict=False))
     return [_slice(t, cut[i]) if i in cut else t for i, t in enumerate(types)]
 

@@ -47,7 +47,8 @@ class PassManager:
     def run(self, module: Module) -> Report:
         """Run all passes and append them to the module's ``pipeline`` entry.
 
-        Raises QdqcError, with the pass in a note, when a pass refuses the module or breaks it,
+        The module is verified first, for a text may say what holds together nowhere. Raises
+        QdqcError, with the pass in a note, when a pass refuses the module or breaks it,
         and PassError when a pass fails in any other way. The module is then as the failing
         pass left it.
         """
@@ -56,6 +57,8 @@ class PassManager:
         for instrument in self.instruments:
             instrument.begin(module, self.passes)
         try:
+            if self.verify_each and self.passes:
+                _verify(module)
             for index, pass_ in enumerate(self.passes, 1):
                 where = Where(pass_, index, len(self.passes))
                 done, state = self._run_one(module, where, state)
@@ -88,7 +91,7 @@ class PassManager:
             if self.verify_each:
                 start = time.perf_counter()
                 # What did not change was looked at before; use lists are no part of a snapshot.
-                if done.changes or where.index in (1, where.total):
+                if done.changes or where.index == where.total:
                     _verify(module)
                 _check_claim(module, state, done)
                 done.verify_seconds += time.perf_counter() - start

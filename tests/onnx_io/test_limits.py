@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,18 @@ def test_what_is_no_size_of_memory(text: str) -> None:
 def test_the_machine_has_memory() -> None:
     found = machine_memory()
     assert found is None or found > 1 << 26
+
+
+def test_counts_in_attributes_allocate_nothing() -> None:
+    """A Scan may claim two billion slices; the memory for so many is never asked for."""
+    infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [3]) for n in "hk"]
+    made = helper.make_tensor_value_info("n", TensorProto.FLOAT, [3])
+    body = helper.make_graph([node("Add", "h k", "n")], "b", infos, [made])
+    scan = helper.make_node("Scan", ["x", "t"], ["y"], body=body, num_scan_inputs=(1 << 31) - 1)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 33, limits[1]))
+    try:
+        with pytest.raises(QdqcError, match="scans 2147483647 of its 2 operands"):
+            import_onnx(model(scan))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)

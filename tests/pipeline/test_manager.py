@@ -147,6 +147,14 @@ def test_without_verify_each_nobody_looks() -> None:
     assert module.header["pipeline"] == "t-breaker,t-liar"
 
 
+def test_a_module_that_does_not_hold_together_reaches_no_pass() -> None:
+    """A text reads without its ops being asked; a pass may rely on what they declare."""
+    module = parse_module("module @m { graph (%x : f32[2]) -> (%y) { %y = add(%x) : f32[2] } }")
+    with pytest.raises(QdqcError, match="lacks its operand 'b'"):
+        PassManager([passes()["idle"]()]).run(module)
+    PassManager([passes()["idle"]()], verify_each=False).run(module)
+
+
 def test_a_pass_that_denies_its_change_is_caught() -> None:
     with pytest.raises(QdqcError, match="pass 't-liar' said that it changed nothing"):
         PassManager([passes()["liar"]()]).run(tiny())
