@@ -15,6 +15,7 @@ _TRANSFORM = (
     "simplify-logic",
     "simplify-arithmetic",
     "simplify-slices",
+    "decompose-einsum",
     "simplify-layout",
     "eliminate-common-subexpressions",
     "eliminate-dead-code",  # fusions want single readers: dead ones are in the way

@@ -26,7 +26,7 @@ class Einsum(Op):
         if not xs:
             raise ValueError("at least one operand is needed")
         same_elem(**{f"operand {i}": x for i, x in enumerate(xs)})
-        terms, result = self._terms()
+        terms, result = self.terms()
         if len(terms) != len(xs):
             raise ValueError(f"'{self.equation}' names {len(terms)} operands, not {len(xs)}")
         known = [x.shape for x in xs if x.shape is not None]
@@ -53,7 +53,7 @@ class Einsum(Op):
         except ValueError as error:
             raise ValueError(f"axis {label} of '{self.equation}': {error}") from None
 
-    def _terms(self) -> tuple[list[str], str]:
+    def terms(self) -> tuple[list[str], str]:
         """Axes of the operands and of the result."""
         left, arrow, right = self.equation.replace(" ", "").partition("->")
         terms = left.split(",")
