@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _CHECKED_SAMPLES = 4
-_TOLERANCES = {"INT8": (0.90, 0.80), "F32": (0.99, 0.99)}
+_TOLERANCES = {
+    "INT8": (0.90, 0.80),
+    "DYN8": (0.90, 0.80),
+    "W8": (0.99, 0.90),
+    "W4": (0.90, 0.70),
+    "F32": (0.99, 0.99),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +63,9 @@ def _parser() -> CommandParser:
     )
     add("--calibration_table", metavar="F", help="ranges; needed for INT8")
     add("--quantize_table", metavar="F", help="a qtable: precision of single nodes")
+    add(
+        "--q_group_size", type=int, default=32, metavar="N", help="weights that share a scale in W4"
+    )
     scheme = parser.add_mutually_exclusive_group()
     scheme.add_argument(
         "--asymmetric",
@@ -81,7 +90,7 @@ def _parser() -> CommandParser:
         "--tolerance",
         type=tolerance,
         metavar="COS,EUCLID",
-        help="least similarity of outputs (default: 0.90,0.80 for INT8, 0.99,0.99 for F32)",
+        help="least similarity of outputs (default: by mode, such as 0.90,0.80 for INT8)",
     )
     check("--excepts", type=names, default=[], metavar="A,B", help="outputs that are not compared")
     check("--compare_all", action="store_true", help="compare every value, not only outputs")
@@ -172,6 +181,7 @@ def _pipeline(args: Any, quantized: bool) -> str:
         target=args.target,
         mode=args.quantize,
         qtable=args.quantize_table,
+        group_size=args.q_group_size,
         symmetric=args.symmetric,
         correct_bias=args.correct_bias,
         quantized=quantized,

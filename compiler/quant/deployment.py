@@ -16,11 +16,12 @@ def deployment_pipeline(
     symmetric: bool = False,
     correct_bias: bool = True,
     quantized: bool = False,
+    group_size: int = 32,
 ) -> str:
     """From a module and the file of its calibration table to a lowered module.
 
-    ``qtable`` is a file, too. A ``quantized`` module came in with scales of another tool, and is
-    laid anew; it needs no table.
+    ``qtable`` is a file, too; ``group_size`` weights of 4 bits share a scale. A ``quantized``
+    module came in with scales of another tool, and is laid anew; it needs no table.
     """
     chosen = f" qtable={print_value(qtable)}" if qtable else ""
     scheme = " symmetric=true" if symmetric else ""
@@ -31,4 +32,6 @@ def deployment_pipeline(
     steps += ["propagate-ranges", f"assign-precision{{mode={mode}{chosen}}}"]
     if correct_bias and table:
         steps.append(f"correct-bias{{table={held} target={runs}}}")
+    if mode != "INT8" or qtable:
+        steps += [f"quantize-weights{{group-size={group_size}}}", "quantize-dynamic"]
     return ",".join([*steps, f"quantize{{target={runs}{scheme}}}", "lower-to-qdq"])

@@ -16,10 +16,21 @@ from compiler.ir.loc import Loc, Position
 
 __all__ = ["ALIASES", "MODES", "QtableLine", "mode_named", "parse_qtable", "plan", "read_qtable"]
 
-MODES = ("F32", "INT8")
-"""Modes that a node may be deployed in."""
+MODES = ("F32", "INT8", "DYN8", "W8", "W4")
+"""Modes that a node may be deployed in: all float, static integers, integers whose scale is found
+as the model runs, and float with weights of 8 or 4 bits."""
 
-ALIASES: Mapping[str, str] = {"FLOAT": "F32", "FP32": "F32", "UINT8": "INT8", "I8": "INT8"}
+ALIASES: Mapping[str, str] = {
+    "FLOAT": "F32",
+    "FP32": "F32",
+    "UINT8": "INT8",
+    "I8": "INT8",
+    "W8F16": "W8",
+    "W8BF16": "W8",
+    "W4F16": "W4",
+    "W4BF16": "W4",
+}
+"""Other spellings; those of TPU-MLIR name the float type beside the weight, which is f32 here."""
 
 _GLOB = re.compile(r"[*?\[]")
 _COMMENT = re.compile(r"\s#.*$")

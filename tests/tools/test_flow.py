@@ -126,6 +126,20 @@ def test_float_deployment(folder: Path) -> None:
     assert (folder / "tiny_f32.onnx").exists()
 
 
+@pytest.mark.parametrize("mode", ["DYN8", "W8", "W4"])
+def test_modes_without_a_table(folder: Path, mode: str) -> None:
+    line = f"model_deploy --mlir tiny.qir --quantize {mode} --test_input in.npz"
+    report = report_of(line)
+    assert 0.95 < report["outputs"]["y"]["cos"] <= 1
+    assert (folder / f"tiny_{mode.lower()}.onnx").exists()
+
+
+def test_groups_that_have_no_kernel(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("model_deploy --mlir tiny.qir --quantize W4 --q_group_size 20 -q") == 1
+    assert "groups of 20 weights have no kernel" in capsys.readouterr().err
+    assert not (folder / "tiny_w4.onnx").exists()
+
+
 def test_run_and_compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --test_input in.npz -q"
     assert call(line) == 0

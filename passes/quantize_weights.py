@@ -1,0 +1,104 @@
+"""quantize-weights: weights of mode W8 and W4 are stored as integers, numbers stay float."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from compiler.diagnostics import QdqcError
+from compiler.ir.core import Constant, Node
+from compiler.ir.data import Data
+from compiler.ir.graph import Graph
+from compiler.ir.op import Kind
+from compiler.ir.types import Array, Elem, Quant, TensorType
+from compiler.ops import Cast, Gather, MatMul, Mul
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.quant.arithmetic import block_quant, quantize, weight_quant
+from compiler.quant.splice import Splice
+
+__all__ = ["QuantizeWeights"]
+
+
+class QuantizeWeights(Pass):
+    """Store the weights of nodes of mode W8 and W4 as integers; the arithmetic stays float.
+
+    W8: i8 per output channel, ``matmul(f32, i8) : f32``. W4: a MatMul's weight is u4 in blocks
+    of ``group_size`` along its rows, whose scale and zero point have the least squared error;
+    other weights, and those whose rows the blocks do not divide, take 8 bits. A table that a
+    Gather reads takes 8 bits with a scale a row: the rows are picked as integers.
+    """
+
+    name = "quantize-weights"
+
+    group_size: int = 32
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        if self.group_size < 16 or self.group_size & (self.group_size - 1):
+            raise QdqcError(
+                f"groups of {self.group_size} weights have no kernel",
+                notes=["give a power of two from 16 on, such as 32"],
+            )
+        changes = 0
+        for node in list(graph.nodes()):
+            if node.mode not in ("W8", "W4"):
+                continue
+            bits = self._store(node)
+            if bits:
+                ctx.statistics[f"weights of {bits} bits"] += 1
+                changes += 1
+        return changes + graph.module.drop_unused_constants()
+
+    def _store(self, node: Node[Any]) -> int:
+        """The bits that the node's weight takes from now on; 0 where it has none to store."""
+        if isinstance(node.op, Gather):
+            return _store_table(node)
+        traits = node.op.quant(*node.operand_types())
+        weight = node.at(traits.weight)
+        if traits.kind is not Kind.WEIGHTED or traits.weight is None or not _is_float(weight):
+            return 0
+        array = weight.data.array()
+        divides = array.shape[0] % self.group_size == 0
+        if node.mode == "W4" and isinstance(node.op, MatMul) and divides:
+            quant, elem = block_quant(array, self.group_size, Elem.U4), Elem.U4
+        else:
+            quant, elem = weight_quant(array, traits.axis, Elem.I8), Elem.I8
+        stored = quantize(array, quant, elem, narrow=elem is Elem.I8)
+        node.set_operand(traits.weight, _constant(weight, stored, elem, quant))
+        return elem.bits
+
+
+def _is_float(value: object) -> Any:
+    return (
+        isinstance(value, Constant)
+        and value.tensor.elem is Elem.F32
+        and value.tensor.quant is None
+        and not value.data.is_elided
+    )
+
+
+def _constant(like: Constant, stored: Array, elem: Elem, quant: Quant | None) -> Constant:
+    """The integer form of a constant; nodes that share the float one share it as well."""
+    module, type_ = like.module, TensorType(elem, like.tensor.shape, quant)
+    data = Data.of(stored, elem)
+    name = f"{like.name}_{elem.text}"
+    held = module.constants.get(name)
+    if held is not None and held.type == type_ and held.data == data:
+        return held
+    return module.add_constant(module.fresh_name(name), data, type_)
+
+
+def _store_table(node: Node[Gather]) -> int:
+    """gather(T, i) = cast(gather(T_i8, i)) * gather(s, i), with a scale s for each row of T."""
+    table, indices = node.need("x"), node.need("indices")
+    if not _is_float(table) or table.tensor.rank != 2 or node.op.axis != 0:
+        return 0
+    assert isinstance(table, Constant)
+    array = table.data.array()
+    quant = weight_quant(array, 0, Elem.I8)
+    stored = _constant(table, quantize(array, quant, Elem.I8, narrow=True), Elem.I8, None)
+    splice = Splice(node)
+    rows = splice.op(Cast(to="f32"), splice.op(Gather(), stored, indices))
+    scales = splice.constant(np.asarray(quant.scale).reshape(-1, 1), "scale")
+    splice.finish(Mul(), rows, splice.op(Gather(), scales, indices))
+    return 8
