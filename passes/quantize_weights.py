@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -68,7 +68,8 @@ class QuantizeWeights(Pass):
         return elem.bits
 
 
-def _is_float(value: object) -> Any:
+def _is_float(value: object) -> TypeGuard[Constant]:
+    """Whether a value is a float32 constant whose numbers are at hand."""
     return (
         isinstance(value, Constant)
         and value.tensor.elem is Elem.F32
@@ -83,7 +84,7 @@ def _constant(like: Constant, stored: Array, elem: Elem, quant: Quant | None) ->
     data = Data.of(stored, elem)
     name = f"{like.name}_{elem.text}"
     held = module.constants.get(name)
-    if held is not None and held.type == type_ and held.data == data:
+    if held is not None and held.type == type_ and np.array_equal(held.data.array(), stored):
         return held
     return module.add_constant(module.fresh_name(name), data, type_)
 
@@ -93,7 +94,6 @@ def _store_table(node: Node[Gather]) -> int:
     table, indices = node.need("x"), node.need("indices")
     if not _is_float(table) or table.tensor.rank != 2 or node.op.axis != 0:
         return 0
-    assert isinstance(table, Constant)
     array = table.data.array()
     quant = weight_quant(array, 0, Elem.I8)
     stored = _constant(table, quantize(array, quant, Elem.I8, narrow=True), Elem.I8, None)
