@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compiler.api import from_text, to_text
+    from compiler.deploy import Quantized, quantize
     from compiler.diagnostics import Diagnostic, QdqcError
     from compiler.ir.core import Constant, Node, Value
     from compiler.ir.data import Data
@@ -39,6 +40,7 @@ __all__ = [
     "PatternPass",
     "QdqcError",
     "Quant",
+    "Quantized",
     "Range",
     "Rewriter",
     "TensorType",
@@ -47,6 +49,7 @@ __all__ = [
     "from_text",
     "import_onnx",
     "load",
+    "quantize",
     "rewrites",
     "run",
     "save",
@@ -68,6 +71,7 @@ _HOMES = {
     "PatternPass": "compiler.rewrite.pattern",
     "QdqcError": "compiler.diagnostics",
     "Quant": "compiler.ir.types",
+    "Quantized": "compiler.deploy",
     "Range": "compiler.ir.types",
     "Rewriter": "compiler.rewrite.pattern",
     "TensorType": "compiler.ir.types",
@@ -76,6 +80,7 @@ _HOMES = {
     "from_text": "compiler.api",
     "import_onnx": "compiler.onnx_io.importer",
     "load": "compiler.text.files",
+    "quantize": "compiler.deploy",
     "rewrites": "compiler.rewrite.pattern",
     "run": "compiler.pipeline.manager",
     "save": "compiler.text.files",

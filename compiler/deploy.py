@@ -1,0 +1,106 @@
+"""The whole flow in one call: a float model and data in, a deployed model with its proof out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.calibration.calibrate import calibrate
+from compiler.calibration.table import save_table
+from compiler.calibration.thresholds import DEFAULT
+from compiler.data.dataset import open_dataset
+from compiler.diagnostics import QdqcError, suggestion
+from compiler.ir.graph import Module
+from compiler.onnx_io.exporter import export_onnx
+from compiler.onnx_io.importer import import_onnx
+from compiler.onnx_io.saver import save_onnx
+from compiler.pipeline.manager import run
+from compiler.quant.deployment import deployment_pipeline
+from compiler.quant.plan import MODES, mode_named
+from compiler.quant.targets.known import target_named
+from compiler.report.audit import audit_entries
+from compiler.runtime.audit import audit
+from compiler.runtime.check import check_against
+from compiler.runtime.session import Runner
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["Quantized", "quantize"]
+
+_CHECKED_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The deployed ``model`` and the ``report``, whose keys are those of ``model_deploy``."""
+
+    model: ModelProto
+    report: dict[str, Any] = field(repr=False)
+
+
+def quantize(
+    model: str | Path | ModelProto,
+    dataset: str | Path | Iterable[Mapping[str, Any]],
+    *,
+    target: str = "ort-cpu",
+    mode: str = "int8",
+    method: str = DEFAULT,
+    symmetric: bool = False,
+    group_size: int = 32,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Quantized:
+    """Simplify, calibrate, quantize and check a float model; no file is left behind.
+
+    ``dataset`` is any iterable of dicts of arrays by the names of the inputs, or a file or a
+    folder as ``run_calibration`` takes it. ``mode`` is int8, dyn8, w8, w4 or f32; the data
+    give int8 its ranges by ``method``, and the report ``outputs.{name}.{cos,euclid,sqnr}``
+    against the float model over the first samples. Raises QdqcError.
+    """
+    chosen = mode_named(mode)
+    if chosen is None:
+        raise QdqcError(
+            f"unknown mode '{mode}'{suggestion(mode.upper(), MODES)}",
+            notes=[f"modes are {', '.join(MODES)}"],
+        )
+    target_named(target)
+    imported = import_onnx(model, input_shapes=input_shapes)
+    module = run(imported, "@transform")
+    is_path = isinstance(dataset, str | Path)
+    samples = open_dataset(dataset if is_path else list(dataset), module.graph)
+    with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
+        table = None
+        if chosen == "INT8":
+            table = str(Path(folder) / "table")
+            taps = lambda names, /: Runner(module, names, threads=1).run  # noqa: E731
+            save_table(calibrate(module, samples, taps, method), table)
+        pipeline = deployment_pipeline(
+            table, target=target, mode=chosen, symmetric=symmetric, group_size=group_size
+        )
+        deployed = run(module, pipeline)
+        path = Path(folder) / "model.onnx"
+        save_onnx(deployed, path)
+        entries = audit_entries(audit(deployed, {}, path))
+    checked = itertools.islice(samples, _CHECKED_SAMPLES)
+    proto = export_onnx(deployed)
+    sizes = {"float": export_onnx(module).ByteSize(), "deployed": proto.ByteSize()}
+    outputs = _similarities(deployed, module, checked)
+    return Quantized(proto, {"outputs": outputs, "audit": entries, "bytes": sizes})
+
+
+def _similarities(deployed: Module, module: Module, samples: Iterable[Any]) -> dict[str, Any]:
+    """Each output against the float one; a result that is exact has no SQNR."""
+    comparison, _ = check_against(deployed, module, samples, (0.0, 0.0), every_value=False)
+    return {
+        r.name: {
+            "cos": r.cos,
+            "euclid": r.euclid,
+            "sqnr": r.sqnr if math.isfinite(r.sqnr) else None,
+        }
+        for r in comparison.rows
+    }
