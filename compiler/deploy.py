@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compiler.calibration.calibrate import calibrate
 from compiler.calibration.table import save_table
@@ -28,9 +29,6 @@ from compiler.runtime.audit import audit
 from compiler.runtime.check import check_against
 from compiler.runtime.session import Runner
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
 __all__ = ["Quantized", "quantize"]
 
 _CHECKED_SAMPLES = 4
@@ -38,14 +36,14 @@ _CHECKED_SAMPLES = 4
 
 @dataclass(frozen=True)
 class Quantized:
-    """The deployed ``model`` and the ``report``, whose keys are those of ``model_deploy``."""
+    """The deployed ``model``, a ModelProto, and the ``report`` with keys as ``model_deploy``'s."""
 
-    model: ModelProto
+    model: Any
     report: dict[str, Any] = field(repr=False)
 
 
 def quantize(
-    model: str | Path | ModelProto,
+    model: Any,
     dataset: str | Path | Iterable[Mapping[str, Any]],
     *,
     target: str = "ort-cpu",
@@ -57,10 +55,11 @@ def quantize(
 ) -> Quantized:
     """Simplify, calibrate, quantize and check a float model; no file is left behind.
 
-    ``dataset`` is any iterable of dicts of arrays by the names of the inputs, or a file or a
-    folder as ``run_calibration`` takes it. ``mode`` is int8, dyn8, w8, w4 or f32; the data
-    give int8 its ranges by ``method``, and the report ``outputs.{name}.{cos,euclid,sqnr}``
-    against the float model over the first samples. Raises QdqcError.
+    ``model`` is a path or a ModelProto. ``dataset`` is any iterable of dicts of arrays by the
+    names of the inputs, or a file or a folder as ``run_calibration`` takes it. ``mode`` is
+    int8, dyn8, w8, w4 or f32. The data give int8 its ranges by ``method``, and the report
+    ``outputs.{name}.{cos,euclid,sqnr}`` against the float model over the first samples.
+    Raises QdqcError.
     """
     chosen = mode_named(mode)
     if chosen is None:
@@ -77,8 +76,7 @@ def quantize(
         table = None
         if chosen == "INT8":
             table = str(Path(folder) / "table")
-            taps = lambda names, /: Runner(module, names, threads=1).run  # noqa: E731
-            save_table(calibrate(module, samples, taps, method), table)
+            save_table(calibrate(module, samples, partial(_taps, module), method), table)
         pipeline = deployment_pipeline(
             table, target=target, mode=chosen, symmetric=symmetric, group_size=group_size
         )
@@ -91,6 +89,11 @@ def quantize(
     sizes = {"float": export_onnx(module).ByteSize(), "deployed": proto.ByteSize()}
     outputs = _similarities(deployed, module, checked)
     return Quantized(proto, {"outputs": outputs, "audit": entries, "bytes": sizes})
+
+
+def _taps(module: Module, names: Sequence[str], /) -> Callable[..., Any]:
+    """Runs the module and gives some of its values."""
+    return Runner(module, names, threads=1).run
 
 
 def _similarities(deployed: Module, module: Module, samples: Iterable[Any]) -> dict[str, Any]:
