@@ -32,6 +32,9 @@ __all__ = ["main"]
 _LOOKED_AT = 4
 """Samples whose numbers are held against the preprocessing before the work begins."""
 
+_LIBRARIES = ("onnxruntime", "numpy")
+"""What a table's numbers come from beside this tool."""
+
 _THREADS = 4
 """Threads at most: each holds the values of a sample."""
 
@@ -233,9 +236,11 @@ def _header(module: Module, args: Any) -> dict[str, str]:
 
     return {
         "tool": f"qdqc {importlib.metadata.version('qdq-compiler')}",
+        "libraries": ", ".join(f"{p} {importlib.metadata.version(p)}" for p in _LIBRARIES),
         "model": Path(args.model).name,
         "digest": module_digest(module),
         "seed": str(args.seed),
+        **({"mask": args.mask} if args.mask else {}),
     }
 
 

@@ -56,7 +56,8 @@ class Table:
 
     ``observed`` holds the extremes that were seen, which a method may have clipped in
     ``rows``. ``header`` holds the comments ``key: value``; the keys written here are tool,
-    model, digest, method, histogram bins and samples. ``places`` tells where a row was read.
+    libraries, model, digest, seed, mask (where one was given), method, histogram bins and
+    samples. ``places`` tells where a row was read.
     """
 
     rows: dict[str, Range] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from compiler.diagnostics import QdqcError, suggestion
 from compiler.files import write_whole
 from compiler.ir.types import Elem
 
-__all__ = ["Archive", "write_arrays"]
+__all__ = ["Archive", "read_header", "write_arrays"]
 
 _DAMAGED = (
     EOFError,
@@ -69,7 +69,7 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
             with zipfile.ZipFile(self.path) as archive:
                 size = archive.getinfo(member).file_size
                 with archive.open(member) as stream:
-                    _check_header(stream, size)
+                    read_header(stream, size)
                 with archive.open(member) as stream:
                     return np.asarray(npy_format.read_array(stream, allow_pickle=False))
         except _DAMAGED as error:
@@ -94,8 +94,11 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
         )
 
 
-def _check_header(stream: Any, size: int) -> None:
-    """A header claims no more than its member holds. Raises ValueError."""
+def read_header(stream: Any, size: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Element type and shape of an npy of ``size`` bytes, without its contents.
+
+    Raises ValueError for pickled objects, and where it claims more than these bytes.
+    """
     version = npy_format.read_magic(stream)
     first = version == (1, 0)
     read = npy_format.read_array_header_1_0 if first else npy_format.read_array_header_2_0
@@ -105,6 +108,7 @@ def _check_header(stream: Any, size: int) -> None:
     wanted = math.prod(shape) * dtype.itemsize
     if stream.tell() + wanted > size:
         raise ValueError(f"it is cut short: {wanted} bytes of numbers do not fit into {size}")
+    return dtype, shape
 
 
 def write_arrays(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import numpy.lib.format as npy_format
 from PIL import Image
 
+from compiler.data.archive import read_header
 from compiler.data.fit import Header, Sample
 from compiler.data.preprocess import unreadable
 from compiler.diagnostics import QdqcError
@@ -63,8 +64,9 @@ def scan_folder(folder: Path) -> list[Path]:
 def read_list(path: Path, inputs: int) -> list[list[Path]]:
     """The samples of a list: one a line, the files of several inputs separated by commas.
 
-    A line is one npz or as many files as the model has inputs. Relative paths start at the
-    list's folder, or at the current one. Raises QdqcError with the line.
+    A line is one npz or as many files as the model has inputs. A name that holds a comma stands
+    in double quotes. Relative paths start at the list's folder, or at the current one. Raises
+    QdqcError with the line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -74,7 +76,7 @@ def read_list(path: Path, inputs: int) -> list[list[Path]]:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        files = [_resolve(part.strip(), path, number) for part in line.split(",")]
+        files = [_resolve(part.strip(), path, number) for part in _names(line)]
         whole = len(files) == 1 and kind(files[0]) == "npz"
         if len(files) != inputs and not whole:
             raise QdqcError(
@@ -88,6 +90,10 @@ def read_list(path: Path, inputs: int) -> list[list[Path]]:
     return out
 
 
+def _names(line: str) -> list[str]:
+    return next(csv.reader([line], skipinitialspace=True))
+
+
 def read_headers(path: Path) -> dict[str, Header]:
     """Names, element types and shapes of the arrays of an npz or npy, without their contents.
 
@@ -96,12 +102,13 @@ def read_headers(path: Path) -> dict[str, Header]:
     try:
         if kind(path) == "npy":
             with path.open("rb") as stream:
-                return {"arr_0": _header(stream)}
+                return {"arr_0": read_header(stream, path.stat().st_size)}
         out: dict[str, Header] = {}
         with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
+            for member in archive.infolist():
                 with archive.open(member) as stream:
-                    out[member.removesuffix(".npy")] = _header(stream)
+                    name = member.filename.removesuffix(".npy")
+                    out[name] = read_header(stream, member.file_size)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as err:
         raise _failed(path, err) from err
     return out
@@ -161,17 +168,6 @@ def _resolve(text: str, listing: Path, number: int) -> Path:
         file=f"{listing}:{number}",
         notes=[f"relative paths start at {listing.parent} or at the current folder"],
     )
-
-
-def _header(stream: Any) -> Header:
-    version = npy_format.read_magic(stream)
-    read = (
-        npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-    )
-    shape, _, dtype = read(stream)
-    if dtype.hasobject:
-        raise ValueError("it holds pickled objects, which are never loaded")
-    return dtype, shape
 
 
 def _failed(path: Path, err: Exception) -> QdqcError:

@@ -189,12 +189,24 @@ def _rows(spec: InputSpec, shape: tuple[int, ...], where: str, batch: int | None
 
 
 def _wrong_shape(spec: InputSpec, shape: tuple[int, ...], where: str) -> QdqcError:
+    note = "several samples may stand one behind the other along axis 0"
+    if _channels_elsewhere(spec, shape):
+        note = "its channels stand on another axis: array.transpose changes the order of the axes"
     return QdqcError(
         f"the array for input '{spec.name}' has shape {shape_text(shape)}, but the model takes "
         f"{spec.shape_text}",
         file=where,
-        notes=["several samples may stand one behind the other along axis 0"],
+        notes=[note],
     )
+
+
+def _channels_elsewhere(spec: InputSpec, shape: tuple[int, ...]) -> bool:
+    """Whether an image is NHWC where the model takes NCHW, or the other way about."""
+    wanted = spec.shape
+    if wanted is None or len(wanted) != 4 or len(shape) != 4:
+        return False
+    turned = ((shape[3], *shape[1:3]), (*shape[2:], shape[1]))
+    return any(all(map(_fits, wanted[1:], sizes)) for sizes in turned)
 
 
 def _has_batch_symbol(specs: tuple[InputSpec, ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -80,20 +80,21 @@ def samples_of_script(path: Path) -> Callable[[], Given]:
             yield from found if isinstance(found, Iterable) else _indexed(found, path)
         except QdqcError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failed(path, error) from error
 
     return samples
 
 
-def _indexed(found: Any, path: Path) -> Sequence[Mapping[str, Any]]:
+def _indexed(found: Any, path: Path) -> Iterator[Mapping[str, Any]]:
+    """The samples one at a time, each made when it is asked for."""
     if not (hasattr(found, "__len__") and hasattr(found, "__getitem__")):
         raise QdqcError(
             f"its dataset() gives a {type(found).__name__}, which holds no samples",
             file=str(path),
             notes=[_EXAMPLE],
         )
-    return [found[i] for i in range(len(found))]
+    return (found[i] for i in range(len(found)))
 
 
 def _loaded(path: Path) -> ModuleType:
@@ -107,14 +108,15 @@ def _loaded(path: Path) -> ModuleType:
         sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(path, error) from error
     return module
 
 
-def _failed(path: Path, error: Exception) -> QdqcError:
+def _failed(path: Path, error: BaseException) -> QdqcError:
     """The error of a user's file, at the last line of that file that was running."""
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    whole = str(path.absolute())  # as a module's code is called, however the path was given
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == whole]
     line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
     place = line or (lines[-1] if lines else None)
     return QdqcError(

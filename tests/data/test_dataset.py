@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,40 @@ def test_images_need_a_stated_preprocessing(tmp_path: Path) -> None:
         open_dataset(tmp_path, graph(("x", Elem.F32, (1, 3, 8, 8))))
     with pytest.raises(QdqcError, match="the model has no inputs"):
         open_dataset(tmp_path, graph())
+
+
+def test_names_with_commas_stand_in_quotes(tmp_path: Path) -> None:
+    held = graph(("x", Elem.F32, (1, 2)), ("y", Elem.F32, (1, 2)))
+    for number, name in enumerate(("a,b.npy", "c.npy")):
+        np.save(tmp_path / name, np.full((1, 2), number, np.float32))
+    listing = tmp_path / "list.txt"
+    listing.write_text('"a,b.npy", c.npy\n')
+    (sample,) = open_list(listing, held)
+    assert (sample["x"][0, 0], sample["y"][0, 0]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "elsewhere"), [((2, 4, 5, 3), True), ((2, 3, 6, 5), False), ((2, 5), False)]
+)
+def test_channels_on_another_axis_are_told(
+    tmp_path: Path, shape: tuple[int, ...], *, elsewhere: bool
+) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(shape, np.float32))
+    with pytest.raises(QdqcError, match="has shape") as caught:
+        open_dataset(tmp_path / "x.npy", graph(("x", Elem.F32, (1, 3, 4, 5))))
+    assert ("its channels stand on another axis" in str(caught.value)) == elsewhere
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_arrays_that_are_cut_short_are_found_before_the_work(tmp_path: Path, suffix: str) -> None:
+    plain = tmp_path / "whole.npy"
+    np.save(plain, np.zeros((1, 100), np.float32))
+    cut = plain.read_bytes()[:-8]
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "npy":
+        path.write_bytes(cut)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", cut)
+    with pytest.raises(QdqcError, match="cut short"):
+        open_dataset(path, graph(("x", Elem.F32, (1, 100))))

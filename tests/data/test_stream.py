@@ -77,6 +77,27 @@ def test_an_error_of_the_file_is_told_with_its_line(
     assert str(caught.value).startswith(f"{path}:{line}: error: the data set fails: ")
 
 
+def test_the_line_is_told_for_a_relative_path_and_for_an_exit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path, "import sys\ndef dataset():\n    sys.exit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(QdqcError, match=r"^data.py:3: error: the data set fails: SystemExit: 3"):
+        list(open_dataset("data.py", graph()))
+
+
+def test_an_indexed_data_set_is_read_no_further_than_it_is_used(tmp_path: Path) -> None:
+    body = f"""import numpy
+class Indexed:
+    def __len__(self): return 10**9
+    def __getitem__(self, i):
+        assert i < 4
+        return {SAMPLE}
+def dataset(): return Indexed()"""
+    data = open_dataset(script(tmp_path, body), graph(), input_num=2)
+    assert [float(s["x"].max()) for s in data] == [0.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
