@@ -8,8 +8,8 @@ from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
 from compiler.ir.graph import Graph
 from compiler.ir.op import Kind, QuantTraits
-from compiler.ir.types import Elem
-from compiler.ops import Dequantize, Quantize
+from compiler.ir.types import Elem, Quant
+from compiler.ops import Dequantize, Quantize, Transpose
 from compiler.pipeline.pass_ import Mismatch, Pass, PassContext
 from compiler.quant.arithmetic import quantize
 from compiler.quant.targets.target import activations
@@ -23,7 +23,8 @@ class ImportQdq(Pass):
     A product takes the integers of every operand that it reads through a dequantize, where its
     weight is one of them; any other op that has an integer form does where all its operands and
     results are integers. What stays float keeps its casts. A quantize of a float constant is
-    computed. After ``lower-to-qdq`` it gives back what ``quantize`` made.
+    computed, and a constant that is transposed behind its dequantize is stored transposed. After
+    ``lower-to-qdq`` it gives back what ``quantize`` made.
     """
 
     name = "import-qdq"
@@ -31,10 +32,12 @@ class ImportQdq(Pass):
     def run(self, graph: Graph, ctx: PassContext) -> int:
         casts = [n for n in graph.nodes() if isinstance(n.op, Quantize)]
         stored = sum(_store(node) for node in casts)
+        turned = sum(_turn(n) for n in list(graph.nodes()) if isinstance(n.op, Transpose))
         raised = sum(_raise(node, ctx) for node in list(graph.nodes()))
         ctx.statistics["constants quantized"] += stored
+        ctx.statistics["constants transposed"] += turned
         ctx.statistics["nodes raised"] += raised
-        return stored + raised
+        return stored + turned + raised
 
 
 def _store(node: Node[Quantize]) -> int:
@@ -53,6 +56,50 @@ def _store(node: Node[Quantize]) -> int:
     if not x.is_used:
         module.leave(x)
     return 1
+
+
+def _turn(node: Node[Transpose]) -> int:
+    """transpose(dequantize(c)) = dequantize(transpose(c)), as linear layers read their weights.
+
+    Scales per axis move with their axis. Those per block stay, and so does a graph output.
+    """
+    view, result = node.need("x"), node.result
+    if not _is_view(view) or result.is_output:
+        return 0
+    source = _source(view)
+    quant = source.tensor.quant
+    if not isinstance(source, Constant) or source.data.is_elided:
+        return 0
+    if quant is None or quant.block is not None:
+        return 0
+    held, module = source.data, node.graph.module
+    perm = node.op.perm or tuple(reversed(range(len(held.shape))))
+    axis = None if quant.axis is None else perm.index(quant.axis)
+    typed = result.tensor.with_quant(held.elem, Quant.make(quant.scale, quant.zero_point, axis))
+    name = module.fresh_name(f"{result.name}_q")
+    stored = module.add_constant(name, Data.of(held.array().transpose(perm), held.elem), typed)
+    _view_instead(node, stored)
+    _drop(view)
+    if not source.is_used:
+        module.leave(source)
+    return 1
+
+
+def _view_instead(node: Node[Transpose], stored: Constant) -> None:
+    """A dequantize of ``stored`` takes the node's place and its result's name."""
+    result, graph = node.result, node.graph
+    name = result.name
+    made = graph.insert(
+        Dequantize(),
+        [stored],
+        [result.type],
+        [graph.module.fresh_name(name)],
+        loc=node.loc,
+        before=node,
+    )
+    result.replace_uses(made.result)
+    graph.erase(node)
+    made.result.rename(name)
 
 
 def _raise(node: Node[Any], ctx: PassContext) -> int:

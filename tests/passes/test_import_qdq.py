@@ -196,3 +196,30 @@ def test_parameters_that_are_computed_stay_nodes() -> None:
     module = imported(model)
     assert "quantize" not in ops(module)
     np.testing.assert_array_equal(outputs(export_onnx(module)), outputs(model))
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("per_axis", [False, True])
+def test_a_weight_that_is_transposed_behind_its_cast_is_integer(held: bool, per_axis: bool) -> None:
+    """How a linear layer is exported after training: rows are output channels, then they turn."""
+    net = Net(3)
+    flat = net.op("Reshape", net.fake("x", 0.03, np.uint8(128)), "shape", name="flat")
+    net.const("shape", np.array([1, 192]))
+    row = net.fake(flat, 0.03, np.uint8(128))
+    if per_axis:
+        w = net.weight("w", 10, 192, stored=held)
+    else:
+        w = net.fake(
+            net.const("w", net.rng.normal(0, 0.3, (10, 192)).astype(np.float32)), 0.01, np.int8(0)
+        )
+    turned = net.op("Transpose", w, name="turned", perm=[1, 0])
+    y = net.op("MatMul", row, turned, name="y")
+    model = net.model(net.fake(y, 0.1, np.uint8(128)), [1, 10])
+    module = imported(model)
+    assert ops(module) == {"quantize": 1, "reshape": 1, "matmul": 1, "dequantize": 1}
+    product = next(n for n in module.graph.nodes() if n.op.name == "matmul")
+    weight = product.need("b").tensor
+    assert (weight.elem, weight.shape) == (Elem.I8, (192, 10))
+    assert weight.quant is not None
+    assert weight.quant.axis == (1 if per_axis else None)
+    np.testing.assert_array_equal(outputs(export_onnx(run(module, "lower-to-qdq"))), outputs(model))

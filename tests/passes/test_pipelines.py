@@ -285,6 +285,19 @@ def test_int8_survives_onnxruntimes_optimisations(
             assert worst <= 3 * (held.max - held.min) / 255, value
 
 
+@given(seed=st.integers(0, 2**20), symmetric=st.booleans())
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+def test_import_qdq_is_the_inverse_of_lower_to_qdq(seed: int, symmetric: bool) -> None:
+    module = run(RandomNet(seed, 16).module, "@transform,assign-precision")
+    give_ranges(module, [make_feeds(module, s) for s in range(2)])
+    typed = run(module, f"quantize{{symmetric={str(symmetric).lower()}}}")
+    lowered = run(typed, "lower-to-qdq")
+    again = run(lowered, "import-qdq")
+    for stage in (typed, again):
+        stage.header.clear()
+    assert print_module(again) == print_module(typed)
+
+
 def make_feeds(module: Module, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     inputs = module.graph.inputs
