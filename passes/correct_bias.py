@@ -70,7 +70,7 @@ class CorrectBias(Pass):
         assert traits.bias is not None
         array = weight.data.array()
         axis = traits.axis if self.scheme == "per-channel" else None
-        quant = weight_quant(array, axis, target.weight)
+        quant = weight_quant(array, axis, target.weight_limit)
         rounded = dequantize(quantize(array, quant, target.weight, narrow=True), quant)
         lost = array.astype(np.float64) - rounded
         shift = _shift(node, lost, mean)

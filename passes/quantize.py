@@ -181,7 +181,7 @@ class _Quantization:
         if held is not None and self.target.keeps(weight, traits) and (held.scale >= floor).all():
             return held
         array = numbers(weight)
-        quant = weight_quant(array, axis, elem, floor=floor)
+        quant = weight_quant(array, axis, self.target.weight_limit, floor=floor)
         integers = quantize(array, quant, elem, narrow=True)
         node.set_operand(traits.weight, self._constant(weight, integers, elem, quant))
         return quant

@@ -15,6 +15,7 @@ from compiler.ir.types import Array, Elem, Quant, Range
 
 __all__ = [
     "ALL_ZERO",
+    "BIAS_LIMIT",
     "absorbs",
     "activation_quant",
     "bias_floor",
@@ -28,7 +29,7 @@ __all__ = [
     "weight_quant",
 ]
 
-_BIAS_LIMIT = 2.0**30
+BIAS_LIMIT = 2.0**30
 """Largest stored bias: half of int32, so that the sum of products has room beside it."""
 
 
@@ -123,19 +124,19 @@ def quant_range(quant: Quant, elem: Elem) -> Range:
 
 
 def weight_quant(
-    weight: Array, axis: int | None, elem: Elem, *, floor: npt.ArrayLike = 0.0
+    weight: Array, axis: int | None, limit: int, *, floor: npt.ArrayLike = 0.0
 ) -> Quant:
     """Symmetric scales of a weight, per channel along ``axis`` or per tensor (None).
 
-    ``scale = absmax / qmax``, with zero point 0. A channel of zeros takes the largest scale of
-    the others, so that its bias keeps its resolution. ``floor`` is the least scale allowed,
+    ``scale = absmax / limit``, with zero point 0; ``limit`` is the largest stored weight.
+    A channel of zeros takes the largest scale of the others, so that its bias keeps its
+    resolution. ``floor`` is the least scale allowed,
     broadcast over the channels (see ``bias_floor``).
     """
-    qmax = elem.limits[1]
     values = np.abs(weight.astype(np.float32, copy=False))
     others = tuple(i for i in range(values.ndim) if i != axis)
     absmax = values.max(axis=others if axis is not None else None, initial=0.0)
-    scale = np.asarray(absmax / qmax, dtype=np.float32)
+    scale = np.asarray(absmax / limit, dtype=np.float32)
     largest = float(scale.max(initial=0.0))
     scale = np.where(scale > 0, scale, np.float32(largest if largest > 0 else 1.0))
     tiny = np.finfo(np.float32).tiny
@@ -168,7 +169,7 @@ def block_quant(weight: Array, block: int, elem: Elem) -> Quant:
 
 def bias_floor(bias: Array, input_scale: float) -> npt.NDArray[np.float32]:
     """The least weight scale per channel at which the bias fits: |b| / (s_x * s_w) < 2^30."""
-    return (np.abs(bias.astype(np.float64)) / (input_scale * _BIAS_LIMIT)).astype(np.float32)
+    return (np.abs(bias.astype(np.float64)) / (input_scale * BIAS_LIMIT)).astype(np.float32)
 
 
 def bias_quant(input_scale: Array, weight: Quant) -> Quant:

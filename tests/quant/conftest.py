@@ -156,6 +156,7 @@ def quantized(tmp_path: Path) -> Any:
         feeds = [made.feeds(s) for s in range(SAMPLES)]
         ranges = set_ranges(made.module, feeds)
         typed = run(made.module, f"{precision},{quantize}")
+        run(typed, "verify-target")
         lowered = run(typed, "lower-to-qdq")
         for stage in (made.module, typed, lowered):
             no_errors(stage)

@@ -175,7 +175,7 @@ def test_a_wider_scale_does_not_absorb() -> None:
 @pytest.mark.parametrize("axis", [None, 0, 1, 2])
 def test_weights_per_axis(axis: int | None) -> None:
     weight = RNG.normal(0, 1, (4, 5, 3)).astype(np.float32)
-    quant = weight_quant(weight, axis, Elem.I8)
+    quant = weight_quant(weight, axis, 127)
     wanted = (
         np.abs(weight).max()
         if axis is None
@@ -197,8 +197,8 @@ def test_weights_per_axis(axis: int | None) -> None:
 def test_a_channel_of_zeros_takes_the_largest_scale() -> None:
     weight = np.zeros((3, 2), np.float32)
     weight[0], weight[2] = 1.27, 2.54
-    np.testing.assert_allclose(weight_quant(weight, 0, Elem.I8).scale, [0.01, 0.02, 0.02])
-    np.testing.assert_array_equal(weight_quant(weight * 0, 0, Elem.I8).scale, [1, 1, 1])
+    np.testing.assert_allclose(weight_quant(weight, 0, 127).scale, [0.01, 0.02, 0.02])
+    np.testing.assert_array_equal(weight_quant(weight * 0, 0, 127).scale, [1, 1, 1])
 
 
 @pytest.mark.parametrize("dead", [0.0, 1e-9, 1e-30, 1e-45])
@@ -207,7 +207,7 @@ def test_the_bias_of_a_dead_channel_neither_overflows_nor_is_lost(dead: float, b
     weight = np.full((2, 4), dead, np.float32)
     weight[1] = 0.5
     held, scale_x = np.array([bias, 0.25], np.float32), np.float32(0.02)
-    quant = weight_quant(weight, 0, Elem.I8, floor=bias_floor(held, float(scale_x)))
+    quant = weight_quant(weight, 0, 127, floor=bias_floor(held, float(scale_x)))
     scale = bias_quant(scale_x, quant)
     wide = np.rint(held.astype(np.float64) / scale.scale.astype(np.float64))
     assert (np.abs(wide) <= 2**30 * (1 + 1e-6)).all()
@@ -219,14 +219,14 @@ def test_the_bias_of_a_dead_channel_neither_overflows_nor_is_lost(dead: float, b
 
 def test_the_bias_scale_is_the_float32_product() -> None:
     """onnxruntime wants s_x * s_w of each channel, and refuses or misreads anything else."""
-    weight = weight_quant(RNG.normal(0, 1, (7, 3)).astype(np.float32), 0, Elem.I8)
+    weight = weight_quant(RNG.normal(0, 1, (7, 3)).astype(np.float32), 0, 127)
     scale_x = np.float32(0.0123)
     found = bias_quant(scale_x, weight)
     assert found.axis == 0
     assert found.scale.dtype == np.float32
     for mine, other in zip(found.scale, weight.scale, strict=True):
         assert mine == np.float32(scale_x * other)
-    single = bias_quant(scale_x, weight_quant(np.ones((2, 2), np.float32), None, Elem.I8))
+    single = bias_quant(scale_x, weight_quant(np.ones((2, 2), np.float32), None, 127))
     assert single.axis is None
     assert single.scale.shape == ()
 

@@ -98,4 +98,25 @@ ORT_CPU = OrtCpu(
         }
     ),
     float_result=frozenset({"gemm", "matmul"}),
+    rules=frozenset(
+        {
+            "activation-scale",
+            "activation-type",
+            "bias-overflow",
+            "bias-scale",
+            "bias-type",
+            "clip-range",
+            "gemm-form",
+            "kernel",
+            "matmul-bias",
+            "operands",
+            "relu-zero-point",
+            "result",
+            "shared-scale",
+            "weight-axis",
+            "weight-range",
+            "weight-symmetric",
+            "weight-type",
+        }
+    ),
 )

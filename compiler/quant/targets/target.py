@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from compiler.ir.core import Constant, Node
 from compiler.ir.op import Kind, QuantTraits
 from compiler.ir.types import Elem, TensorType
@@ -18,7 +20,8 @@ class Target:
 
     ``weighted``, ``arithmetic`` and ``preserving`` are names of ops that have an integer kernel
     there. ``float_result`` are weighted ops whose integer kernel may also give float numbers;
-    the others need a quantized result.
+    the others need a quantized result. ``rules`` are names of ``rules.RULES`` that a typed
+    module must keep; stored weights lie in ``-weight_limit..weight_limit``.
     """
 
     name: str
@@ -29,19 +32,29 @@ class Target:
     arithmetic: frozenset[str]
     preserving: frozenset[str]
     float_result: frozenset[str]
+    rules: frozenset[str]
+    weight_limit: int = 127
     tolerance: tuple[float, float] = (0.90, 0.80)
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         """Why the target can't run a node in integers; None when it can."""
-        name = node.op.name
+        return (
+            self.no_kernel(node, traits)
+            or self._weight_refusal(node, traits)
+            or _range_refusal(node, traits)
+        )
+
+    def no_kernel(self, node: Node[Any], traits: QuantTraits) -> str | None:
+        """Says so where the target has no integer kernel for the op."""
         kernels = {
             Kind.WEIGHTED: self.weighted,
             Kind.ARITHMETIC: self.arithmetic,
             Kind.PRESERVING: self.preserving,
         }
-        if name not in kernels.get(traits.kind, frozenset()):
-            return f"{self.name} has no integer kernel for '{name}'"
-        return self._weight_refusal(node, traits) or _range_refusal(node, traits)
+        name = node.op.name
+        if name in kernels.get(traits.kind, frozenset()):
+            return None
+        return f"{self.name} has no integer kernel for '{name}'"
 
     def _weight_refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         if traits.kind is not Kind.WEIGHTED or traits.weight is None:
@@ -69,6 +82,7 @@ class Target:
             and weight.tensor.elem is self.weight
             and quant.axis in (None, traits.axis)
             and not quant.zero_point.any()
+            and _largest(weight) <= self.weight_limit
         )
 
     def spell(self, node: Node[Any]) -> int:
@@ -77,6 +91,10 @@ class Target:
         Called after quantization on every node; returns the number of changes.
         """
         return 0
+
+
+def _largest(weight: Constant) -> int:
+    return int(np.abs(weight.data.array().astype(np.int64)).max(initial=0))
 
 
 def activations(node: Node[Any], traits: QuantTraits) -> list[int]:

@@ -1,0 +1,15 @@
+"""onnxruntime's CPU execution provider on x64 without VNNI.
+
+Its kernels add pairs of u8 * s8 products in int16, which saturates silently at full range.
+Weights of 7 bits cannot: ``2 * 255 * 63 = 32130`` is below ``2^15``. All else is as ``ort-cpu``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compiler.quant.targets.ort_cpu import ORT_CPU
+
+__all__ = ["ORT_CPU_AVX2"]
+
+ORT_CPU_AVX2 = replace(ORT_CPU, name="ort-cpu-avx2", weight_limit=63)
