@@ -67,7 +67,7 @@ def _lay(node: Node[Any], casts: dict[Value, Node[Any]]) -> None:
     stored, x_scale, x_zero = casts[x].present_results
     array = weight.data.array()
     array = array.T if isinstance(op, Gemm) and op.trans_b else array
-    quant = weight_quant(np.ascontiguousarray(array), 1, Elem.I8)
+    quant = weight_quant(np.ascontiguousarray(array), 1, Elem.I8.limits[1])
     module = node.graph.module
     name = module.fresh_name(f"{weight.name}_i8")
     integers = module.add_constant(name, Data.of(quantize(array, quant, Elem.I8, narrow=True)))

@@ -62,7 +62,7 @@ class QuantizeWeights(Pass):
         if node.mode == "W4" and isinstance(node.op, MatMul) and divides:
             quant, elem = block_quant(array, self.group_size, Elem.U4), Elem.U4
         else:
-            quant, elem = weight_quant(array, traits.axis, Elem.I8), Elem.I8
+            quant, elem = weight_quant(array, traits.axis, Elem.I8.limits[1]), Elem.I8
         stored = quantize(array, quant, elem, narrow=elem is Elem.I8)
         node.set_operand(traits.weight, _constant(weight, stored, elem, quant))
         return elem.bits
@@ -95,7 +95,7 @@ def _store_table(node: Node[Gather]) -> int:
     if not _is_float(table) or table.tensor.rank != 2 or node.op.axis != 0:
         return 0
     array = table.data.array()
-    quant = weight_quant(array, 0, Elem.I8)
+    quant = weight_quant(array, 0, Elem.I8.limits[1])
     stored = _constant(table, quantize(array, quant, Elem.I8, narrow=True), Elem.I8, None)
     splice = Splice(node)
     rows = splice.op(Cast(to="f32"), splice.op(Gather(), stored, indices))
