@@ -15,7 +15,7 @@ T = TypeVar("T")
 class BadSamples:
     """Counts the samples that are left out, and stops at one more than ``limit``.
 
-    ``warn`` is told of each that is left out.
+    ``warn`` is told of each that is left out; who gives none offers no such choice to people.
     """
 
     def __init__(self, limit: int = 0, warn: Callable[[Diagnostic], object] | None = None) -> None:
@@ -33,6 +33,8 @@ class BadSamples:
         except QdqcError as error:
             self.count += 1
             if self.count > self._limit:
+                if self._warn is None:
+                    raise
                 raise error.with_notes(self._way_out()) from error
             if self._warn is not None:
                 found = error.diagnostic

@@ -131,7 +131,7 @@ IMAGE = {"pixel_format": "rgb"}
 
 def test_photos_that_are_cut_short_are_found_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(QdqcError, match="can't read the image") as caught:
-        open_dataset(photos(tmp_path, 2), graph(**IMAGE))
+        open_dataset(photos(tmp_path, 2), graph(**IMAGE), bad=BadSamples(0, print))
     assert "0.jpg" in str(caught.value)
     assert "--max_bad N leaves out up to N such samples" in str(caught.value)
 
@@ -146,7 +146,7 @@ def test_as_many_as_are_allowed_are_named_and_left_out(tmp_path: Path) -> None:
 
 def test_one_more_than_is_allowed_stops(tmp_path: Path) -> None:
     with pytest.raises(QdqcError, match="1 are left out already"):
-        open_dataset(photos(tmp_path, 2), graph(**IMAGE), bad=BadSamples(1))
+        open_dataset(photos(tmp_path, 2), graph(**IMAGE), bad=BadSamples(1, print))
 
 
 def test_a_data_set_of_bad_samples_alone_is_an_error(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -291,15 +290,3 @@ def test_further_checks_run_on_sound_modules_only():
     with pytest.raises(QdqcError, match="lacks its operand"):
         check(module, checks=[target])
     assert len(asked) == 1
-
-
-def test_time_is_linear():
-    module, _ = chain(2000)
-    verify(module)
-    begin = time.perf_counter()
-    verify(module)
-    small = time.perf_counter() - begin
-    large, _ = chain(16000)
-    begin = time.perf_counter()
-    assert verify(large) == []
-    assert time.perf_counter() - begin < max(8 * small * 4, 2)
