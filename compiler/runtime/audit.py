@@ -18,7 +18,7 @@ import onnxruntime as ort
 from compiler.diagnostics import QdqcError
 from compiler.ir.core import Node, Value
 from compiler.ir.graph import Module
-from compiler.ops import Dequantize, Quantize
+from compiler.ops import Dequantize, MatMul, Quantize
 from compiler.quant.placement import Decision
 from compiler.runtime.session import first_line, session_options
 
@@ -127,10 +127,16 @@ def audit(lowered: Module, decisions: Mapping[str, Decision], model: str | Path)
 
 
 def _names(result: Value) -> list[str]:
-    """Names of a lowered result: its integer tensor, itself, and last the value's own name."""
+    """Names of a lowered result: its integer tensor, itself, and last the value's own name.
+
+    A matmul with a bias is written out as two nodes: the product stands first.
+    """
     stored = [u.result for u in result.users if isinstance(u.op, Quantize)]
     views = [u.result.name for s in stored for u in s.users if isinstance(u.op, Dequantize)]
-    return [*(s.name for s in stored), result.name, *views[:1]]
+    node = result.producer
+    biased = node is not None and isinstance(node.op, MatMul) and node.operand("bias") is not None
+    product = [f"{result.name}_{MatMul.name}"] if biased else []
+    return [*product, *(s.name for s in stored), result.name, *views[:1]]
 
 
 def _integer_values(model: onnx.ModelProto) -> set[str]:

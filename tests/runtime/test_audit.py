@@ -24,6 +24,7 @@ from compiler.quant.targets.known import target_named
 from compiler.report.audit import audit_entries, render_audit
 from compiler.runtime.audit import INTEGER_KERNELS, Audit, audit, optimised_model
 from compiler.runtime.taps import observable
+from compiler.text.parser import parse_module
 
 
 def integer_kernels(model: onnx.ModelProto, path: Path) -> Counter[str]:
@@ -143,3 +144,24 @@ def test_what_goes_against_the_plan_is_a_finding(tmp_path: Path) -> None:
 def test_a_file_that_cant_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(QdqcError, match="can't load the deployed model"):
         optimised_model(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("rows", ["4", "S"])
+def test_a_matmul_with_a_bias_is_judged_by_its_product(rows: str, tmp_path: Path) -> None:
+    """The bias is written out as an Add behind the integer product, at fixed and free sizes."""
+    weight = ", ".join(str((i % 7 - 3) / 8) for i in range(24))
+    text = f"""module @m {{opsets = {{"" = 17}}}} {{
+  const %w : f32[8,3] = dense[{weight}]
+  const %b : f32[3] = dense[0.5, -0.25, 1]
+  graph (%x : f32[1,{rows},8] range(-2, 2, 2)) -> (%y) {{
+    %y = matmul(%x, %w, %b) : f32[1,{rows},3] range(-4, 4, 4)
+  }}
+}}"""
+    planned = run(parse_module(text, verify=True), "assign-precision")
+    decisions = {n.name: d for n, d in decide(planned.graph, target_named("ort-cpu")).items()}
+    lowered = run(planned, "quantize,lower-to-qdq")
+    path = tmp_path / "m.onnx"
+    save_onnx(lowered, path)
+    found = audit(lowered, decisions, path)
+    assert [(r.name, r.runs) for r in found.rows if r.is_product] == [("y", "integer")]
+    assert not found.findings
