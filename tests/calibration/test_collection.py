@@ -294,7 +294,9 @@ def test_killed_runs_repeat_no_more_than_was_in_work(tmp_path: Path, given: dict
         model = Model(note)
         resources = kept(tmp_path / "cache", **given)
         found = collect(module().graph, dataset(arrays()), model.open_taps, resources=resources)
-        done.write_bytes(text(found))
+        written = tmp_path / "written"
+        written.write_bytes(text(found))
+        written.rename(done)  # a kill between opening and writing would leave it empty
 
     draw = random.Random(0)
     kills = 0
