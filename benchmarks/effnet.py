@@ -2,7 +2,7 @@
 
     QDQC_ASSETS=... python benchmarks/effnet.py [--views 1] [--rounds 200]
 
-Both are calibrated on the same 100 photos, the project's by kl, onnxruntime's by MinMax (QDQ,
+Both are calibrated on the same 100 photos, the project's by mse, onnxruntime's by MinMax (QDQ,
 u8 activations, s8 weights per channel, after its quant_pre_process). All else is at its default;
 model_deploy's default corrects biases, which quantize_static does not do. Top-1 is of the centre
 view; agreement is with the float model's top class, over ten views a photo (centre and corners

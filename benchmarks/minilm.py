@@ -7,7 +7,7 @@ against the original after import and after each pass of @transform, one after a
 after @transform as a whole: printed, parsed and exported, the outputs for 8 inputs with
 optimisations off must lie within max|a-b| <= 1e-4 max|b|.
 
-Then both are quantized: the project's by kl, onnxruntime's by quantize_dynamic (s8 weights per
+Then both are quantized: the project's by mse, onnxruntime's by quantize_dynamic (s8 weights per
 channel) and quantize_static (MinMax, u8 activations, s8 weights per channel; all its ops, and
 MatMul and Gemm alone, products of two activations with them), after its quant_pre_process.
 Spearman is that of the cosine of two sentences' embeddings with the human score. Sentences run

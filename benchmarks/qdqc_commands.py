@@ -62,7 +62,7 @@ def transform(model: Path, folder: Path, *options: object) -> Path:
     return out
 
 
-def calibrate(qir: Path, dataset: Path, method: str = "kl") -> Path:
+def calibrate(qir: Path, dataset: Path, method: str = "mse") -> Path:
     """``run_calibration`` over a whole data set; the table."""
     table = qir.with_suffix(".cali_table")
     given = (qir, "--dataset", dataset, "--cali_method", method, "-o", table, "--no_cache")

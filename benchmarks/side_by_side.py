@@ -12,7 +12,7 @@ from timing import interleave, ratio, spread
 
 __all__ = ["FLOAT", "OWN", "PEER", "print_kernels", "print_latency"]
 
-FLOAT, OWN, PEER = "float", "qdqc kl", "onnxruntime MinMax"
+FLOAT, OWN, PEER = "float", "qdqc mse", "onnxruntime MinMax"
 _WARMUP = 10
 
 

@@ -33,7 +33,7 @@ _TRANSFORM = (
     "eliminate-dead-code",
     "infer-shapes",
 )
-_INT8 = ("propagate-ranges", "assign-precision", "quantize", "lower-to-qdq")
+_INT8 = ("propagate-ranges", "assign-precision", "quantize", "verify-target", "lower-to-qdq")
 
 PIPELINES: dict[str, str] = {
     "transform": ",".join(_TRANSFORM),

@@ -34,4 +34,5 @@ def deployment_pipeline(
         steps.append(f"correct-bias{{table={held} target={runs}}}")
     if mode != "INT8" or qtable:
         steps += [f"quantize-weights{{group-size={group_size}}}", "quantize-dynamic"]
-    return ",".join([*steps, f"quantize{{target={runs}{scheme}}}", "lower-to-qdq"])
+    steps.append(f"quantize{{target={runs}{scheme}}}")
+    return ",".join([*steps, "verify-target", "lower-to-qdq"])
