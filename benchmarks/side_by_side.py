@@ -8,7 +8,8 @@ from pathlib import Path
 
 from markdown import print_table
 from ort_quantizer import Sample, node_counts, optimised, session
-from timing import interleave, ratio, spread
+
+from compiler.runtime.timing import interleave, ratio, spread
 
 __all__ = ["FLOAT", "OWN", "PEER", "print_kernels", "print_latency"]
 

@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 
 from markdown import print_table
-from timing import interleave, ratio, spread
+
+from compiler.runtime.timing import interleave, ratio, spread
 
 __all__ = ["main"]
 

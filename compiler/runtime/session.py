@@ -66,8 +66,11 @@ def open_session(
     threads: int = 0,
     lean: bool = False,
     folder: str | None = None,
+    profile: str | None = None,
 ) -> ort.InferenceSession:
     """A CPU session of a model or of a file; ``folder`` is where a model's external data lie.
+
+    ``profile`` begins the name of the file that ``end_profiling`` writes.
 
     Raises QdqcError where onnxruntime refuses it.
     """
@@ -75,6 +78,8 @@ def open_session(
     options = session_options(optimise=optimise, threads=threads, lean=lean)
     if folder is not None:
         options.add_session_config_entry(_DATA_FOLDER, folder)
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     try:
         # Without the fallback onnxruntime prints nothing of its own to stdout.
         return ort.InferenceSession(

@@ -1,52 +1,134 @@
-"""Timing of models side by side: interleaved rounds, medians with their spread."""
+"""Latency of several things in one process, interleaved so that a busy machine hits all alike."""
 
 from __future__ import annotations
 
+import json
+import random
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from compiler.runtime.session import Feeds, open_session
 
-__all__ = ["Timing", "time_interleaved"]
+__all__ = [
+    "OpTime",
+    "Seconds",
+    "Spread",
+    "interleave",
+    "op_times",
+    "ratio",
+    "spread",
+    "time_models",
+]
 
-_WARM_UP = 3
+Seconds: TypeAlias = npt.NDArray[np.float64]
+
+_PROFILED = 20
+"""Runs that the profile of a model is taken over, after one that warms it up."""
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Seconds a run: the median and the quartiles around it."""
+class Spread:
+    """Median and quartiles."""
 
     median: float
     low: float
     high: float
 
-    @classmethod
-    def of(cls, seconds: npt.ArrayLike) -> Timing:
-        quartiles = np.quantile(np.asarray(seconds, np.float64), [0.25, 0.5, 0.75])
-        low, median, high = (float(q) for q in quartiles)
-        return cls(median, low, high)
+    def text(self, *, scale: float = 1.0, digits: int = 2) -> str:
+        """As ``median [low, high]``."""
+        median, low, high = (f"{v * scale:.{digits}f}" for v in (self.median, self.low, self.high))
+        return f"{median} [{low}, {high}]"
 
 
-def time_interleaved(
-    models: Mapping[str, Any], feeds: Feeds, *, rounds: int = 30, threads: int = 1
-) -> dict[str, Timing]:
-    """Seconds that each model takes for the same inputs.
+@dataclass(frozen=True)
+class OpTime:
+    """What the kernels of one op cost a run: their number, and seconds of all of them."""
 
-    ``models`` are files or ModelProtos by name. Every round runs each model once, in turn, so
-    that a change in the machine's speed meets all of them alike.
+    op: str
+    nodes: int
+    seconds: float
+
+
+def interleave(
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    repeats: int = 1,
+    warmup: int = 3,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Seconds]:
+    """Seconds of one call of each run, [rounds] each.
+
+    In every round each run is called ``repeats`` times in a row, and the order of the runs is
+    drawn anew, so that none always follows the same one. ``warmup`` rounds are left out.
     """
-    sessions = {n: open_session(m, threads=threads) for n, m in models.items()}
+    order = list(runs)
+    draw = random.Random(seed)
+    out: dict[str, list[float]] = {name: [] for name in order}
+    for number in range(warmup + rounds):
+        draw.shuffle(order)
+        for name in order:
+            call = runs[name]
+            start = clock()
+            for _ in range(repeats):
+                call()
+            passed = (clock() - start) / repeats
+            if number >= warmup:
+                out[name].append(passed)
+    return {name: np.array(values) for name, values in out.items()}
+
+
+def time_models(
+    models: Mapping[str, Any], feeds: Feeds, *, rounds: int = 30, threads: int = 1
+) -> dict[str, Seconds]:
+    """Seconds that each model takes for the same inputs, [rounds] each, interleaved.
+
+    ``models`` are files or ModelProtos by name. Raises QdqcError where one can't be loaded.
+    """
     inputs = {n: np.asarray(a) for n, a in feeds.items()}
-    seconds: dict[str, list[float]] = {n: [] for n in sessions}
-    for turn in range(rounds + _WARM_UP):
-        for name, session in sessions.items():
-            start = time.perf_counter()
+    sessions = {n: open_session(m, threads=threads) for n, m in models.items()}
+    return interleave({n: partial(s.run, None, inputs) for n, s in sessions.items()}, rounds)
+
+
+def op_times(model: Any, feeds: Feeds, *, threads: int = 1) -> list[OpTime]:
+    """What the kernels of a file or ModelProto cost by onnxruntime's profile, dearest op first.
+
+    Seconds are medians over runs, of each kernel by itself; ops are those of the optimised model.
+    """
+    inputs = {n: np.asarray(a) for n, a in feeds.items()}
+    with tempfile.TemporaryDirectory(prefix="qdqc-profile-") as folder:
+        session = open_session(model, threads=threads, profile=str(Path(folder) / "profile"))
+        for _ in range(1 + _PROFILED):
             session.run(None, inputs)
-            if turn >= _WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
-    return {n: Timing.of(s) for n, s in seconds.items()}
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    kernels: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            key = event["args"]["op_name"], event["name"]
+            kernels.setdefault(key, []).append(event["dur"] * 1e-6)
+    found: dict[str, list[float]] = {}
+    for (op, _), seconds in kernels.items():
+        found.setdefault(op, []).append(float(np.median(seconds)))
+    rows = [OpTime(op, len(medians), sum(medians)) for op, medians in found.items()]
+    return sorted(rows, key=lambda row: -row.seconds)
+
+
+def spread(values: npt.ArrayLike) -> Spread:
+    """Median and quartiles of values."""
+    low, median, high = np.percentile(np.asarray(values, np.float64), [25, 50, 75])
+    return Spread(float(median), float(low), float(high))
+
+
+def ratio(above: Seconds, below: Seconds) -> Spread:
+    """Ratio of the medians, with the quartiles of the ratio within a round."""
+    within = spread(above / below)
+    return Spread(float(np.median(above) / np.median(below)), within.low, within.high)

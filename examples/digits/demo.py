@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from compiler.runtime.session import open_session
-from compiler.runtime.timing import time_interleaved
+from compiler.runtime.timing import ratio, time_models
 
 HERE = Path(__file__).resolve().parent
 QTABLE = """\
@@ -70,7 +70,7 @@ def closing_table(rows: list[Row]) -> Table:
     float_name = rows[0].name
     models = {r.name: str(r.model) for r in rows}
     timings = {
-        batch: time_interleaved(models, {"image": images[:batch]}, rounds=rounds)
+        batch: time_models(models, {"image": images[:batch]}, rounds=rounds)
         for batch, rounds in ROUNDS.items()
     }
     table = Table(title=f"{len(images)} held-out digits; speed-up over float, one thread, median")
@@ -78,7 +78,7 @@ def closing_table(rows: list[Row]) -> Table:
         table.add_column(column, justify="left" if column == "model" else "right")
     for row in rows:
         found = answers[row.name]
-        speed = [t[float_name].median / t[row.name].median for t in timings.values()]
+        speed = [ratio(t[float_name], t[row.name]).median for t in timings.values()]
         table.add_row(
             row.name,
             f"{(found == labels).mean():.3f}",

@@ -1,22 +1,16 @@
-"""Holding a module against another, folding constants, timing."""
+"""Holding a module against another, folding constants."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from compiler.diagnostics import QdqcError
 from compiler.ir.clone import clone
 from compiler.ir.graph import Module
-from compiler.runtime import timing
 from compiler.runtime.check import check_against, mean_similarities, shared_values
 from compiler.runtime.compare import Comparison, Level, Similarity
 from compiler.runtime.fold import evaluate
-from compiler.runtime.timing import Timing, time_interleaved
 from compiler.text.parser import parse_module
 
 Samples = list[dict[str, Any]]
@@ -80,30 +74,3 @@ def test_nodes_that_read_constants_alone_are_evaluated() -> None:
     np.testing.assert_array_equal(found["s"], [5, 7, 9])
     np.testing.assert_array_equal(found["t"], [5, 14, 27])
     assert module == before
-
-
-def test_rounds_are_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns: list[str] = []
-
-    class Session:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def run(self, outputs: None, feeds: dict[str, Any]) -> None:
-            turns.append(self.name)
-            time.sleep(0.004 if self.name == "slow" else 0.001)
-
-    monkeypatch.setattr(timing, "open_session", lambda model, threads: Session(model))
-    found = time_interleaved({"a": "slow", "b": "fast"}, {}, rounds=5)
-    assert turns == ["slow", "fast"] * (len(turns) // 2)
-    assert len(turns) >= 2 * 5 + 2, "some rounds warm up and are not counted"
-    assert found["b"].median < found["a"].median
-    assert found["a"].low <= found["a"].median <= found["a"].high
-
-
-def test_timing_of_a_file(tiny_onnx: Path, samples: Samples) -> None:
-    found = time_interleaved({"x": str(tiny_onnx)}, samples[0], rounds=3)
-    assert 0 < found["x"].median < 1
-    assert Timing.of([1, 2, 3, 4, 5]) == Timing(3, 2, 4)
-    with pytest.raises(QdqcError, match="can't load"):
-        time_interleaved({"x": "none.onnx"}, {})

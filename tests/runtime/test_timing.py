@@ -1,8 +1,18 @@
+"""Timing side by side."""
+
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from timing import Spread, interleave, ratio, spread
+
+from compiler.diagnostics import QdqcError
+from compiler.runtime.audit import optimised_model
+from compiler.runtime.timing import Spread, interleave, op_times, ratio, spread, time_models
+
+Samples = list[dict[str, Any]]
 
 
 class Machine:
@@ -63,3 +73,20 @@ def test_ratio_is_of_medians_with_quartiles_within_rounds() -> None:
     found = ratio(2 * below, below)
     assert found == Spread(2.0, 2.0, 2.0)
     assert ratio(np.array([1.0, 3.0, 8.0]), np.array([1.0, 1.0, 4.0])) == Spread(3.0, 1.5, 2.5)
+
+
+def test_timing_of_files(tiny_onnx: Path, samples: Samples) -> None:
+    found = time_models({"x": str(tiny_onnx), "y": str(tiny_onnx)}, samples[0], rounds=3)
+    assert all(0 < s < 1 for name in "xy" for s in found[name])
+    assert found["x"].shape == (3,)
+    with pytest.raises(QdqcError, match="can't load"):
+        time_models({"x": "none.onnx"}, {})
+
+
+def test_the_profile_holds_every_kernel(tiny_onnx: Path, samples: Samples) -> None:
+    found = op_times(str(tiny_onnx), samples[0])
+    proto = optimised_model(tiny_onnx)
+    assert sum(row.nodes for row in found) >= len(proto.graph.node)
+    assert all(0 < row.seconds < 1 for row in found)
+    assert [r.seconds for r in found] == sorted((r.seconds for r in found), reverse=True)
+    assert not list(Path().glob("profile*"))
