@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,13 +24,17 @@ from compiler.onnx_io.saver import save_onnx
 from compiler.pipeline.manager import run
 from compiler.quant.deployment import deployment_pipeline
 from compiler.quant.plan import MODES, mode_named
+from compiler.quant.record import Record
 from compiler.quant.targets.known import target_named
+from compiler.quant.targets.ort_cpu import ORT_CPU
+from compiler.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
 from compiler.report.audit import audit_entries
 from compiler.runtime.audit import audit
 from compiler.runtime.check import check_against
+from compiler.runtime.cpu import has_vnni
 from compiler.runtime.session import Runner
 
-__all__ = ["Quantized", "quantize"]
+__all__ = ["Quantized", "fitting_target", "quantize"]
 
 _CHECKED_SAMPLES = 4
 
@@ -67,7 +72,7 @@ def quantize(
             f"unknown mode '{mode}'{suggestion(mode.upper(), MODES)}",
             notes=[f"modes are {', '.join(MODES)}"],
         )
-    target_named(target)
+    target = fitting_target(target, warnings.warn)
     imported = import_onnx(model, input_shapes=input_shapes)
     module = run(imported, "@transform")
     is_path = isinstance(dataset, str | Path)
@@ -80,15 +85,30 @@ def quantize(
         pipeline = deployment_pipeline(
             table, target=target, mode=chosen, symmetric=symmetric, group_size=group_size
         )
-        deployed = run(module, pipeline)
+        record = Record()
+        deployed = run(module, pipeline, instruments=[record])
         path = Path(folder) / "model.onnx"
         save_onnx(deployed, path)
-        entries = audit_entries(audit(deployed, {}, path))
+        entries = audit_entries(audit(deployed, record.decisions, path))
     checked = itertools.islice(samples, _CHECKED_SAMPLES)
     proto = export_onnx(deployed)
     sizes = {"float": export_onnx(module).ByteSize(), "deployed": proto.ByteSize()}
     outputs = _similarities(deployed, module, checked)
     return Quantized(proto, {"outputs": outputs, "audit": entries, "bytes": sizes})
+
+
+def fitting_target(name: str, warn: Callable[[str], object]) -> str:
+    """The target that fits this machine: ort-cpu wants VNNI, and is warned of where it lacks.
+
+    Raises QdqcError for a name that no target has.
+    """
+    if target_named(name) is not ORT_CPU or has_vnni() is not False:
+        return name
+    warn(
+        f"this processor has no VNNI: sums of {ORT_CPU.name} could saturate, so weights take 7 "
+        f"bits, as {ORT_CPU_AVX2.name} has them"
+    )
+    return ORT_CPU_AVX2.name
 
 
 def _taps(module: Module, names: Sequence[str], /) -> Callable[..., Any]:

@@ -243,10 +243,7 @@ class _Quantization:
                 )
                 views[op] = made.result
                 self.casts += 1
-            if isinstance(use.user, Node):
-                use.user.set_operand(use.index, views[op])
-            else:
-                use.user.set_output(use.index, views[op])
+            use.take(views[op])
 
 
 def _scale_axis(user: object, value: Value) -> int | None:

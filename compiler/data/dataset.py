@@ -16,7 +16,7 @@ from compiler.data.fit import Cut, InputSpec, Sample, fit_arrays, input_specs
 from compiler.data.stream import Given, samples_of_script, stream
 from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Graph
-from compiler.ir.types import Array
+from compiler.ir.types import Array, TensorType
 
 __all__ = ["Dataset", "open_dataset", "open_list"]
 
@@ -224,8 +224,14 @@ def _image(path: Path, spec: InputSpec) -> Callable[[], Array]:
         )
     preprocess.check(spec.type)
     check_image(path)
-    dtype = spec.type.elem.dtype
-    return lambda: preprocess.apply(path, spec.type).astype(dtype, copy=False)
+    return lambda: _numbers(preprocess.apply(path, spec.type), spec.type)
+
+
+def _numbers(image: Array, type: TensorType) -> Array:
+    """An image's numbers as the input has them: pixels are rounded, a scale is left to others."""
+    if type.quant is not None or type.elem.is_float:
+        return image.astype(type.expressed().elem.dtype, copy=False)
+    return np.rint(image).clip(*type.elem.limits).astype(type.elem.dtype)
 
 
 def _row(path: Path, spec: InputSpec) -> Callable[[], Array]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from compiler.data.archive import read_header
 from compiler.data.fit import Header, Sample
-from compiler.data.preprocess import unreadable
+from compiler.data.images import unreadable
 from compiler.diagnostics import QdqcError
 from compiler.ir.types import Array
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -118,7 +118,7 @@ def fit_arrays(
             notes=["give as many rows for each input"],
         )
     _check_symbols(specs, shapes, where)
-    dtypes = {s.name: s.type.elem.dtype for s in specs}
+    dtypes = {s.name: _dtype(s, headers[keys[s.name]][0]) for s in specs}
     first = specs[0].name
     return Cut(keys, dtypes, counts[first], steps[first], frozenset(lacks))
 
@@ -148,8 +148,14 @@ def _match_names(
     return {n: n for n in names}
 
 
+def _dtype(spec: InputSpec, given: np.dtype[np.generic]) -> np.dtype[Any]:
+    """The type of a sample: a quantized input is given as its integers, or as their numbers."""
+    is_real = spec.type.quant is not None and given.kind == "f"
+    return spec.type.expressed().elem.dtype if is_real else spec.type.elem.dtype
+
+
 def _check_dtype(spec: InputSpec, dtype: np.dtype[np.generic], where: str) -> None:
-    wanted = spec.type.elem.dtype
+    wanted = _dtype(spec, dtype)
     if dtype != wanted and not (dtype.kind in "fiub" and np.can_cast(dtype, wanted, "same_kind")):
         raise QdqcError(
             f"the array for input '{spec.name}' has type {dtype}, but the model takes {wanted}",

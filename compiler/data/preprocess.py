@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from compiler.diagnostics import QdqcError
 from compiler.ir.fields import FieldError, decode
 from compiler.ir.types import TensorType
 
-__all__ = ["Preprocess", "Size", "open_image", "unreadable"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Preprocess", "Size"]
 
 Size: TypeAlias = tuple[int, int]
 """Height and width."""
 
 Pixels: TypeAlias = npt.NDArray[np.float32]
 
-_RESAMPLING = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
 _MARKER = "pixel_format"
 """The option that is always stored, so that an input with defaults is known as an image."""
 
@@ -131,8 +129,10 @@ class Preprocess:
         torchvision does. Raises QdqcError.
         """
         self.check(type)
+        from compiler.data.images import open_image, upright
+
         pixels = open_image(image) if isinstance(image, str | Path) else image
-        pixels = _to_mode(ImageOps.exif_transpose(pixels), self.pixel_format == "gray")
+        pixels = upright(pixels, self.pixel_format == "gray")
         net = self.net_size(type)
         target = self.resize_dims or net or (pixels.height, pixels.width)
         whole = self._resize(pixels, target)
@@ -141,67 +141,37 @@ class Preprocess:
             whole = whole[top : top + net[0], left : left + net[1]]
         if self.pixel_format == "bgr":
             whole = whole[:, :, ::-1]
-        mean = np.array(self.mean[: self.channels], np.float32)
-        scale = np.array(self.scale[: self.channels], np.float32)
-        out = (whole - mean) * scale
+        out = (whole - self._per_channel(self.mean)) * self._per_channel(self.scale)
         if self.channel_format == "nchw":
             out = out.transpose(2, 0, 1)
         return np.ascontiguousarray(out[None])
 
+    def pixels(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """The pixels of an input [N,C,H,W] (or [N,H,W,C]), u8: ``apply`` undone."""
+        shape = (-1, 1, 1) if self.channel_format == "nchw" else (-1,)
+        mean, scale = (self._per_channel(v).reshape(shape) for v in (self.mean, self.scale))
+        return np.rint(numbers / scale + mean).clip(0, 255).astype(np.uint8)
+
+    def _per_channel(self, numbers: tuple[float, ...]) -> Pixels:
+        return np.array(numbers[: self.channels], np.float32)
+
     def _resize(self, image: Image.Image, target: Size) -> Pixels:
         """Pixels [h,w,C] of at least the target size; exactly it, but for short_side_scale."""
+        from compiler.data.images import scaled
+
         height, width = target
         if not self.keep_aspect_ratio:
-            return self._scaled(image, height, width)
+            return scaled(image, target, self.interpolation)
         wide = image.width * height >= image.height * width
         by_width = max(1, image.height * width // image.width)
         by_height = max(1, image.width * height // image.height)
         if self.keep_ratio_mode == "short_side_scale":
-            return self._scaled(image, *((height, by_height) if wide else (by_width, width)))
-        inner = self._scaled(image, *((by_width, width) if wide else (height, by_height)))
+            cover = (height, by_height) if wide else (by_width, width)
+            return scaled(image, cover, self.interpolation)
+        inside = (by_width, width) if wide else (height, by_height)
+        inner = scaled(image, inside, self.interpolation)
         out = np.full((height, width, inner.shape[2]), self.pad_value, np.float32)
         centred = self.pad_type == "center"
         top, left = ((target[i] - inner.shape[i]) // 2 if centred else 0 for i in (0, 1))
         out[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
         return out
-
-    def _scaled(self, image: Image.Image, height: int, width: int) -> Pixels:
-        if image.size != (width, height):
-            image = image.resize((width, height), _RESAMPLING[self.interpolation])
-        found = np.asarray(image, np.float32)
-        return found[:, :, None] if found.ndim == 2 else found
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """The decoded image of a file, turned as its EXIF data say; the first one of several.
-
-    Raises QdqcError when the file holds none.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)  # a copy: the file may be closed
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
-        raise unreadable(path, err) from err
-
-
-def unreadable(path: str | Path, err: Exception) -> QdqcError:
-    """The error for a file that holds no image that can be read."""
-    if isinstance(err, UnidentifiedImageError):
-        reason = "it is in no known image format"
-    else:
-        reason = (err.strerror or str(err)) if isinstance(err, OSError) else str(err)
-    return QdqcError(
-        f"can't read the image: {reason}",
-        file=str(path),
-        notes=["remove or replace the file, then run again"],
-    )
-
-
-def _to_mode(image: Image.Image, gray: bool) -> Image.Image:
-    """The image with 8 bits a channel, gray or RGB; 16-bit pixels keep their upper byte."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    return image.convert("L" if gray else "RGB")

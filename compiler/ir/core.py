@@ -26,6 +26,13 @@ class Use:
     user: Node[Any] | Graph
     index: int
 
+    def take(self, other: Value) -> None:
+        """Let this place read ``other`` instead."""
+        if isinstance(self.user, Node):
+            self.user.set_operand(self.index, other)
+        else:
+            self.user.set_output(self.index, other)
+
 
 class Value:
     """What flows along an edge: a graph input or a result of a node.
@@ -105,10 +112,8 @@ class Value:
         """Let every user read ``other`` instead, save the nodes in ``keep``."""
         kept = set(keep)
         for use in self.uses:
-            if not isinstance(use.user, Node):
-                use.user.set_output(use.index, other)
-            elif use.user not in kept:
-                use.user.set_operand(use.index, other)
+            if use.user not in kept:
+                use.take(other)
 
     def add_use(self, user: Node[Any] | Graph, index: int) -> None:
         self._uses[id(user), index] = Use(user, index)

@@ -118,8 +118,10 @@ class PassManager:
         return PassError(f"pass {where} failed with {type(error).__name__}: {error}\nnote: {note}")
 
 
-def run(module: Module, pipeline: str) -> Module:
+def run(module: Module, pipeline: str, *, instruments: Iterable[Instrument] = ()) -> Module:
     """A new module: the given one after a pipeline such as ``@transform`` or ``canonicalize``.
+
+    ``instruments`` look on.
 
     Raises QdqcError for a pipeline that can't be read and where a pass refuses the module.
     """
@@ -128,7 +130,7 @@ def run(module: Module, pipeline: str) -> Module:
     load_passes()
     passes = resolve(pipeline, pipelines())
     out = clone(module)
-    PassManager(passes).run(out)
+    PassManager(passes, instruments=instruments).run(out)
     return out
 
 

@@ -17,11 +17,16 @@ def deployment_pipeline(
     correct_bias: bool = True,
     quantized: bool = False,
     group_size: int = 32,
+    quant_input: bool = False,
+    quant_output: bool = False,
+    fuse_preprocess: bool = False,
 ) -> str:
     """From a module and the file of its calibration table to a lowered module.
 
     ``qtable`` is a file, too; ``group_size`` weights of 4 bits share a scale. A ``quantized``
     module came in with scales of another tool, and is laid anew; it needs no table.
+    ``quant_input`` and ``quant_output`` leave out the casts at the border, ``fuse_preprocess``
+    lets images come in as pixels.
     """
     chosen = f" qtable={print_value(qtable)}" if qtable else ""
     scheme = " symmetric=true" if symmetric else ""
@@ -32,7 +37,13 @@ def deployment_pipeline(
     steps += ["propagate-ranges", f"assign-precision{{mode={mode}{chosen}}}"]
     if correct_bias and table:
         steps.append(f"correct-bias{{table={held} target={runs}}}")
+    if fuse_preprocess:
+        steps.append(f"fuse-preprocess{{target={runs}}}")
     if mode != "INT8" or qtable:
         steps += [f"quantize-weights{{group-size={group_size}}}", "quantize-dynamic"]
     steps.append(f"quantize{{target={runs}{scheme}}}")
+    if quant_input or quant_output:
+        borders = ("inputs=true" if quant_input else "", "outputs=true" if quant_output else "")
+        chosen = " ".join(filter(None, (*borders, f"target={runs}", scheme.strip())))
+        steps.append(f"strip-casts{{{chosen}}}")
     return ",".join([*steps, "verify-target", "lower-to-qdq"])

@@ -112,10 +112,7 @@ class _Lowering:
         if not returned:
             self.split_names[stored] = name
         for use in uses:
-            if isinstance(use.user, Node):
-                use.user.set_operand(use.index, stored)
-            else:
-                use.user.set_output(use.index, stored)
+            use.take(stored)
 
     def _view(self, stored: Value, before: Node[Any]) -> Value:
         """The float view of a quantized value, made where it is first read."""

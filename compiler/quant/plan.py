@@ -14,11 +14,30 @@ from compiler.files import read_text
 from compiler.ir.graph import Graph
 from compiler.ir.loc import Loc, Position
 
-__all__ = ["ALIASES", "MODES", "QtableLine", "mode_named", "parse_qtable", "plan", "read_qtable"]
+__all__ = [
+    "ALIASES",
+    "MODES",
+    "TOLERANCES",
+    "QtableLine",
+    "mode_named",
+    "parse_qtable",
+    "plan",
+    "read_qtable",
+]
 
 MODES = ("F32", "INT8", "DYN8", "W8", "W4")
 """Modes that a node may be deployed in: all float, static integers, integers whose scale is found
 as the model runs, and float with weights of 8 or 4 bits."""
+
+TOLERANCES: Mapping[str, tuple[float, float]] = {
+    "INT8": (0.90, 0.80),
+    "DYN8": (0.90, 0.80),
+    "W8": (0.99, 0.90),
+    "W4": (0.90, 0.70),
+    "F16": (0.99, 0.98),
+    "F32": (0.99, 0.99),
+}
+"""Least cosine and euclidean similarity of a deployed model's outputs to float, by mode."""
 
 ALIASES: Mapping[str, str] = {
     "FLOAT": "F32",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from compiler.runtime.audit import Audit
+from compiler.runtime.audit import Audit, AuditRow
 
 __all__ = ["audit_entries", "render_audit"]
+
+_NAMED = 3
+"""So many nodes of one reason are named; ``--report`` has all."""
 
 
 def render_audit(audit: Audit) -> str:
@@ -17,12 +21,21 @@ def render_audit(audit: Audit) -> str:
     total = len(integer) + len(floats)
     head = f"integer: {len(integer)} of {total} Conv, ConvTranspose, MatMul and Gemm"
     lines = [f"{head}; {count} of {len(others)} other nodes"]
-    for row in floats:
-        lines.append(f"  float {row.op} {row.name}: {row.reason}")
-    for row in audit.findings:
-        if row.runs == "integer":
-            lines.append(f"  integer {row.op} {row.name}: {row.reason}")
+    lines += _by_reason("float", floats)
+    lines += _by_reason("integer", [r for r in audit.findings if r.runs == "integer"])
     return "\n".join(lines)
+
+
+def _by_reason(runs: str, rows: Sequence[AuditRow]) -> list[str]:
+    """One line for each op and reason, with the first names."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        groups.setdefault((row.op, row.reason), []).append(row.name)
+    lines: list[str] = []
+    for (op, reason), names in groups.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        lines.append(f"  {runs} {op} {', '.join(names[:_NAMED])}{more}: {reason}")
+    return lines
 
 
 def audit_entries(audit: Audit) -> dict[str, Any]:

@@ -24,7 +24,10 @@ from compiler.runtime.session import first_line, session_options
 
 __all__ = ["PRODUCTS", "Audit", "AuditRow", "audit", "optimised_model"]
 
-PRODUCTS = frozenset({"conv", "conv_transpose", "gemm", "matmul"})
+_BORN_INTEGER = frozenset({"conv_integer", "matmul_integer", "qlinear_conv", "qlinear_matmul"})
+"""Products that are integer whatever the placement says: their operands are no floats."""
+
+PRODUCTS = frozenset({"conv", "conv_transpose", "gemm", "matmul"}) | _BORN_INTEGER
 """Ops that carry the work: each of them that stays float is named with its reason."""
 
 INTEGER_KERNELS = frozenset(
@@ -115,13 +118,15 @@ def audit(lowered: Module, decisions: Mapping[str, Decision], model: str | Path)
             rows.append(AuditRow(node.name, node.op.name, "float", "", "in a nested graph"))
             continue
         names = [n for result in node.present_results for n in _names(result)]
-        maker = next((makers[n] for n in names if n in makers), None)
+        fused = _fused_into(node) if node.op.name in _BORN_INTEGER else ()
+        maker = next((makers[n] for n in (*names, *fused) if n in makers), None)
         own = next((n for n in reversed(names) if n in decisions), node.name)
         decision = decisions.get(own)
         integer = maker is not None and _is_integer(maker, integer_values)
         row = _row(node, own, maker, integer, decision)
         rows.append(row)
-        if decision is not None and row.is_product and decision.integer != integer:
+        wanted = _wanted(node, decision)
+        if decision is not None and row.is_product and wanted != integer:
             findings.append(row)
     return Audit(tuple(rows), tuple(findings))
 
@@ -137,6 +142,20 @@ def _names(result: Value) -> list[str]:
     biased = node is not None and isinstance(node.op, MatMul) and node.operand("bias") is not None
     product = [f"{result.name}_{MatMul.name}"] if biased else []
     return [*product, *(s.name for s in stored), result.name, *views[:1]]
+
+
+def _fused_into(node: Node[Any]) -> list[str]:
+    """Values behind a node up to where its path forks: a fused kernel makes one of them."""
+    found: list[str] = []
+    value = node.result
+    while len(value.uses) == 1 and isinstance(user := value.uses[0].user, Node):
+        value = user.result
+        found.append(value.name)
+    return found
+
+
+def _wanted(node: Node[Any], decision: Decision | None) -> bool:
+    return node.op.name in _BORN_INTEGER or (decision is not None and decision.integer)
 
 
 def _integer_values(model: onnx.ModelProto) -> set[str]:
@@ -164,7 +183,7 @@ def _row(
     decision: Decision | None,
 ) -> AuditRow:
     kernel = "" if maker is None else maker.op_type
-    wanted = decision is not None and decision.integer
+    wanted = _wanted(node, decision)
     reason = ""
     if wanted and not integer:
         reason = (

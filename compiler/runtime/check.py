@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler.data.preprocess import Preprocess
 from compiler.ir.graph import Module
 from compiler.ir.types import Elem, TensorType
+from compiler.quant.arithmetic import quantize
 from compiler.runtime.compare import Comparison, Level, Similarity, compare
 from compiler.runtime.session import Feeds, Runner
 
-__all__ = ["check_against", "mean_similarities", "shared_values"]
+__all__ = ["check_against", "mean_similarities", "shared_values", "taken"]
 
 
 def shared_values(module: Module, reference: Module) -> list[str]:
@@ -50,11 +52,27 @@ def check_against(
     rounds: list[Comparison] = []
     values: dict[str, npt.NDArray[Any]] = {}
     for feeds in samples:
-        values = ours.run(feeds)
+        values = ours.run(taken(module, reference, feeds))
         expected = theirs.run(feeds)
         order = [*taps, *(n for n in expected if n not in taps)]
         rounds.append(compare(values, {n: expected[n] for n in order}, tolerance, excepts))
     return mean_similarities(rounds, tolerance), values
+
+
+def taken(module: Module, reference: Module, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
+    """The float reference's inputs as the module takes them: as integers, or as pixels."""
+    found = {name: np.asarray(array) for name, array in feeds.items()}
+    for value in module.graph.inputs:
+        other = reference.value(value.name)
+        if other is None or other.type == value.type or found[value.name].dtype.kind != "f":
+            continue
+        stated = Preprocess.from_attrs(reference.graph.input_attrs.get(value.name))
+        quant = value.tensor.quant
+        if quant is not None:
+            found[value.name] = quantize(found[value.name], quant, value.tensor.elem)
+        elif stated is not None and value.tensor.elem is Elem.U8:
+            found[value.name] = stated.pixels(found[value.name])
+    return found
 
 
 def mean_similarities(rounds: Sequence[Comparison], tolerance: tuple[float, float]) -> Comparison:

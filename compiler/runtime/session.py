@@ -15,6 +15,7 @@ from compiler.diagnostics import QdqcError, suggestion
 from compiler.ir.clone import clone
 from compiler.ir.graph import Module
 from compiler.onnx_io.exporter import export_onnx
+from compiler.quant.arithmetic import quantize
 from compiler.quant.lowering import is_lowered, lower
 from compiler.rewrite.driver import erase_dead
 from compiler.runtime.taps import Tap, observable, quant_of, stored_name, tap_of
@@ -126,6 +127,8 @@ class Runner:
         if not is_lowered(module):
             lower(lowered)
         self.inputs = [v.name for v in lowered.graph.inputs]
+        quantized = ((v.name, v.tensor) for v in lowered.graph.inputs if quant_of(v) is not None)
+        self._stored = {name: (t.quant, t.elem) for name, t in quantized}
         self.outputs = [] if cut else [v.name for v in module.graph.outputs]
         self._fixed = fixed
         self._taps = observable(lowered) if taps is None else {}
@@ -145,8 +148,11 @@ class Runner:
         self._session = open_session(proto, optimise=optimise, threads=threads, lean=lean)
 
     def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
-        """Taps and outputs by name for one batch of inputs. Raises QdqcError."""
-        needed = {n: np.asarray(feeds[n]) for n in self._need(feeds)}
+        """Taps and outputs by name for one batch of inputs. Raises QdqcError.
+
+        An input that is quantized takes its integers, or floats, which are rounded.
+        """
+        needed = {n: self._given(n, np.asarray(feeds[n])) for n in self._need(feeds)}
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
         wanted = [n for n in fetched if n not in needed]
         try:
@@ -156,6 +162,12 @@ class Runner:
         found = dict(zip(wanted, values, strict=True)) | needed
         taps = self._taps.items()
         return {name: tap.shown(found[tap.fetched], fixed=self._fixed) for name, tap in taps}
+
+    def _given(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        quant, elem = self._stored.get(name, (None, None))
+        if quant is None or elem is None or array.dtype.kind != "f":
+            return array
+        return quantize(array, quant, elem)
 
     def _need(self, feeds: Feeds) -> Sequence[str]:
         for name in self.inputs:

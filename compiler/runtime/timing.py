@@ -88,15 +88,21 @@ def interleave(
 
 
 def time_models(
-    models: Mapping[str, Any], feeds: Feeds, *, rounds: int = 30, threads: int = 1
+    models: Mapping[str, Any],
+    feeds: Mapping[str, Feeds],
+    *,
+    rounds: int = 30,
+    threads: int = 1,
 ) -> dict[str, Seconds]:
-    """Seconds that each model takes for the same inputs, [rounds] each, interleaved.
+    """Seconds that each model takes for its inputs, [rounds] each, interleaved.
 
     ``models`` are files or ModelProtos by name. Raises QdqcError where one can't be loaded.
     """
-    inputs = {n: np.asarray(a) for n, a in feeds.items()}
-    sessions = {n: open_session(m, threads=threads) for n, m in models.items()}
-    return interleave({n: partial(s.run, None, inputs) for n, s in sessions.items()}, rounds)
+    runs: dict[str, Callable[[], object]] = {}
+    for name, model in models.items():
+        session = open_session(model, threads=threads)
+        runs[name] = partial(session.run, None, {n: np.asarray(a) for n, a in feeds[name].items()})
+    return interleave(runs, rounds)
 
 
 def op_times(model: Any, feeds: Feeds, *, threads: int = 1) -> list[OpTime]:

@@ -70,7 +70,7 @@ def closing_table(rows: list[Row]) -> Table:
     float_name = rows[0].name
     models = {r.name: str(r.model) for r in rows}
     timings = {
-        batch: time_models(models, {"image": images[:batch]}, rounds=rounds)
+        batch: time_models(models, {n: {"image": images[:batch]} for n in models}, rounds=rounds)
         for batch, rounds in ROUNDS.items()
     }
     table = Table(title=f"{len(images)} held-out digits; speed-up over float, one thread, median")

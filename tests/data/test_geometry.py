@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compiler.data.preprocess import Preprocess, open_image
+from compiler.data.images import open_image
+from compiler.data.preprocess import Preprocess
 from compiler.diagnostics import QdqcError
 from compiler.ir.types import Elem, TensorType
 

@@ -76,11 +76,12 @@ def test_ratio_is_of_medians_with_quartiles_within_rounds() -> None:
 
 
 def test_timing_of_files(tiny_onnx: Path, samples: Samples) -> None:
-    found = time_models({"x": str(tiny_onnx), "y": str(tiny_onnx)}, samples[0], rounds=3)
+    models = {"x": str(tiny_onnx), "y": str(tiny_onnx)}
+    found = time_models(models, dict.fromkeys(models, samples[0]), rounds=3)
     assert all(0 < s < 1 for name in "xy" for s in found[name])
     assert found["x"].shape == (3,)
     with pytest.raises(QdqcError, match="can't load"):
-        time_models({"x": "none.onnx"}, {})
+        time_models({"x": "none.onnx"}, {"x": {}})
 
 
 def test_the_profile_holds_every_kernel(tiny_onnx: Path, samples: Samples) -> None:

@@ -20,7 +20,7 @@ from compiler.ops import Dequantize, Gemm, MatMul, Quantize
 from compiler.quant.arithmetic import BIAS_LIMIT, absorbs, bias_quant
 from compiler.quant.targets.target import Target, activations
 
-__all__ = ["RULES", "Broken", "broken_rules"]
+__all__ = ["RULES", "Broken", "broken_rules", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,22 @@ class Broken:
 def broken_rules(graph: Graph, target: Target) -> Iterator[Broken]:
     """All that the target would not run in integers as the types say, in graph order."""
     for node in graph.nodes():
-        traits = node.op.quant(*node.operand_types())
-        if isinstance(node.op, Quantize | Dequantize) or not _is_integer(node, traits):
-            continue
-        for name, check in RULES.items():
-            if name in target.rules and (message := check(Case(target, node, traits))) is not None:
-                yield Broken(name, node, message)
+        for rule, message in verdicts(node, target):
+            if message is not None:
+                yield Broken(rule, node, message)
+
+
+def verdicts(node: Node[Any], target: Target) -> Iterator[tuple[str, str | None]]:
+    """Each rule of the target for an integer node: None where it is kept, else how it is broken.
+
+    There are none for casts and for nodes that read and give no integers.
+    """
+    traits = node.op.quant(*node.operand_types())
+    if isinstance(node.op, Quantize | Dequantize) or not _is_integer(node, traits):
+        return
+    for name, check in RULES.items():
+        if name in target.rules:
+            yield name, check(Case(target, node, traits))
 
 
 def _rule(name: str) -> Callable[[Check], Check]:

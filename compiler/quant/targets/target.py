@@ -34,7 +34,6 @@ class Target:
     float_result: frozenset[str]
     rules: frozenset[str]
     weight_limit: int = 127
-    tolerance: tuple[float, float] = (0.90, 0.80)
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         """Why the target can't run a node in integers; None when it can."""

@@ -1,0 +1,96 @@
+"""strip-casts: a graph takes and gives integers, without the casts at its border."""
+
+from __future__ import annotations
+
+from compiler.ir.core import Value
+from compiler.ir.graph import Graph
+from compiler.ir.types import Elem
+from compiler.ops import Dequantize, Quantize
+from compiler.pipeline.pass_ import Pass, PassContext
+from compiler.quant.arithmetic import activation_quant
+from compiler.quant.targets.known import target_named
+
+__all__ = ["StripCasts"]
+
+
+class StripCasts(Pass):
+    """Let graph inputs and outputs be the integers that the casts at the border make of them.
+
+    An input whose readers quantize it alike takes the integers; readers that want floats get
+    them by a cast. An output that a cast gives is the integers before it; one that a kernel
+    gives in float is quantized by its calibrated range. What has no scale stays float, with a
+    warning. Names stay.
+    """
+
+    name = "strip-casts"
+
+    inputs: bool = False
+    outputs: bool = False
+    target: str = "ort-cpu"
+    symmetric: bool = False
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        changes = 0
+        if self.inputs:
+            changes += sum(_strip_input(v, ctx) for v in graph.inputs if _is_float(v))
+        if self.outputs:
+            indices = [i for i, v in enumerate(graph.outputs) if _is_float(v)]
+            changes += sum(self._strip_output(graph, i, ctx) for i in indices)
+        ctx.statistics["borders in integers"] += changes
+        return changes
+
+    def _strip_output(self, graph: Graph, index: int, ctx: PassContext) -> int:
+        value, module = graph.outputs[index], graph.module
+        name, producer = value.name, value.producer
+        if producer is not None and isinstance(producer.op, Dequantize):
+            stored = producer.need("x")
+            if stored.is_output or stored.is_input:
+                return 0
+            graph.set_output(index, stored)
+            value.rename(module.fresh_name(f"{name}_dq"))
+            if not value.is_used:
+                graph.erase(producer)
+            stored.rename(name)
+            return 1
+        found = value.tensor.range
+        if found is None or value.is_input:
+            ctx.warn(f"output '{name}' stays float: it has no calibrated range")
+            return 0
+        elem = target_named(self.target).activation
+        quant = activation_quant(found, elem, symmetric=self.symmetric)
+        value.rename(module.fresh_name(f"{name}_f"))
+        after = None if producer is None else producer.next
+        stored = graph.insert(
+            Quantize(), [value], [value.tensor.with_quant(elem, quant)], [name], before=after
+        ).result
+        graph.set_output(index, stored)
+        return 1
+
+
+def _is_float(value: Value) -> bool:
+    return value.tensor.elem is Elem.F32 and value.tensor.quant is None
+
+
+def _strip_input(value: Value, ctx: PassContext) -> int:
+    casts = [u for u in value.users if isinstance(u.op, Quantize)]
+    types = {(c.result.tensor.elem, c.result.tensor.quant) for c in casts}
+    if len(types) != 1:
+        why = "nothing quantizes it" if not types else "it is quantized in several ways"
+        ctx.warn(f"input '{value.name}' stays float: {why}")
+        return 0
+    graph, floats = casts[0].graph, value.tensor
+    others = [use for use in value.uses if use.user not in casts]
+    typed = casts[0].result.tensor
+    for cast in casts:
+        cast.result.replace_uses(value)
+        graph.erase(cast)
+    value.type = typed
+    if others:
+        name = graph.module.fresh_name(f"{value.name}_dq")
+        first = next(graph.nodes())
+        view = graph.insert(
+            Dequantize(), [value], [floats], [name], loc=first.loc, before=first
+        ).result
+        for use in others:
+            use.take(view)
+    return 1

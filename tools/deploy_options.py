@@ -1,0 +1,112 @@
+"""The options of model_deploy."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from compiler.diagnostics import QdqcError
+from tools.arguments import names, tolerance
+from tools.command import CommandParser
+from tools.ir_options import add_ir_options
+
+__all__ = ["deploy_parser", "refuse_options"]
+
+_MODES = ("INT8", "DYN8", "W8", "W4", "F16", "F32")
+
+
+def deploy_parser() -> CommandParser:
+    """The parser of the command."""
+    parser = CommandParser(
+        "model_deploy",
+        "Quantize a module for a target, write it as QDQ ONNX, and prove what runs in integers.",
+        "model_deploy --mlir net.qir --calibration_table net.cali_table --model net_int8.onnx",
+    )
+    add = parser.add_argument
+    add("--mlir", required=True, metavar="F.qir", help="the module that model_transform wrote")
+    add("--model", metavar="F.onnx", help="output (default: {name}_int8.onnx beside the module)")
+    _add_precision(parser)
+    _add_borders(parser)
+    _add_check(parser)
+    proof = parser.add_argument_group("look at what came out").add_argument
+    proof("--why", metavar="NODE", help="tell how one node runs, and which rules it keeps")
+    proof("--benchmark", action="store_true", help="time it beside the float model, on one thread")
+    add_ir_options(parser)
+    return parser
+
+
+def refuse_options(args: Any) -> None:
+    """What can be told before anything is read. Raises QdqcError."""
+    from compiler.quant.targets.known import target_named
+
+    target_named(args.target)
+    if args.quantize == "F32" and args.quantize_table:
+        raise QdqcError(
+            "--quantize F32 leaves nothing for a qtable to decide",
+            notes=["leave out --quantize_table, or deploy with --quantize INT8"],
+        )
+
+
+def _add_precision(parser: CommandParser) -> None:
+    add = parser.add_argument
+    add(
+        "--quantize",
+        default="INT8",
+        type=str.upper,
+        choices=_MODES,
+        help="precision of all nodes that the qtable does not name",
+    )
+    add(
+        "--target",
+        "--chip",
+        "--processor",
+        default="ort-cpu",
+        metavar="NAME",
+        help="what the model runs on",
+    )
+    add("--calibration_table", metavar="F", help="ranges; needed for INT8")
+    add("--quantize_table", metavar="F", help="a qtable: precision of single nodes")
+    add(
+        "--q_group_size", type=int, default=32, metavar="N", help="weights that share a scale in W4"
+    )
+    scheme = parser.add_mutually_exclusive_group()
+    scheme.add_argument(
+        "--asymmetric",
+        dest="symmetric",
+        action="store_false",
+        default=False,
+        help="free zero points, min and max as ranges (the default)",
+    )
+    scheme.add_argument(
+        "--symmetric", action="store_true", help="fixed zero points, thresholds as ranges"
+    )
+    add(
+        "--correct-bias",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let biases take up the mean error of the rounded weights",
+    )
+
+
+def _add_borders(parser: CommandParser) -> None:
+    add = parser.add_argument_group("inputs and outputs").add_argument
+    add("--quant_input", action="store_true", help="inputs are the quantized integers")
+    add("--quant_output", action="store_true", help="outputs are the quantized integers")
+    add(
+        "--fuse_preprocess",
+        action="store_true",
+        help="images come in as u8 pixels of the net's size; mean and scale are part of the net",
+    )
+
+
+def _add_check(parser: CommandParser) -> None:
+    add = parser.add_argument_group("check against the float module").add_argument
+    add("--test_input", metavar="F", help="image, npz, npy or folder (default: random inputs)")
+    add(
+        "--tolerance",
+        type=tolerance,
+        metavar="COS,EUCLID",
+        help="least similarity of outputs (default: by mode, such as 0.90,0.80 for INT8)",
+    )
+    add("--excepts", type=names, default=[], metavar="A,B", help="outputs that are not compared")
+    add("--compare_all", action="store_true", help="compare every value, not only outputs")
