@@ -9,21 +9,36 @@ import numpy as np
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
 from compiler.ir.graph import Graph
-from compiler.ir.types import Elem
-from compiler.ops import Add, Cast, Clip, DynamicQuantizeLinear, Gemm, MatMul, MatMulInteger, Mul
+from compiler.ir.types import Array, Elem
+from compiler.ops import (
+    Add,
+    Cast,
+    Clip,
+    Conv,
+    ConvInteger,
+    DynamicQuantizeLinear,
+    Gemm,
+    MatMul,
+    MatMulInteger,
+    Mul,
+)
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.quant.arithmetic import quantize, weight_quant
 from compiler.quant.splice import Splice
 
 __all__ = ["QuantizeDynamic"]
 
+_MIDDLE = 128
+"""Zero point of u8 weights: onnxruntime up to 1.23 has no ConvInteger of i8 weights."""
+
 
 class QuantizeDynamic(Pass):
-    """Let MatMul and Gemm of mode DYN8 run in integers whose scale is found as they run.
+    """Let products of mode DYN8 run in integers whose scale is found as they run.
 
     x @ W + b = cast((x_q - z_x) @ W_q) * (s_x s_W) + b, where x_q, s_x and z_x come from one
-    dynamic_quantize_linear for all readers of x, and W_q is i8 per output channel. onnxruntime
-    makes DynamicQuantizeMatMul of this spelling. Other ops of the mode stay float.
+    dynamic_quantize_linear for all readers of x, and W_q has 8 bits per output channel.
+    onnxruntime makes DynamicQuantizeMatMul of the spelling of a MatMul or Gemm. A Conv is a
+    conv_integer with u8 weights. Other ops of the mode stay float.
     """
 
     name = "quantize-dynamic"
@@ -43,42 +58,88 @@ class QuantizeDynamic(Pass):
 def _refusal(node: Node[Any]) -> str | None:
     """Why a node stays float; None for a product that can be laid."""
     op, weight = node.op, node.at(1)
-    if not isinstance(op, MatMul | Gemm):
-        return "no product of matrices"
+    if not isinstance(op, MatMul | Gemm | Conv):
+        return "no product"
     if not isinstance(weight, Constant) or weight.data.is_elided:
         return "the weight is no constant"
-    if weight.tensor.rank != 2 or weight.tensor.quant is not None:
+    if weight.tensor.quant is not None or (not isinstance(op, Conv) and weight.tensor.rank != 2):
         return "the weight is no float matrix"
     x = node.at(0)
     if x is None or weight.tensor.elem is not Elem.F32 or x.tensor.elem is not Elem.F32:
         return "the operands are not f32"
     if isinstance(op, Gemm) and (op.trans_a or op.alpha != 1 or op.beta != 1):
         return "the first operand is transposed, or alpha and beta are not 1"
+    if isinstance(op, Conv) and not isinstance(node.operand("bias"), Constant | None):
+        return "the bias is no constant"
     return None
 
 
 def _lay(node: Node[Any], casts: dict[Value, Node[Any]]) -> None:
-    op, x, weight, bias = node.op, node.at(0), node.at(1), node.at(2)
+    x = node.at(0)
     assert x is not None
-    assert isinstance(weight, Constant)
     splice = Splice(node)
     if x not in casts:
         casts[x] = splice.node_of(DynamicQuantizeLinear(), x)
     stored, x_scale, x_zero = casts[x].present_results
-    array = weight.data.array()
-    array = array.T if isinstance(op, Gemm) and op.trans_b else array
-    quant = weight_quant(np.ascontiguousarray(array), 1, Elem.I8.limits[1])
-    module = node.graph.module
-    name = module.fresh_name(f"{weight.name}_i8")
-    integers = module.add_constant(name, Data.of(quantize(array, quant, Elem.I8, narrow=True)))
-    sums = splice.op(MatMulInteger(), stored, integers, x_zero)
-    scale = splice.op(Mul(), x_scale, splice.constant(quant.scale, "scale"))
+    if isinstance(node.op, Conv):
+        sums, scales, bias = _convolved(node, splice, stored, x_zero)
+    else:
+        sums, scales, bias = _multiplied(node, splice, stored, x_zero)
+    scale = splice.op(Mul(), x_scale, splice.constant(scales, "scale"))
     steps: list[tuple[Any, list[Value]]] = [(Mul(), [splice.op(Cast(to="f32"), sums), scale])]
     if bias is not None:
         steps.append((Add(), [bias]))
-    if op.clamp is not None:
-        steps.append((Clip(min=op.clamp[0], max=op.clamp[1]), []))
+    clamp = node.op.clamp
+    if clamp is not None:
+        steps.append((Clip(min=clamp[0], max=clamp[1]), []))
     last: list[Value] = []
     for index, (step, operands) in enumerate(steps):
         make = splice.finish if index == len(steps) - 1 else splice.op
         last = [make(step, *last, *operands)]
+
+
+def _weight(node: Node[Any]) -> Constant:
+    weight = node.at(1)
+    assert isinstance(weight, Constant)
+    return weight
+
+
+def _multiplied(
+    node: Node[Any], splice: Splice, stored: Value, zero: Value
+) -> tuple[Value, Array, Value | None]:
+    """The sums of a matrix product in i32, the weight's scale per column, and the bias."""
+    op, weight = node.op, _weight(node)
+    array = weight.data.array()
+    array = array.T if isinstance(op, Gemm) and op.trans_b else array
+    quant = weight_quant(np.ascontiguousarray(array), 1, Elem.I8.limits[1])
+    integers = _stored(weight, quantize(array, quant, Elem.I8, narrow=True))
+    return splice.op(MatMulInteger(), stored, integers, zero), quant.scale, node.at(2)
+
+
+def _convolved(
+    node: Node[Any], splice: Splice, stored: Value, zero: Value
+) -> tuple[Value, Array, Value | None]:
+    """The sums of a convolution in i32, the weight's scale per channel, and the bias."""
+    op, weight, bias = node.op, _weight(node), node.operand("bias")
+    array = weight.data.array()
+    quant = weight_quant(array, 0, Elem.I8.limits[1])
+    integers = quantize(array, quant, Elem.I8, narrow=True).astype(np.int16) + _MIDDLE
+    held = _stored(weight, integers.astype(np.uint8))
+    conv = ConvInteger(
+        pads=op.pads,
+        strides=op.strides,
+        dilations=op.dilations,
+        group=op.group,
+        auto_pad=op.auto_pad,
+    )
+    middle = splice.constant(np.array(_MIDDLE, np.uint8), "zero")
+    shape = (1, -1, *[1] * (array.ndim - 2))
+    if isinstance(bias, Constant):
+        bias = splice.constant(bias.data.array().reshape(shape), "bias")
+    return splice.op(conv, stored, held, zero, middle), quant.scale.reshape(shape), bias
+
+
+def _stored(weight: Constant, integers: Array) -> Constant:
+    module = weight.module
+    data = Data.of(integers)
+    return module.add_constant(module.fresh_name(f"{weight.name}_{data.elem.text}"), data)

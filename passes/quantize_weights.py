@@ -1,4 +1,4 @@
-"""quantize-weights: weights of mode W8 and W4 are stored as integers, numbers stay float."""
+"""quantize-weights: weights and tables are stored as integers, numbers stay float."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ from compiler.quant.splice import Splice
 
 __all__ = ["QuantizeWeights"]
 
+_TABLES = {"W8": 0, "W4": 0, "INT8": 4096, "DYN8": 4096}
+"""Least elements of a table that takes 8 bits, by the mode of the node that reads it: a small one
+is not worth the nodes."""
+
 
 class QuantizeWeights(Pass):
-    """Store the weights of nodes of mode W8 and W4 as integers; the arithmetic stays float.
+    """Store weights as integers where the arithmetic stays float: modes W8 and W4, and tables.
 
     W8: i8 per output channel, ``matmul(f32, i8) : f32``. W4: a MatMul's weight is u4 in blocks
     of ``group_size`` along its rows, whose scale and zero point have the least squared error;
     other weights, and those whose rows the blocks do not divide, take 8 bits. A table that a
-    Gather reads takes 8 bits with a scale a row: the rows are picked as integers.
+    Gather reads takes 8 bits with a scale a row, in INT8 and DYN8 as well: the rows are picked as
+    integers.
     """
 
     name = "quantize-weights"
@@ -41,8 +46,6 @@ class QuantizeWeights(Pass):
             )
         changes = 0
         for node in list(graph.nodes()):
-            if node.mode not in ("W8", "W4"):
-                continue
             bits = self._store(node)
             if bits:
                 ctx.statistics[f"weights of {bits} bits"] += 1
@@ -53,6 +56,8 @@ class QuantizeWeights(Pass):
         """The bits that the node's weight takes from now on; 0 where it has none to store."""
         if isinstance(node.op, Gather):
             return _store_table(node)
+        if node.mode not in ("W8", "W4"):
+            return 0
         traits = node.op.quant(*node.operand_types())
         weight = node.at(traits.weight)
         if traits.kind is not Kind.WEIGHTED or traits.weight is None or not _is_float(weight):
@@ -93,6 +98,9 @@ def _store_table(node: Node[Gather]) -> int:
     """gather(T, i) = cast(gather(T_i8, i)) * gather(s, i), with a scale s for each row of T."""
     table, indices = node.need("x"), node.need("indices")
     if not _is_float(table) or table.tensor.rank != 2 or node.op.axis != 0:
+        return 0
+    least = _TABLES.get(node.mode or "F32")
+    if least is None or table.data.array().size < least:
         return 0
     array = table.data.array()
     quant = weight_quant(array, 0, Elem.I8.limits[1])

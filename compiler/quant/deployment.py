@@ -39,8 +39,9 @@ def deployment_pipeline(
         steps.append(f"correct-bias{{table={held} target={runs}}}")
     if fuse_preprocess:
         steps.append(f"fuse-preprocess{{target={runs}}}")
+    steps.append(f"quantize-weights{{group-size={group_size}}}")
     if mode != "INT8" or qtable:
-        steps += [f"quantize-weights{{group-size={group_size}}}", "quantize-dynamic"]
+        steps += ["quantize-dynamic", "convert-half"]
     steps.append(f"quantize{{target={runs}{scheme}}}")
     if quant_input or quant_output:
         borders = ("inputs=true" if quant_input else "", "outputs=true" if quant_output else "")

@@ -25,9 +25,9 @@ __all__ = [
     "read_qtable",
 ]
 
-MODES = ("F32", "INT8", "DYN8", "W8", "W4")
-"""Modes that a node may be deployed in: all float, static integers, integers whose scale is found
-as the model runs, and float with weights of 8 or 4 bits."""
+MODES = ("F32", "F16", "INT8", "DYN8", "W8", "W4")
+"""Modes that a node may be deployed in: float, half precision, static integers, integers whose
+scale is found as the model runs, and float with weights of 8 or 4 bits."""
 
 TOLERANCES: Mapping[str, tuple[float, float]] = {
     "INT8": (0.90, 0.80),
@@ -42,6 +42,8 @@ TOLERANCES: Mapping[str, tuple[float, float]] = {
 ALIASES: Mapping[str, str] = {
     "FLOAT": "F32",
     "FP32": "F32",
+    "FP16": "F16",
+    "HALF": "F16",
     "UINT8": "INT8",
     "I8": "INT8",
     "W8F16": "W8",

@@ -12,17 +12,18 @@ import onnx
 import pytest
 
 from compiler.diagnostics import QdqcError
+from compiler.ir.data import Data
 from compiler.ir.graph import Module
 from compiler.ir.types import Elem
 from compiler.ir.verify import verify
 from compiler.onnx_io.exporter import export_onnx
-from compiler.ops import Gather, Gemm, MatMul
+from compiler.ops import Add, Conv, Gather, Gemm, MatMul, Softmax
 from compiler.pipeline.manager import run
 from compiler.quant.arithmetic import block_quant, dequantize, quantize
 from compiler.runtime.audit import optimised_model
 from compiler.runtime.session import Runner
 
-PASSES = "quantize-weights,quantize-dynamic,quantize,lower-to-qdq"
+PASSES = "quantize-weights,quantize-dynamic,convert-half,quantize,verify-target,lower-to-qdq"
 Array = npt.NDArray[Any]
 
 
@@ -84,6 +85,70 @@ def test_dynamic_products(net: Any, tmp_path: Path, op: Any) -> None:
     for optimise in ("off", "all"):
         np.testing.assert_allclose(ran(lowered, feeds, optimise), wanted, rtol=1e-4, atol=1e-4)
     assert kernels(lowered, tmp_path)["DynamicQuantizeMatMul"] == 1
+
+
+def convolution(net: Any, op: Any, channels: int = 6, shape: tuple[int, ...] = (8, 6, 3, 3)) -> Any:
+    made = net()
+    x = made.input("x", 2, channels, 9, 9)
+    return made.returns(made.op("y", op, x, made.weight("w", *shape), made.weight("b", shape[0])))
+
+
+@pytest.mark.parametrize(
+    ("op", "shape"),
+    [
+        (Conv(pads=(1, 1, 1, 1)), (8, 6, 3, 3)),
+        (Conv(pads=(1, 1, 1, 1), group=6, strides=(2, 2)), (6, 1, 3, 3)),
+        (Conv(dilations=(2, 2), clamp=(0.0, 6.0)), (8, 6, 3, 3)),
+        (Conv(auto_pad="SAME_UPPER", strides=(2, 2)), (8, 6, 2, 2)),
+    ],
+)
+def test_dynamic_convolutions(net: Any, tmp_path: Path, op: Any, shape: tuple[int, ...]) -> None:
+    made = convolution(net, op, shape=shape)
+    module, feeds = made.module, made.feeds(1)
+    lowered = deployed(module, "DYN8")
+    x, w = feeds["x"], numbers_of(module, "w")
+    step = np.float32((x.max() - x.min()) / 255)
+    held = np.clip(np.rint(x / step) + np.rint(-x.min() / step), 0, 255) - np.rint(-x.min() / step)
+    steps = np.abs(w).max(axis=(1, 2, 3), keepdims=True) / 127
+    plain = run(module, "canonicalize")
+    weight = plain.constants["w"]
+    weight.data = Data.of((np.rint(w / steps) * steps).astype(np.float32))
+    wanted = ran(plain, {"x": (held * step).astype(np.float32)})
+    for optimise in ("off", "all"):
+        np.testing.assert_allclose(ran(lowered, feeds, optimise), wanted, rtol=1e-4, atol=1e-4)
+    assert kernels(lowered, tmp_path)["ConvInteger"] == 1
+
+
+def test_half_precision_and_its_borders(net: Any) -> None:
+    """Two nodes in half precision behind each other share no cast; others read f32."""
+    made = net()
+    x = made.input("x", 3, 64)
+    a = made.op("a", MatMul(), x, made.weight("w", 64, 48))
+    b = made.op("b", Softmax(axis=-1), a)
+    made.returns(made.op("y", Add(), b, made.weight("c", 48)))
+    lowered = deployed(made.module, "F16", qtable="")
+    assert [n.op.name for n in lowered.graph.nodes()] == [
+        "cast",
+        "matmul",
+        "softmax",
+        "add",
+        "cast",
+    ]
+    feeds = made.feeds(1)
+    np.testing.assert_allclose(ran(lowered, feeds), ran(made.module, feeds), rtol=1e-2, atol=2e-3)
+    halves = {c.tensor.elem for c in lowered.constants.values()}
+    assert halves == {Elem.F16}
+
+
+def test_what_half_precision_cannot_hold_stays_f32(net: Any, calibrated: Any) -> None:
+    made = net()
+    x = made.input("x", 2, 4)
+    a = made.op("a", MatMul(), x, made.const("w", np.full((4, 4), 7e4)))
+    made.returns(made.op("y", MatMul(), a, made.weight("v", 4, 4)))
+    module = calibrated(made)
+    lowered = deployed(module, "F16")
+    assert {v.tensor.elem for n in lowered.walk() for v in n.present_results} == {Elem.F32}
+    np.testing.assert_array_equal(ran(lowered, made.feeds(1)), ran(module, made.feeds(1)))
 
 
 def test_readers_of_one_value_share_its_dynamic_cast(net: Any) -> None:
@@ -159,10 +224,10 @@ def test_blocks_err_no_more_than_the_whole_range() -> None:
             assert error <= np.square(plain - part).sum() * (1 + 1e-5) + 1e-9
 
 
-@pytest.mark.parametrize("mode", ["W8", "W4"])
-def test_an_embedding_is_picked_as_integers(net: Any, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "rows"), [("W8", 20), ("W4", 20), ("INT8", 700), ("DYN8", 700)])
+def test_an_embedding_is_picked_as_integers(net: Any, mode: str, rows: int) -> None:
     made = net()
-    table = made.weight("t", 20, 6)
+    table = made.weight("t", rows, 6)
     ids = np.array([[1, 19], [0, 1]])
     module = made.returns(made.op("y", Gather(), table, made.const("i", ids))).module
     lowered = deployed(module, mode)
@@ -171,6 +236,14 @@ def test_an_embedding_is_picked_as_integers(net: Any, mode: str) -> None:
     np.testing.assert_allclose(ran(lowered, {}), (np.rint(held / steps) * steps)[ids], rtol=1e-5)
     picked = [n for n in lowered.graph.nodes() if isinstance(n.op, Gather)]
     assert picked[0].need("x").tensor.elem is Elem.I8
+
+
+@pytest.mark.parametrize("mode", ["INT8", "DYN8", "F32"])
+def test_a_small_table_stays_float(net: Any, mode: str) -> None:
+    made = net()
+    ids = made.const("i", np.array([1, 19]))
+    module = made.returns(made.op("y", Gather(), made.weight("t", 20, 6), ids)).module
+    assert [n.op for n in deployed(module, mode).graph.nodes()] == [Gather()]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -186,7 +259,7 @@ def test_mixed_chains(net: Any, calibrated: Any, tmp_path: Path, seed: int) -> N
         value = made.op(
             name, op, value, made.weight(f"w{index}", 64, 64), made.weight(name + "b", 64)
         )
-        modes[name] = str(rng.choice(["INT8", "DYN8", "W8", "W4", "F32"]))
+        modes[name] = str(rng.choice(["INT8", "DYN8", "W8", "W4", "F16", "F32"]))
     module = calibrated(made.returns(value))
     table = tmp_path / "q"
     table.write_text("".join(f"{n} {m}\n" for n, m in modes.items()))
