@@ -156,7 +156,7 @@ class _Quantization:
         scale_x = x.tensor.quant.scale
         biases = numbers(bias) if isinstance(bias, Constant) else None
         quant = self._weight_scales(node, traits, weight, biases, scale_x)
-        if biases is not None and traits.bias is not None:
+        if biases is not None and traits.bias is not None and self.target.bias is not Elem.F32:
             assert isinstance(bias, Constant)
             scale = bias_quant(scale_x, quant)
             stored = quantize(biases, scale, self.target.bias)

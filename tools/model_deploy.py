@@ -204,7 +204,7 @@ def _write(module: Module, output: Path, lowered: Path) -> None:
 def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
     """Tell what onnxruntime makes of the file: which nodes run in integers, and whether rightly."""
     from compiler.quant.targets.known import target_named
-    from compiler.report.audit import audit_entries, render_audit
+    from compiler.report.audit import audit_entries, render_audit, render_bad_fusions
     from compiler.report.why import node_named, render_why
     from compiler.runtime.audit import audit
     from compiler.runtime.fusions import bad_fusions
@@ -218,20 +218,21 @@ def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
     invocation.tell(
         f"wrote {output}: {sizes['deployed']:,} bytes, float {sizes['float']:,}; IR in {lowered}"
     )
-    for row in found.findings:
-        invocation.warn(f"'{row.name}' ({row.op}) runs in {row.runs}: {row.reason}")
+    target = target_named(run.target)
+    if target.runtime == "onnxruntime":
+        for row in found.findings:
+            invocation.warn(f"'{row.name}' ({row.op}) runs in {row.runs}: {row.reason}")
+    else:
+        invocation.tell(f"that is what onnxruntime makes of it; {target.runtime} has its own way")
     bad = bad_fusions(output, run.first_sample())
     invocation.report["bad_fusions"] = [
         {"name": b.name, "op": b.op, "steps": _json_number(b.steps)} for b in bad
     ]
-    for fusion in bad:
-        invocation.warn(
-            f"'{fusion.name}' ({fusion.op}) comes out otherwise than its casts say, by "
-            f"{fusion.steps:.0f} steps: onnxruntime fused it badly"
-        )
+    if bad:
+        invocation.warn(render_bad_fusions(bad))
     if name:
         node = node_named(run.typed(), name)
-        sys.stdout.write(render_why(node, found, target_named(run.target)) + "\n")
+        sys.stdout.write(render_why(node, found, target) + "\n")
 
 
 def _float_bytes(reference: Module) -> int:

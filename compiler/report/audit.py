@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from compiler.runtime.audit import Audit, AuditRow
+from compiler.runtime.fusions import BadFusion
 
-__all__ = ["audit_entries", "render_audit"]
+__all__ = ["audit_entries", "render_audit", "render_bad_fusions"]
 
 _NAMED = 3
 """So many nodes of one reason are named; ``--report`` has all."""
@@ -36,6 +37,13 @@ def _by_reason(runs: str, rows: Sequence[AuditRow]) -> list[str]:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         lines.append(f"  {runs} {op} {', '.join(names[:_NAMED])}{more}: {reason}")
     return lines
+
+
+def render_bad_fusions(bad: Sequence[BadFusion]) -> str:
+    """What onnxruntime's optimisations change, in one sentence."""
+    named = ", ".join(f"'{b.name}' ({b.op}, {b.steps:.0f} steps)" for b in bad[:_NAMED])
+    more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+    return f"onnxruntime fuses badly: {named}{more} come out otherwise than their casts say"
 
 
 def audit_entries(audit: Audit) -> dict[str, Any]:

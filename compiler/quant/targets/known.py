@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from compiler.diagnostics import QdqcError, suggestion
+from compiler.quant.targets.openvino import OPENVINO
 from compiler.quant.targets.ort_cpu import ORT_CPU
 from compiler.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
 from compiler.quant.targets.target import Target
 
 __all__ = ["TARGETS", "target_named"]
 
-TARGETS: dict[str, Target] = {t.name: t for t in (ORT_CPU, ORT_CPU_AVX2)}
+TARGETS: dict[str, Target] = {t.name: t for t in (ORT_CPU, ORT_CPU_AVX2, OPENVINO)}
 
 
 def target_named(name: str) -> Target:

@@ -16,6 +16,7 @@ import numpy as np
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.graph import Graph
 from compiler.ir.op import Kind, QuantTraits
+from compiler.ir.types import Elem
 from compiler.ops import Dequantize, Gemm, MatMul, Quantize
 from compiler.quant.arithmetic import BIAS_LIMIT, absorbs, bias_quant
 from compiler.quant.targets.target import Target, activations
@@ -204,6 +205,15 @@ def _bias_type(case: Case) -> str | None:
     if bias.tensor.quant is None or bias.tensor.elem is not case.target.bias:
         return f"the bias is {bias.tensor.elem.text}, not {case.target.bias.text} with a scale"
     return "the bias has a zero point" if bias.tensor.quant.zero_point.any() else None
+
+
+@_rule("bias-float")
+def _bias_float(case: Case) -> str | None:
+    """A bias stays float: the runtime adds it after the sums are scaled."""
+    bias = _bias(case)
+    if bias is None or (bias.tensor.quant is None and bias.tensor.elem is Elem.F32):
+        return None
+    return f"the bias is {bias.tensor.elem.text}, not f32"
 
 
 @_rule("bias-scale")

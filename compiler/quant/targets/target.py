@@ -21,7 +21,8 @@ class Target:
     ``weighted``, ``arithmetic`` and ``preserving`` are names of ops that have an integer kernel
     there. ``float_result`` are weighted ops whose integer kernel may also give float numbers;
     the others need a quantized result. ``rules`` are names of ``rules.RULES`` that a typed
-    module must keep; stored weights lie in ``-weight_limit..weight_limit``.
+    module must keep; stored weights lie in ``-weight_limit..weight_limit``. A ``bias`` of f32
+    stays as it is. ``runtime`` is what runs the model, as people call it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Target:
     float_result: frozenset[str]
     rules: frozenset[str]
     weight_limit: int = 127
+    runtime: str = "onnxruntime"
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         """Why the target can't run a node in integers; None when it can."""

@@ -1,0 +1,25 @@
+"""OpenVINO's CPU plugin.
+
+It reads Q/DQ as fake-quantize where integers are used in their full range, moves scales through
+the graph by its own low-precision transformations, and adds biases in float. Where integers are
+placed is as on ``ort-cpu``, so that the file runs well there, too; weights keep room for the
+biases that onnxruntime rounds to int32 unasked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compiler.ir.types import Elem
+from compiler.quant.targets.ort_cpu import ORT_CPU
+
+__all__ = ["OPENVINO"]
+
+OPENVINO = replace(
+    ORT_CPU,
+    name="openvino",
+    runtime="OpenVINO",
+    bias=Elem.F32,
+    rules=ORT_CPU.rules - {"bias-overflow", "bias-scale", "bias-type", "matmul-bias"}
+    | {"bias-float"},
+)
