@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from compiler.onnx_io.saver import save_onnx
     from compiler.pipeline.manager import run
     from compiler.pipeline.pass_ import Pass, PassContext
+    from compiler.proof import prove
     from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
     from compiler.text.files import load, save
 
@@ -49,6 +50,7 @@ __all__ = [
     "from_text",
     "import_onnx",
     "load",
+    "prove",
     "quantize",
     "rewrites",
     "run",
@@ -80,6 +82,7 @@ _HOMES = {
     "from_text": "compiler.api",
     "import_onnx": "compiler.onnx_io.importer",
     "load": "compiler.text.files",
+    "prove": "compiler.proof",
     "quantize": "compiler.deploy",
     "rewrites": "compiler.rewrite.pattern",
     "run": "compiler.pipeline.manager",

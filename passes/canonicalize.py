@@ -153,7 +153,7 @@ class Canonicalize(PatternPass):
             return rw.no("what is added is no constant with one number per column", bias)
         if len(bias.data.shape) > x.tensor.rank:
             return rw.no("the bias has more dimensions than the product", bias)
-        if x.tensor.elem not in (Elem.F32, Elem.F16, Elem.BF16, Elem.F64):
+        if x.tensor.expressed().elem not in (Elem.F32, Elem.F16, Elem.BF16, Elem.F64):
             return rw.no("it is not of floats", product)
         if x.tensor.rank == 2 and all(v.tensor.elem is Elem.F32 for v in (x, weight, bias)):
             return rw.op(Gemm(clamp=node.op.clamp), x, weight, bias)

@@ -36,7 +36,7 @@ ORDER = (
     ("calibration", "runtime"),
     ("search",),
     ("report",),
-    ("api", "deploy"),
+    ("api", "deploy", "proof"),
     ("__init__",),
 )
 """Rooms and loose files of compiler/ from the ground up; each imports from lower floors only.

@@ -1,0 +1,49 @@
+"""The audit of any QDQ model, whoever laid it: what should run in integers, and what does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compiler.ir.graph import Graph
+from compiler.onnx_io.importer import import_onnx
+from compiler.ops import Dequantize, Quantize
+from compiler.pipeline.manager import run
+from compiler.quant.placement import Decision
+from compiler.quant.targets.known import target_named
+from compiler.quant.targets.rules import verdicts
+from compiler.quant.targets.target import Target
+from compiler.runtime.audit import Audit, audit
+
+__all__ = ["asked", "prove"]
+
+
+def prove(model: str | Path, target: str = "ort-cpu") -> Audit:
+    """How each node of a QDQ model file runs under onnxruntime; the reason names a broken rule.
+
+    The file may come from any tool. A node that should run in integers by the target's rules and
+    does not, or the other way round, is a finding. Raises QdqcError for what can't be read.
+    """
+    module = import_onnx(model)
+    typed = run(module, "@transform,canonicalize").graph
+    decisions = asked(typed, target_named(target))
+    decided = [n for n in typed.nodes() if n.name in decisions]
+    places = {place: n.name for n in decided for place in n.loc.names}
+    for node in module.walk():  # nodes that were fused into others
+        place = next((places[n] for n in node.loc.names if n in places), None)
+        if node.name not in decisions and place is not None:
+            decisions[node.name] = decisions[place]
+    return audit(module, decisions, model)
+
+
+def asked(graph: Graph, target: Target) -> dict[str, Decision]:
+    """What the types of a module ask for, by the names of nodes: integers where rules are kept."""
+    found: dict[str, Decision] = {}
+    for node in graph.nodes():
+        if isinstance(node.op, Quantize | Dequantize):
+            continue
+        traits = node.op.quant(*node.operand_types())
+        rules = dict(verdicts(node, target))
+        broken = [f"{rule}: {message}" for rule, message in rules.items() if message is not None]
+        reason = broken[0] if broken else "" if rules else "it reads and gives floats"
+        found[node.name] = Decision(bool(rules) and not broken, traits, reason=reason)
+    return found
