@@ -26,6 +26,7 @@ __all__ = [
     "quant_range",
     "quantize",
     "rounded",
+    "spread",
     "weight_quant",
 ]
 
@@ -192,7 +193,7 @@ def bias_quant(input_scale: Array, weight: Quant) -> Quant:
 def quantize(array: Array, quant: Quant, elem: Elem, *, narrow: bool = False) -> Array:
     """Stored integers of an array, saturated; ``narrow`` leaves out the most negative value."""
     qmin, qmax = elem.limits
-    scale, zero = _spread(quant, array.ndim)
+    scale, zero = spread(quant, array.ndim)
     # Division in float64 for a bias: float32 has too few digits for large int32 values.
     wide = np.float64 if elem.bits > 16 else np.float32
     stored = np.rint(array.astype(wide) / scale.astype(wide)) + zero
@@ -201,7 +202,7 @@ def quantize(array: Array, quant: Quant, elem: Elem, *, narrow: bool = False) ->
 
 def dequantize(array: Array, quant: Quant) -> npt.NDArray[np.float32]:
     """The float32 numbers that stored integers stand for."""
-    scale, zero = _spread(quant, array.ndim)
+    scale, zero = spread(quant, array.ndim)
     return ((array.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
 
 
@@ -220,7 +221,7 @@ def rounded(array: Array, quant: Quant, elem: Elem) -> npt.NDArray[np.float32]:
     return np.multiply(out, quant.scale, out=out)
 
 
-def _spread(quant: Quant, rank: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def spread(quant: Quant, rank: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Scale and zero point shaped to broadcast against a tensor of that rank."""
     if quant.axis is None:
         return quant.scale, quant.zero_point
