@@ -10,7 +10,7 @@ from compiler.ir.graph import Graph
 from compiler.ir.op import Kind, QuantTraits
 from compiler.ir.types import Elem, Quant
 from compiler.ops import Dequantize, Quantize, Transpose
-from compiler.pipeline.pass_ import Mismatch, Pass, PassContext
+from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.quant.arithmetic import quantize
 from compiler.quant.targets.target import activations
 
@@ -111,7 +111,7 @@ def _raise(node: Node[Any], ctx: PassContext) -> int:
         return 0
     refusal = _refusal(node, node.op.quant(*node.operand_types()), views)
     if refusal is not None:
-        _explain(node, refusal, ctx)
+        ctx.decline("raise", node, refusal)
         return 0
     for index, view in views.items():
         node.set_operand(index, _source(view))
@@ -140,11 +140,6 @@ def _refusal(node: Node[Any], traits: QuantTraits, views: dict[int, Value]) -> s
         if traits.kind is Kind.PRESERVING and not _same_scale(views[0], result):
             return f"{result} has another scale than {views[0]}"
     return None
-
-
-def _explain(node: Node[Any], reason: str, ctx: PassContext) -> None:
-    if ctx.mismatches is not None:
-        ctx.mismatches.append(Mismatch("raise", node.name, node.op.name, reason, 0, node.loc))
 
 
 def _take_casts(node: Node[Any], result: Value) -> None:

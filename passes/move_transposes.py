@@ -26,7 +26,7 @@ from compiler.ops import (
     Where,
 )
 from compiler.ops.pointwise import Binary, Pointwise, Variadic
-from compiler.pipeline.pass_ import Mismatch, Pass, PassContext
+from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.rewrite.driver import erase_dead
 
 __all__ = ["MoveTransposes"]
@@ -118,11 +118,9 @@ class MoveTransposes(Pass):
 
 
 def _say_why(region: _Region, gain: int, perm: _Perm, ctx: PassContext) -> None:
-    if ctx.mismatches is None or not perm:
-        return
-    node = region.nodes[0]
-    reason = f"turned back by {list(perm)}, its region has {-gain} transposes more"
-    ctx.mismatches.append(Mismatch("turn", node.name, node.op.name, reason, 0, node.loc))
+    if perm:
+        reason = f"turned back by {list(perm)}, its region has {-gain} transposes more"
+        ctx.decline("turn", region.nodes[0], reason)
 
 
 def _regions(graph: Graph) -> list[_Region]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from compiler.diagnostics import Diagnostic, QdqcError, Severity
 from compiler.ir.clone import clone
@@ -29,6 +30,7 @@ class PassManager:
 
     With ``verify_each`` the verifier runs after each pass, and a pass that claims to have
     changed nothing is held to it. Instruments look on. Warnings of passes go to ``warn``.
+    Passes that measure the module do so on ``samples``, unless they name data of their own.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class PassManager:
         instruments: Iterable[Instrument] = (),
         verify_each: bool = True,
         warn: Callable[[Diagnostic], object] | None = None,
+        samples: Iterable[dict[str, Any]] | None = None,
     ) -> None:
         self.passes = list(passes)
         self.instruments = list(instruments)
         self.verify_each = verify_each
         self.warn = warn if warn is not None else _to_stderr
+        self.samples = samples
 
     def run(self, module: Module) -> Report:
         """Run all passes and append them to the module's ``pipeline`` entry.
@@ -76,7 +80,7 @@ class PassManager:
         self, module: Module, where: Where, state: Snapshot | None
     ) -> tuple[PassRun, Snapshot | None]:
         """Run one pass. ``state`` is the module's, where it is known."""
-        ctx = PassContext()
+        ctx = PassContext(samples=self.samples)
         done = PassRun(where.pass_.name, statistics=ctx.statistics)
         for instrument in self.instruments:
             instrument.before(module, where, ctx)
@@ -118,10 +122,17 @@ class PassManager:
         return PassError(f"pass {where} failed with {type(error).__name__}: {error}\nnote: {note}")
 
 
-def run(module: Module, pipeline: str, *, instruments: Iterable[Instrument] = ()) -> Module:
+def run(
+    module: Module,
+    pipeline: str,
+    *,
+    instruments: Iterable[Instrument] = (),
+    samples: Iterable[dict[str, Any]] | None = None,
+) -> Module:
     """A new module: the given one after a pipeline such as ``@transform`` or ``canonicalize``.
 
-    ``instruments`` look on.
+    ``instruments`` look on. ``samples`` are dicts of arrays by input, for passes that measure
+    the module on data.
 
     Raises QdqcError for a pipeline that can't be read and where a pass refuses the module.
     """
@@ -130,7 +141,7 @@ def run(module: Module, pipeline: str, *, instruments: Iterable[Instrument] = ()
     load_passes()
     passes = resolve(pipeline, pipelines())
     out = clone(module)
-    PassManager(passes, instruments=instruments).run(out)
+    PassManager(passes, instruments=instruments, samples=samples).run(out)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, dataclass_transform
 
@@ -35,12 +36,20 @@ class PassContext:
     """What a pass may say besides changing the graph.
 
     ``statistics`` counts what was done, by a name that a reader understands. ``mismatches``
-    collects declined matches when somebody asked (``--explain``), else it is None.
+    collects declined matches when somebody asked (``--explain``), else it is None. ``samples``
+    are inputs by name, for passes that measure the module; None where the caller has none.
     """
 
     statistics: Counter[str] = field(default_factory=Counter)
     warnings: list[Diagnostic] = field(default_factory=list)
     mismatches: list[Mismatch] | None = None
+    samples: Iterable[dict[str, Any]] | None = None
+
+    def decline(self, rule: str, node: Node[Any], reason: str) -> None:
+        """Note why a pass over the whole graph left a node alone."""
+        if self.mismatches is not None:
+            found = Mismatch(rule, node.name, node.op.name, reason, 0, node.loc)
+            self.mismatches.append(found)
 
     def warn(self, message: str, node: Node[Any] | None = None, *notes: str) -> None:
         """Report something that the user should know and that stops nothing."""
