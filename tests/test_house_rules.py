@@ -35,6 +35,7 @@ ORDER = (
     ("data", "onnx_io", "quant"),
     ("calibration", "runtime"),
     ("search",),
+    ("tuning",),
     ("report",),
     ("api", "deploy", "proof"),
     ("__init__",),

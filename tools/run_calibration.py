@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compiler.calibration.thresholds import BINS, DEFAULT, METHODS, Settings
 from compiler.diagnostics import EXIT_OK
@@ -22,11 +22,13 @@ from tools.data_options import (
 from tools.ir_options import add_plugin_option
 from tools.progress import Progress
 from tools.range_options import BEST_OF, add_range_options, chosen_table, wanted_methods
+from tools.recipe_options import add_recipe_options, check_recipe, tuned_by_recipe, tuned_files
 
 if TYPE_CHECKING:
     from compiler.calibration.statistics import Collector
     from compiler.calibration.table import Table
-    from compiler.ir.graph import Graph
+    from compiler.data.dataset import Dataset
+    from compiler.ir.graph import Graph, Module
 
 __all__ = ["main"]
 
@@ -56,6 +58,7 @@ def _parser() -> CommandParser:
         help="share of the elements that percentile9999 keeps, in percent",
     )
     add_range_options(parser)
+    add_recipe_options(parser)
     add_effort_options(parser)
     add_plugin_option(parser)
     add(
@@ -69,34 +72,64 @@ def _parser() -> CommandParser:
 
 
 def _calibrate(invocation: Invocation) -> int:
-    from compiler.calibration.calibrate import calibrate_by, check_settings
-    from compiler.calibration.masking import masking_by
     from compiler.calibration.table import save_table
     from compiler.text.files import load
 
     args = invocation.args
-    methods = wanted_methods(args)
+    wanted_methods(args)
+    _settings(args)
+    check_recipe(args)
+    target = Path(args.calibration_table)
+    outputs, sources = [target, *tuned_files(args)], [args.dataset, args.data_list, args.tune_list]
+    refuse_inputs(outputs, [args.model, *filter(None, sources)])
+    refuse_unwritable(outputs)
+    module = load(args.model)
+    dataset = open_data(module.graph, invocation)
+    seen: list[Collector] = []
+
+    def calibrated(changed: Module) -> Table:
+        return chosen_table(
+            invocation, changed, dataset, _tables(changed, dataset, invocation, seen)
+        )
+
+    if args.recipe:
+        table = tuned_by_recipe(invocation, module, dataset, calibrated)
+    else:
+        table = calibrated(module)
+    save_table(table, target)
+    _tell(invocation, table)
+    _tell_outliers(invocation, module.graph, seen[0])
+    return EXIT_OK
+
+
+def _settings(args: Any) -> Settings:
+    """Raises QdqcError for settings out of their bounds."""
+    from compiler.calibration.calibrate import check_settings
+
     settings = Settings(args.histogram_bin_num, args.percentile)
     check_settings(settings)
-    target = Path(args.calibration_table)
-    refuse_inputs(
-        [target], [args.model, *filter(None, [args.dataset, args.data_list, args.tune_list])]
-    )
-    refuse_unwritable([target])
-    module = load(args.model)
+    return settings
+
+
+def _tables(
+    module: Module, dataset: Dataset, invocation: Invocation, seen: list[Collector]
+) -> dict[str, Table]:
+    """The tables of a module by the methods that are wanted; ``seen`` takes the statistics."""
+    from compiler.calibration.calibrate import calibrate_by
+    from compiler.calibration.masking import masking_by
+
+    args = invocation.args
     masking = masking_by(module.graph, args.mask) if args.mask else None
     header = table_header(module, args)
     resources = resources_of(invocation, header)
-    seen: list[Collector] = []
     try:
-        dataset = open_data(module.graph, invocation)
         with Progress("calibration", shown=invocation.verbosity >= 0) as progress:
-            tables = calibrate_by(
+            return calibrate_by(
                 module,
                 dataset,
                 open_taps_of(module, lean=bool(args.memory_limit)),
-                methods,
-                settings=settings,
+                wanted_methods(args),
+                settings=_settings(args),
                 header=header,
                 progress=progress.show,
                 warn=invocation.warn,
@@ -108,11 +141,6 @@ def _calibrate(invocation: Invocation) -> int:
         if resources.cache is None or not resources.cache.usable:
             raise
         raise KeyboardInterrupt("interrupted: the same command goes on from there") from None
-    table = chosen_table(invocation, module, dataset, tables)
-    save_table(table, target)
-    _tell(invocation, table)
-    _tell_outliers(invocation, module.graph, seen[0])
-    return EXIT_OK
 
 
 def _tell(invocation: Invocation, table: Table) -> None:

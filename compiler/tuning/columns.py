@@ -1,0 +1,199 @@
+"""A product with weights as one matrix product: rows of the weight, columns of what it reads.
+
+Every output number of a Conv, Gemm or MatMul is ``w . c + b``: a row ``w`` of the weight and a
+column ``c`` of K numbers of what the product reads. Groups of a Conv are matrices of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.core import Constant, Node, Value
+from compiler.ir.data import Data
+from compiler.ir.op import QuantTraits
+from compiler.ir.types import Array, Elem, Quant, TensorType
+from compiler.ops import Conv, Gemm, MatMul
+from compiler.quant.arithmetic import numbers
+
+__all__ = ["Columns", "Product", "columns_of_conv", "product_of"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a product unrolls what it reads into columns of K numbers.
+
+    ``kernel`` and what follows it are those of a Conv, an entry an axis, ``pads`` before and
+    behind; a Gemm or MatMul has none of them: its columns are the rows of the matrix it reads.
+    """
+
+    groups: int = 1
+    kernel: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    pads: tuple[tuple[int, int], ...] = ()
+
+    def sums(self, x: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], int]:
+        """The sum of all columns of x, [groups, K], and how many they are.
+
+        No column is formed: along each axis a matrix of zeros and ones says which positions
+        each tap of the kernel reads.
+        """
+        if not self.kernel:
+            flat = x.reshape(-1, x.shape[-1])
+            return flat.sum(axis=0, dtype=np.float64)[None], len(flat)
+        found, count = x, x.shape[0]
+        for axis, size in enumerate(x.shape[2:]):
+            places = self._places(axis, size)
+            count *= len(places)
+            taps = (np.arange(size)[:, None, None] == places[None]).sum(axis=1)
+            found = np.tensordot(found, taps.astype(np.float32), axes=(2, 0))
+        return found.sum(axis=0, dtype=np.float64).reshape(self.groups, -1), count
+
+    def picked(self, x: npt.NDArray[Any], count: int, seed: int = 0) -> npt.NDArray[np.float32]:
+        """At most ``count`` columns of x, drawn evenly: [groups, count, K]."""
+        if not self.kernel:
+            flat = x.reshape(-1, x.shape[-1])
+            return flat[_drawn(len(flat), count, seed)][None].astype(np.float32, copy=False)
+        padded = np.pad(x, ((0, 0), (0, 0), *self.pads))
+        places = [self._places(i, n) + self.pads[i][0] for i, n in enumerate(x.shape[2:])]
+        outputs = (len(x), *(len(p) for p in places))
+        drawn = np.unravel_index(_drawn(int(np.prod(outputs)), count, seed), outputs)
+        rank, index = len(places), [drawn[0].reshape(-1, *[1] * len(places))]
+        for axis, (place, at) in enumerate(zip(places, drawn[1:], strict=True)):
+            shape = [place.shape[1] if i == axis else 1 for i in range(rank)]
+            index.append(place[at].reshape(len(at), *shape))
+        found = padded[index[0], :, *index[1:]]  # [count, *kernel, C]
+        depth = x.shape[1] // self.groups * math.prod(self.kernel)
+        found = np.moveaxis(found, -1, 1).reshape(len(found), self.groups, depth)
+        return np.ascontiguousarray(found.transpose(1, 0, 2), dtype=np.float32)
+
+    def _places(self, axis: int, size: int) -> npt.NDArray[np.int64]:
+        """The positions that each output reads along an axis, [outputs, taps]; padding is out of
+        0 to size - 1.
+        """
+        before, behind = self.pads[axis]
+        stride, dilation, kernel = self.strides[axis], self.dilations[axis], self.kernel[axis]
+        outputs = (size + before + behind - dilation * (kernel - 1) - 1) // stride + 1
+        starts = np.arange(max(0, outputs)) * stride - before
+        return starts[:, None] + np.arange(kernel) * dilation
+
+
+def _drawn(available: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+    if available <= count:
+        return np.arange(available)
+    return np.sort(np.random.default_rng(seed).choice(available, count, replace=False))
+
+
+@dataclass(frozen=True)
+class Product:
+    """A node with a weight of float numbers, and the columns that it reads.
+
+    ``transposed`` says that the weight holds its rows as columns, [K,O]. ``bias`` is the place of
+    an operand that takes a number for each output; None where there is no room for one.
+    """
+
+    node: Node[Any]
+    x: Value
+    weight: Constant
+    columns: Columns = Columns()
+    transposed: bool = False
+
+    @property
+    def traits(self) -> QuantTraits:
+        """How quantization sees the node."""
+        return self.node.op.quant(*self.node.operand_types())
+
+    @property
+    def rows_shape(self) -> tuple[int, int, int]:
+        """Groups, outputs of a group, and K."""
+        groups, outputs, depth = self.rows(np.empty(self.weight.data.shape, np.bool_)).shape
+        return groups, outputs, depth
+
+    def rows(self, weight: Array) -> npt.NDArray[Any]:
+        """A weight, or what has its shape, as rows: [groups, outputs of a group, K]."""
+        if self.columns.kernel:
+            outputs = len(weight) // self.columns.groups
+            return weight.reshape(self.columns.groups, outputs, -1)
+        return (weight.T if self.transposed else weight)[None]
+
+    def as_weight(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The inverse of ``rows``."""
+        if self.columns.kernel:
+            return rows.reshape(self.weight.data.shape)
+        return np.ascontiguousarray(rows[0].T if self.transposed else rows[0])
+
+    @property
+    def takes_bias(self) -> bool:
+        """Whether a number can be added to each output at no cost: in a bias that is constant,
+        or one that an integer kernel takes for nothing.
+        """
+        traits, (groups, outputs, _) = self.traits, self.rows_shape
+        bias = self.node.at(self._bias_place)
+        if bias is None:
+            return traits.bias is not None
+        return isinstance(bias, Constant) and bias.data.size == groups * outputs
+
+    @property
+    def _bias_place(self) -> int | None:
+        traits = self.traits
+        return traits.bias if traits.bias is not None else traits.float_bias
+
+    def add_to_bias(self, shift: npt.NDArray[np.floating[Any]]) -> None:
+        """Add a number to each output; where there is no bias, the node gets one."""
+        place, module = self._bias_place, self.node.graph.module
+        assert place is not None
+        held = self.node.at(place)
+        before = numbers(held).astype(np.float64) if isinstance(held, Constant) else np.zeros(())
+        moved = (before + shift.reshape(before.shape or (-1,))).astype(np.float32)
+        name = module.fresh_name(f"{self.node.name}_bias")
+        self._set(place, module.add_constant(name, Data.of(moved)))
+
+    def store_weight(self, stored: Array, elem: Elem, quant: Quant) -> None:
+        """Let the node read integers in place of its weight."""
+        module = self.node.graph.module
+        type_ = TensorType(elem, self.weight.tensor.shape, quant)
+        name = module.fresh_name(f"{self.weight.name}_{elem.text}")
+        place = self.traits.weight
+        assert place is not None
+        self._set(place, module.add_constant(name, Data.of(stored, elem), type_))
+
+    def _set(self, place: int, value: Constant) -> None:
+        operands = [*self.node.operands, *[None] * (place + 1 - len(self.node.operands))]
+        operands[place] = value
+        self.node.set_operands(operands)
+
+
+def product_of(node: Node[Any]) -> Product | str:
+    """The node as a product with a weight; else why it is none."""
+    op, traits = node.op, node.op.quant(*node.operand_types())
+    x, weight = node.at(0), node.at(traits.weight)
+    if not isinstance(op, Conv | Gemm | MatMul) or traits.weight is None or x is None:
+        return "it is no product with a weight"
+    if not isinstance(weight, Constant):
+        return "its weight is no constant"
+    if weight.data.is_elided:
+        return "its weight is elided"
+    if weight.tensor.elem is not Elem.F32:
+        return f"its weight is {weight.tensor.elem.text}"
+    if isinstance(op, MatMul):
+        return Product(node, x, weight, transposed=True)
+    if isinstance(op, Gemm):
+        if op.trans_a or op.alpha != 1 or op.beta != 1:
+            return "the Gemm transposes or scales what it reads"
+        return Product(node, x, weight, transposed=not op.trans_b)
+    if op.auto_pad not in ("NOTSET", "VALID"):
+        return f"its padding is {op.auto_pad}"
+    return Product(node, x, weight, columns_of_conv(op, weight.data.shape[2:]))
+
+
+def columns_of_conv(op: Conv, kernel: tuple[int, ...]) -> Columns:
+    """How a Conv with a kernel of that size reads; its padding is explicit."""
+    rank = len(kernel)
+    ones, flat = (1,) * rank, op.pads or (0,) * (2 * rank)
+    pads = tuple(zip(flat[:rank], flat[rank:], strict=True))
+    return Columns(op.group, kernel, op.strides or ones, op.dilations or ones, pads)

@@ -1,0 +1,50 @@
+"""Passes that run the module over data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from compiler.calibration.masking import Masking, masking_by
+from compiler.data.dataset import open_dataset
+from compiler.data.fit import Sample
+from compiler.diagnostics import QdqcError
+from compiler.ir.graph import Graph
+from compiler.pipeline.pass_ import Pass, PassContext
+
+__all__ = ["DataPass", "TuningData"]
+
+
+@dataclass(frozen=True)
+class TuningData:
+    """Samples that stream, and the mask whose padding does not count."""
+
+    samples: Iterable[Sample]
+    masking: Masking | None = None
+
+
+class DataPass(Pass):
+    """A pass that measures the module on data before it changes it.
+
+    The samples are those that its caller runs the pipeline with, else those of ``dataset``, as
+    run_calibration takes them: ``input_num`` of them, 0 for all. ``mask`` names an input that
+    is 0 where there is padding.
+    """
+
+    dataset: str = ""
+    input_num: int = 0
+    mask: str = ""
+
+    def data(self, graph: Graph, ctx: PassContext) -> TuningData:
+        """What to measure on. Raises QdqcError where there is nothing, or the mask is none."""
+        masking = masking_by(graph, self.mask) if self.mask else None
+        if self.dataset:
+            opened = open_dataset(Path(self.dataset), graph, input_num=self.input_num)
+            return TuningData(opened, masking)
+        if ctx.samples is None:
+            raise QdqcError(
+                f"pass '{self.name}' measures the module on data, and there are none",
+                notes=[f'name them: {self.name}{{dataset="photos"}}'],
+            )
+        return TuningData(ctx.samples, masking)

@@ -1,0 +1,174 @@
+"""Recipes: named pipelines that tune a module for INT8, and what each of their steps gained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from compiler.calibration.masking import Masking, masking_by
+from compiler.calibration.table import Table
+from compiler.data.fit import Sample
+from compiler.diagnostics import QdqcError, suggestion
+from compiler.ir.graph import Module
+from compiler.ir.spelling import print_value
+from compiler.pipeline.manager import run
+from compiler.runtime.compare import cosine, sqnr
+from compiler.runtime.session import Runner
+from compiler.search.deployed import Fidelity, deployed
+from compiler.text.digest import module_digest
+
+__all__ = ["RECIPES", "Share", "Stage", "Step", "Tuned", "fidelity_to", "recipe_named", "tune"]
+
+Calibrate: TypeAlias = Callable[[Module], Table]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pass of a recipe, with its options; ``new_ranges`` says that it changes activations."""
+
+    name: str
+    options: str = ""
+    new_ranges: bool = False
+
+    def pipeline(self, target: str, mask: str) -> str:
+        """The pass as a pipeline string."""
+        masked = f"mask={print_value(mask)}" if mask else ""
+        given = [self.options, f"target={print_value(target)}", masked]
+        return f"{self.name}{{{' '.join(filter(None, given))}}}"
+
+
+RECIPES: dict[str, tuple[Stage, ...]] = {
+    "fast": (Stage("round-weights", 'method="nearest"'),),
+    "balanced": (Stage("round-weights"),),
+    "best": (Stage("round-weights"),),
+}
+
+_SELECTING = "best"
+"""The recipe whose steps are kept only where they help samples that they have not seen."""
+
+_EVERY, _MOST = 5, 20
+"""One sample in so many is held back to judge by, and not more than so many."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step as it ran: how near the outputs were to float before and after, and if it stays."""
+
+    pipeline: str
+    before: Fidelity
+    after: Fidelity
+    kept: bool
+    seconds: float
+
+    @property
+    def gain(self) -> float:
+        """Of the SQNR, in dB."""
+        return self.after.sqnr - self.before.sqnr
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The tuned ``module``, the calibration ``table`` that belongs to it, and the steps."""
+
+    module: Module
+    table: Table
+    steps: tuple[Step, ...]
+
+
+def recipe_named(name: str) -> tuple[Stage, ...]:
+    """The steps of a recipe. Raises QdqcError that lists the known ones."""
+    if name not in RECIPES:
+        raise QdqcError(
+            f"unknown recipe '{name}'{suggestion(name, RECIPES)}",
+            notes=[f"recipes are {', '.join(RECIPES)}"],
+        )
+    return RECIPES[name]
+
+
+class Share:
+    """Every fifth of the samples, twenty at most, which are ``held_back``; or the others."""
+
+    def __init__(self, samples: Iterable[Sample], *, held_back: bool) -> None:
+        self._samples = samples
+        self._held_back = held_back
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index, sample in enumerate(self._samples):
+            if _is_judge(index) is self._held_back:
+                yield sample
+
+    def __len__(self) -> int:
+        """Their number; 0 where only reading them would tell."""
+        held: Any = self._samples
+        total = len(held) if hasattr(held, "__len__") else 0
+        return sum(_is_judge(index) is self._held_back for index in range(total))
+
+
+def _is_judge(index: int) -> bool:
+    return index % _EVERY == _EVERY - 1 and index < _EVERY * _MOST
+
+
+def tune(
+    module: Module,
+    samples: Iterable[Sample],
+    recipe: str,
+    calibrate: Calibrate,
+    *,
+    target: str = "ort-cpu",
+    mask: str = "",
+) -> Tuned:
+    """Run the steps of a recipe on samples, which must come again when they are asked for again.
+
+    ``calibrate`` gives the ranges of a module's values. The samples that judge are every fifth;
+    of ``best`` the steps do not see these, and stay only where they raise the SQNR there.
+    ``mask`` names an input that is 0 where there is padding. Raises QdqcError.
+    """
+    stages, selects = recipe_named(recipe), recipe == _SELECTING
+    masking = masking_by(module.graph, mask) if mask else None
+    held_back = Share(samples, held_back=True)
+    judges = held_back if len(held_back) else samples
+    taught = Share(samples, held_back=False) if selects else samples
+    exact = Runner(module, threads=1)
+
+    def judged(changed: Module, table: Table) -> Fidelity:
+        lowered = deployed(changed, table, target=target)
+        return fidelity_to(exact, Runner(lowered, threads=1), judges, masking)
+
+    table = calibrate(module)
+    now = judged(module, table)
+    done: list[Step] = []
+    for stage in stages:
+        start, pipeline = time.perf_counter(), stage.pipeline(target, mask)
+        changed = run(module, pipeline, samples=taught)
+        found = calibrate(changed) if stage.new_ranges else table
+        found = replace(found, header={**found.header, "digest": module_digest(changed)})
+        seconds = time.perf_counter() - start
+        then = judged(changed, found)
+        kept = not selects or then.sqnr > now.sqnr
+        done.append(Step(pipeline, now, then, kept, seconds))
+        if kept:
+            module, table, now = changed, found, then
+    return Tuned(module, table, tuple(done))
+
+
+def fidelity_to(
+    exact: Runner, found: Runner, samples: Iterable[Sample], masking: Masking | None = None
+) -> Fidelity:
+    """How near the outputs of one model are to another's; padding is left out by the mask."""
+    cos: list[float] = []
+    noise: list[float] = []
+    for sample in samples:
+        expected, outputs = exact.run(sample), found.run(sample)
+        for name, array in expected.items():
+            if array.dtype.kind != "f":
+                continue
+            pair = outputs[name], array
+            if masking is not None:
+                pair = (masking.kept(name, pair[0], sample), masking.kept(name, pair[1], sample))
+            cos.append(cosine(*pair))
+            noise.append(sqnr(*pair))
+    return Fidelity(float(np.mean(cos)), float(np.mean(noise)))

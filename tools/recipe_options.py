@@ -1,0 +1,86 @@
+"""run_calibration's options that tune the model: --recipe and --tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.diagnostics import QdqcError
+from tools.command import CommandParser, Invocation
+
+if TYPE_CHECKING:
+    from compiler.calibration.table import Table
+    from compiler.data.dataset import Dataset
+    from compiler.ir.graph import Module
+
+__all__ = ["add_recipe_options", "check_recipe", "tuned_by_recipe", "tuned_files"]
+
+
+def add_recipe_options(parser: CommandParser) -> None:
+    """The options, as a group of their own."""
+    add = parser.add_argument_group("tuning of the weights").add_argument
+    add("--recipe", metavar="R", help="fast, balanced or best: tune the model for INT8")
+    add("--tuned", metavar="OUT.qir", help="the tuned model, to which the table then belongs")
+    add("--target", default="ort-cpu", metavar="NAME", help="what the tuned model will run on")
+
+
+def check_recipe(args: Any) -> None:
+    """What can be told before anything is read. Raises QdqcError."""
+    if bool(args.recipe) is not bool(args.tuned):
+        raise QdqcError(
+            "--recipe makes a tuned model, which --tuned names: one does not go without the other",
+            notes=["such as --recipe balanced --tuned model_tuned.qir"],
+        )
+    if args.recipe:
+        from compiler.quant.targets.known import target_named
+        from compiler.tuning.recipe import recipe_named
+
+        recipe_named(args.recipe)
+        target_named(args.target)
+        if Path(args.tuned).suffix != ".qir":
+            raise QdqcError(f"--tuned {args.tuned} must end in .qir")
+
+
+def tuned_files(args: Any) -> list[Path]:
+    """The files that the tuned model takes."""
+    out = Path(args.tuned) if args.tuned else None
+    return [out, out.with_suffix(".safetensors")] if out else []
+
+
+def tuned_by_recipe(
+    invocation: Invocation,
+    module: Module,
+    dataset: Dataset,
+    calibrate: Callable[[Module], Table],
+) -> Table:
+    """Write the tuned model; its table."""
+    from compiler.text.files import save
+    from compiler.tuning.recipe import tune
+
+    args = invocation.args
+    found = tune(module, dataset, args.recipe, calibrate, target=args.target, mask=args.mask or "")
+    found.table.header["recipe"] = args.recipe
+    save(found.module, args.tuned)
+    invocation.tell(f"recipe {args.recipe}, judged by the SQNR of the deployed outputs in dB:")
+    for step in found.steps:
+        left = "" if step.kept else ", left out"
+        invocation.tell(
+            f"  {step.pipeline}: {step.before.sqnr:.2f} to {step.after.sqnr:.2f}{left}, "
+            f"{step.seconds:.1f} s"
+        )
+    invocation.report["recipe"] = {
+        "name": args.recipe,
+        "tuned": args.tuned,
+        "steps": [
+            {
+                "pipeline": s.pipeline,
+                "cos": [s.before.cos, s.after.cos],
+                "sqnr": [s.before.sqnr, s.after.sqnr],
+                "kept": s.kept,
+                "seconds": s.seconds,
+            }
+            for s in found.steps
+        ],
+    }
+    return found.table
