@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from compiler.calibration.masking import Masking, masking_by
-from compiler.data.dataset import open_dataset
-from compiler.data.fit import Sample
 from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Graph
 from compiler.pipeline.pass_ import Pass, PassContext
+
+if TYPE_CHECKING:
+    from compiler.calibration.masking import Masking
+    from compiler.data.fit import Sample
 
 __all__ = ["DataPass", "TuningData"]
 
@@ -38,6 +40,9 @@ class DataPass(Pass):
 
     def data(self, graph: Graph, ctx: PassContext) -> TuningData:
         """What to measure on. Raises QdqcError where there is nothing, or the mask is none."""
+        from compiler.calibration.masking import masking_by
+        from compiler.data.dataset import open_dataset
+
         masking = masking_by(graph, self.mask) if self.mask else None
         if self.dataset:
             opened = open_dataset(Path(self.dataset), graph, input_num=self.input_num)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from compiler.calibration.in_order import in_threads
-from compiler.calibration.masking import Masking
-from compiler.data.fit import Sample
 from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Module
-from compiler.runtime.session import Runner
 from compiler.tuning.columns import Columns, Product
+
+if TYPE_CHECKING:
+    from compiler.calibration.masking import Masking
+    from compiler.data.fit import Sample
 
 __all__ = ["BUDGET", "Moments", "moments_of"]
 
@@ -154,6 +155,8 @@ def _streamed(
     second: bool,
 ) -> Iterator[dict[_Read, _Seen]]:
     """Of each sample in turn, the sum of the columns of each read, their number, and a part."""
+    from compiler.runtime.session import Runner
+
     runner = Runner(module, dict.fromkeys(name for name, _ in reads), threads=1, cut=True)
     total = _known_length(samples)
 

@@ -14,6 +14,7 @@ from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Module
 from compiler.ir.types import Elem, TensorType
 from compiler.ops import Conv, Gemm, MatMul
+from compiler.runtime import session
 from compiler.runtime.session import Runner
 from compiler.tuning import moments as room
 from compiler.tuning.columns import Product, product_of
@@ -96,7 +97,7 @@ def test_products_share_moments_and_a_budget_takes_more_runs(
         opened.append(list(taps))
         return Runner(module, taps, **options)
 
-    monkeypatch.setattr(room, "Runner", counted)
+    monkeypatch.setattr(session, "Runner", counted)
     found = list(moments_of(module, products, samples, budget=budget))
     assert [[p.node.name for p in sharing] for sharing, _ in found] == [["a", "b"], ["c"]]
     assert len(opened) == runs
