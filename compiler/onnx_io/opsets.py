@@ -13,8 +13,12 @@ from compiler.ir.graph import Module
 from compiler.ir.types import Elem, TensorType
 from compiler.onnx_io.schemas import NEWEST, OLDEST
 from compiler.onnx_io.spell import misfit, signature
+from compiler.ops import Dequantize
 
 __all__ = ["choose_opset", "ir_version"]
+
+_CASTS = 21
+"""Up to this opset an op behind a cast is written whole: runtimes in use since 2024 have it."""
 
 _ELEM_IR = {
     Elem.F8E4M3FN: 9,
@@ -35,7 +39,9 @@ def choose_opset(module: Module, wanted: int | None) -> int:
     """The wanted opset, else the lowest that suffices.
 
     An op that is younger than the source's opset is written out with older ones rather than
-    asking for a newer opset; one that the source may have had itself is written whole.
+    asking for a newer opset; one that the source may have had itself is written whole, and so is
+    one that reads a cast of integers: written out it would read it several times, for which
+    onnxruntime makes as many casts and no fused kernel.
     Raises QdqcError at the node that the wanted opset can't spell, or at one of two nodes
     that no opset spells together.
     """
@@ -47,12 +53,13 @@ def choose_opset(module: Module, wanted: int | None) -> int:
     fits: dict[tuple[Any, ...], set[int]] = {}
     first: dict[tuple[Any, ...], Node[Any]] = {}
     for node in module.walk():
-        key = signature(node)
+        whole = _since(node) <= (max(source, _CASTS) if _reads_cast(node) else source)
+        key = (whole, *signature(node))
         if key not in fits:
             first[key] = node
             opsets = [wanted] if wanted is not None else range(OLDEST, NEWEST + 1)
             fits[key] = {v for v in opsets if misfit(node, v) is None}
-            if wanted is None and _since(node) <= source:
+            if wanted is None and whole:
                 fits[key] = {v for v in opsets if misfit(node, v, whole=True) is None} or fits[key]
     common = set(range(OLDEST, NEWEST + 1)) if wanted is None else {wanted}
     for key, opsets in fits.items():
@@ -71,6 +78,11 @@ def choose_opset(module: Module, wanted: int | None) -> int:
             )
         common &= opsets
     return min(common)
+
+
+def _reads_cast(node: Node[Any]) -> bool:
+    producers = (v.producer for v in node.present_operands)
+    return any(p is not None and isinstance(p.op, Dequantize) for p in producers)
 
 
 def _since(node: Node[Any]) -> int:
