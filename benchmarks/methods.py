@@ -31,7 +31,7 @@ from compiler.calibration.collection import collect
 from compiler.calibration.statistics import Detail
 from compiler.calibration.thresholds import METHODS
 from compiler.runtime.session import Runner
-from compiler.search.deployed import deployed, fidelity
+from compiler.search.deployed import Deployment, fidelity
 
 if TYPE_CHECKING:
     from compiler.ir.graph import Module
@@ -128,7 +128,9 @@ def _judge(network: Network) -> dict[str, list[float]]:
     for method in METHODS:
         table = make_table(collector, method)
         found[method] = [
-            fidelity(deployed(network.module, table, symmetric=s), network.val, exact).sqnr
+            fidelity(
+                Deployment(network.module, symmetric=s).lowered(table), network.val, exact
+            ).sqnr
             for s in (False, True)
         ]
     return found

@@ -122,8 +122,11 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def open_data(graph: Graph, invocation: Invocation) -> Dataset:
-    """The samples that the options name; warns of numbers that the preprocessing can't make."""
+def open_data(graph: Graph, invocation: Invocation, *, every: bool = False) -> Dataset:
+    """The samples that the options name, or all of them in their order.
+
+    Warns of numbers that the preprocessing can't make.
+    """
     from compiler.data.bad_samples import BadSamples
     from compiler.data.dataset import open_dataset, open_list
     from compiler.data.fit import input_specs
@@ -134,7 +137,7 @@ def open_data(graph: Graph, invocation: Invocation) -> Dataset:
     dataset = opened(
         args.dataset or args.data_list,
         graph,
-        input_num=args.input_num,
+        input_num=0 if every else args.input_num,
         batch=args.batch_size,
         seed=args.seed,
         bad=BadSamples(args.max_bad, invocation.warn),
@@ -159,7 +162,7 @@ def open_taps_of(module: Module, *, lean: bool) -> Callable[[Sequence[str]], Cal
     return open_taps
 
 
-def table_header(module: Module, args: Any) -> dict[str, str]:
+def table_header(module: Module, args: Any, mask: str | None = None) -> dict[str, str]:
     """What a table says of the model and the tools that it comes from."""
     from compiler.text.digest import module_digest
 
@@ -169,5 +172,5 @@ def table_header(module: Module, args: Any) -> dict[str, str]:
         "model": Path(args.model).name,
         "digest": module_digest(module),
         "seed": str(args.seed),
-        **({"mask": args.mask} if args.mask else {}),
+        **({"mask": mask} if mask else {}),
     }

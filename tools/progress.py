@@ -34,8 +34,9 @@ class Progress:
     end. Elsewhere, as in a log, lines follow each other at doubling distances.
     """
 
-    def __init__(self, what: str, *, shown: bool) -> None:
+    def __init__(self, what: str, *, shown: bool, unit: str = "sample") -> None:
         self._what = what
+        self._unit = unit
         self._shown = shown
         self._live: Live | None = None
         self._start = time.monotonic()
@@ -56,14 +57,17 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def show(self, done: int, total: int = 0) -> None:
-        """Tell that so many samples are done, of ``total``; 0 where nobody knows."""
+    def show(self, done: int, total: int = 0, note: str = "") -> None:
+        """Tell that so many samples are done, of ``total``; 0 where nobody knows.
+
+        ``note`` says what was found so far.
+        """
         now = time.monotonic()
         if self._first is None:
             self._first = (done, now)
         if not self._shown or now < self._next:
             return
-        text = f"{self._what}: {self._text(done, total, now)}"
+        text = f"{self._what}: {self._text(done, total, now)}{note and f'; {note}'}"
         if sys.stderr.isatty():
             self._next = now + _EVERY
             self._show_live(text)
@@ -81,7 +85,7 @@ class Progress:
 
     def _text(self, done: int, total: int, now: float) -> str:
         """Rate and time left go by what was done since the first sample that was told."""
-        parts = [f"sample {done} of {total}" if total else f"sample {done}"]
+        parts = [f"{self._unit} {done} of {total}" if total else f"{self._unit} {done}"]
         first, since = self._first or (0, now)
         if done > first and now > since:
             rate = (done - first) / (now - since)

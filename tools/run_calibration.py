@@ -120,7 +120,7 @@ def _tables(
 
     args = invocation.args
     masking = masking_by(module.graph, args.mask) if args.mask else None
-    header = table_header(module, args)
+    header = table_header(module, args, args.mask)
     resources = resources_of(invocation, header)
     try:
         with Progress("calibration", shown=invocation.verbosity >= 0) as progress:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from compiler.data.bad_samples import BadSamples
 from compiler.data.fit import InputSpec, Sample, fit_arrays, headers_of
+from compiler.data.user_file import failed, loaded
 from compiler.diagnostics import QdqcError
 
 __all__ = ["Given", "samples_of_script", "stream"]
@@ -21,6 +18,7 @@ __all__ = ["Given", "samples_of_script", "stream"]
 Given: TypeAlias = Iterable[Mapping[str, Any]]
 """Dicts of one array for each input of the model."""
 
+_WHAT = "the data set"
 _EXAMPLE = "def dataset(): yield {'input': array} makes a data set"
 
 
@@ -69,7 +67,7 @@ def samples_of_script(path: Path) -> Callable[[], Given]:
     ``__getitem__`` does as well. Raises QdqcError, with the line of the user's file, for
     whatever goes wrong in it.
     """
-    module = _loaded(path)
+    module = loaded(path, _WHAT)
     function = getattr(module, "dataset", None)
     if not callable(function):
         raise QdqcError("it has no function 'dataset'", file=str(path), notes=[_EXAMPLE])
@@ -81,7 +79,7 @@ def samples_of_script(path: Path) -> Callable[[], Given]:
         except QdqcError:
             raise
         except (Exception, SystemExit) as error:
-            raise _failed(path, error) from error
+            raise failed(path, error, _WHAT) from error
 
     return samples
 
@@ -95,32 +93,3 @@ def _indexed(found: Any, path: Path) -> Iterator[Mapping[str, Any]]:
             notes=[_EXAMPLE],
         )
     return (found[i] for i in range(len(found)))
-
-
-def _loaded(path: Path) -> ModuleType:
-    """The user's file as a module; its folder is on the path while it loads and runs."""
-    spec = importlib.util.spec_from_file_location(f"dataset_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise _failed(path, error) from error
-    return module
-
-
-def _failed(path: Path, error: BaseException) -> QdqcError:
-    """The error of a user's file, at the last line of that file that was running."""
-    whole = str(path.absolute())  # as a module's code is called, however the path was given
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == whole]
-    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
-    place = line or (lines[-1] if lines else None)
-    return QdqcError(
-        f"the data set fails: {type(error).__name__}: {error}",
-        file=str(path) if place is None else f"{path}:{place}",
-        notes=[f"python {path} shows more, where it calls dataset()"],
-    )

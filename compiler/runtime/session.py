@@ -14,11 +14,13 @@ import onnxruntime as ort
 from compiler.diagnostics import QdqcError, suggestion
 from compiler.ir.clone import clone
 from compiler.ir.graph import Module
-from compiler.onnx_io.exporter import export_onnx
+from compiler.onnx_io.exporter import build_model
+from compiler.onnx_io.tensors import to_tensor_proto
 from compiler.quant.arithmetic import quantize
 from compiler.quant.lowering import is_lowered, lower
 from compiler.rewrite.driver import erase_dead
 from compiler.runtime.taps import Tap, observable, quant_of, stored_name, tap_of
+from compiler.runtime.weights import Weights
 
 __all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
 
@@ -68,17 +70,19 @@ def open_session(
     lean: bool = False,
     folder: str | None = None,
     profile: str | None = None,
+    shared: Mapping[str, ort.OrtValue] = {},
 ) -> ort.InferenceSession:
     """A CPU session of a model or of a file; ``folder`` is where a model's external data lie.
 
-    ``profile`` begins the name of the file that ``end_profiling`` writes.
-
-    Raises QdqcError where onnxruntime refuses it.
+    ``profile`` begins the name of the file that ``end_profiling`` writes. ``shared`` are
+    constants that the model leaves out. Raises QdqcError where onnxruntime refuses it.
     """
     source = model if isinstance(model, str) else model.SerializeToString()
     options = session_options(optimise=optimise, threads=threads, lean=lean)
     if folder is not None:
         options.add_session_config_entry(_DATA_FOLDER, folder)
+    if shared:
+        options.add_external_initializers(list(shared), list(shared.values()))
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
     try:
@@ -107,7 +111,8 @@ class Runner:
     at. In a quantized module a tap goes on the integer tensor and is dequantized here: fetching
     the float view would make a float kernel of an integer one. ``fixed`` gives stored integers,
     of outputs as well. ``cut`` runs no more than the taps need, and gives no outputs beside.
-    ``lean`` is that of ``session_options``.
+    ``lean`` is that of ``session_options``. Runners that are given the same ``weights`` share
+    their constants; ``opset`` is the one that the module is written at, by default the lowest.
     """
 
     def __init__(
@@ -120,6 +125,8 @@ class Runner:
         fixed: bool = False,
         cut: bool = False,
         lean: bool = False,
+        weights: Weights | None = None,
+        opset: int | None = None,
     ) -> None:
         lowered = module
         if not is_lowered(module) or cut:
@@ -139,13 +146,16 @@ class Runner:
             self._taps[name] = Tap(name) if name in direct else tap_of(lowered, stored)
         if cut:
             _cut(lowered, [t.fetched for t in self._taps.values()])
-        proto = export_onnx(lowered)
+        proto = build_model(lowered, opset, False, weights.place if weights else to_tensor_proto)
         held = {o.name for o in proto.graph.output}
         for tap in self._taps.values():
             if tap.fetched not in held and tap.fetched not in self.inputs:
                 proto.graph.output.append(onnx.ValueInfoProto(name=tap.fetched))
                 held.add(tap.fetched)
-        self._session = open_session(proto, optimise=optimise, threads=threads, lean=lean)
+        shared = weights.take() if weights else {}
+        self._session = open_session(
+            proto, optimise=optimise, threads=threads, lean=lean, shared=shared
+        )
 
     def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
         """Taps and outputs by name for one batch of inputs. Raises QdqcError.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,72 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.calibration.table import Table, save_table
+from compiler.files import write_whole
+from compiler.ir.clone import clone
 from compiler.ir.graph import Module
-from compiler.pipeline.manager import run
+from compiler.pipeline.manager import PassManager
+from compiler.pipeline.pass_ import Pass
+from compiler.pipeline.spec import resolve
 from compiler.quant.deployment import deployment_pipeline
 from compiler.runtime.compare import cosine, sqnr
 from compiler.runtime.session import Feeds, Runner
+from compiler.search.qtable import print_qtable
 
-__all__ = ["Fidelity", "deployed", "fidelity"]
+__all__ = ["Deployment", "Fidelity", "fidelity"]
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """A float module and how ``model_deploy`` would deploy it.
+
+    ``fp_type`` is the mode of nodes that do not become INT8. Tables and qtables pass through
+    their texts, so that their numbers are those of the files. Warnings are not repeated here.
+    """
+
+    module: Module
+    target: str = "ort-cpu"
+    symmetric: bool = False
+    fp_type: str = "F32"
+
+    def lowered(self, table: Table, floats: Collection[str] = ()) -> Module:
+        """The deployed module, with the nodes of these names left float. Raises QdqcError."""
+        return self._run(table, floats)
+
+    def planned(self, table: Table) -> Module:
+        """The module with ranges and modes; its numbers are those of the float module."""
+        return self._run(table, (), ("correct-bias", "quantize"))
+
+    def corrected(self, table: Table) -> Module:
+        """The planned module with the biases that integer nodes get, still in float."""
+        return self._run(table, (), ("quantize",))
+
+    def quantize_pass(self) -> Pass:
+        """The pass of the deployment that makes types integer."""
+        return next(p for p in self._passes(None, None) if p.name == "quantize")
+
+    def _passes(self, table: Path | None, qtable: Path | None) -> list[Pass]:
+        from compiler.pipeline.discovery import load_passes, pipelines
+
+        load_passes()
+        pipeline = deployment_pipeline(
+            None if table is None else str(table),
+            target=self.target,
+            symmetric=self.symmetric,
+            qtable=None if qtable is None else str(qtable),
+        )
+        return resolve(pipeline, pipelines())
+
+    def _run(self, table: Table, floats: Collection[str], before: Collection[str] = ()) -> Module:
+        """Run the pipeline, as far as the first pass of these names."""
+        out = clone(self.module)
+        with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
+            file, qtable = Path(folder) / "table", Path(folder) / "qtable"
+            save_table(table, file)
+            write_whole(qtable, print_qtable(dict.fromkeys(floats, self.fp_type)))
+            passes = self._passes(file, qtable if floats else None)
+            stop = next((i for i, p in enumerate(passes) if p.name in before), len(passes))
+            PassManager(passes[:stop], verify_each=False, warn=lambda _: None).run(out)
+        return out
 
 
 @dataclass(frozen=True)
@@ -27,19 +86,6 @@ class Fidelity:
 
     cos: float
     sqnr: float
-
-
-def deployed(
-    module: Module, table: Table, *, target: str = "ort-cpu", symmetric: bool = False
-) -> Module:
-    """The lowered INT8 module, as ``model_deploy`` makes it of the table's file.
-
-    The table passes through its text, so that its numbers are those of the file. Raises QdqcError.
-    """
-    with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
-        file = Path(folder) / "table"
-        save_table(table, file)
-        return run(module, deployment_pipeline(str(file), target=target, symmetric=symmetric))
 
 
 def fidelity(

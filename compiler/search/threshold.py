@@ -9,7 +9,7 @@ from compiler.calibration.table import Table
 from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Module
 from compiler.runtime.session import Feeds, Runner
-from compiler.search.deployed import Fidelity, deployed, fidelity
+from compiler.search.deployed import Deployment, Fidelity, fidelity
 
 __all__ = ["Found", "search_threshold"]
 
@@ -38,12 +38,12 @@ def search_threshold(
     """
     if not samples:
         raise QdqcError("there are no samples to search on", notes=["give --inference_num above 0"])
+    deployment = Deployment(module, target, symmetric)
     plain = Runner(module)
     reference = [plain.run(feeds) for feeds in samples]
     scores: dict[str, Fidelity] = {}
     for name, table in tables.items():
-        lowered = deployed(module, table, target=target, symmetric=symmetric)
-        scores[name] = fidelity(lowered, samples, reference)
+        scores[name] = fidelity(deployment.lowered(table), samples, reference)
         if progress is not None:
             progress(len(scores))
     best = max(scores, key=lambda name: scores[name].sqnr)

@@ -1,0 +1,86 @@
+"""What a search has found so far, on disk, so that the same search goes on from there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Journal", "default_folder"]
+
+_KEEP = 30 * 24 * 3600
+"""Seconds for which a journal is kept without being used."""
+_SUFFIX = ".journal"
+
+
+def default_folder() -> Path:
+    """``$XDG_CACHE_HOME/qdqc/search``, or the same under ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    home = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
+    return home / "qdqc" / "search"
+
+
+class Journal:
+    """Findings by what they depend on: a line of JSON each, added as they come.
+
+    ``key`` says what all of them depend on: model, samples, target, versions. Without a folder,
+    or where it can't be used, findings live as long as the search. A line that was cut short
+    counts for nothing.
+    """
+
+    def __init__(self, folder: Path | None, key: str) -> None:
+        self.taken_up = 0
+        self._found: dict[str, Any] = {}
+        self._path: Path | None = None
+        if folder is None:
+            return
+        path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}{_SUFFIX}"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _prune(folder)
+            if path.exists():
+                self._read(path.read_bytes())
+            self._path = path
+            self._add("")  # ends a line that a killed run began
+
+    def get(self, entry: Any) -> Any:
+        """What was found under an entry, a JSON value; None where nothing was."""
+        return self._found.get(_text(entry))
+
+    def put(self, entry: Any, found: Any) -> None:
+        """Note what was found: numbers and texts, lists and dicts of them."""
+        self._found[_text(entry)] = found
+        self._add(json.dumps([_text(entry), found]))
+
+    def _add(self, line: str) -> None:
+        if self._path is None:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            self._path = None
+
+    def _read(self, content: bytes) -> None:
+        for line in content.decode("utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError):
+                entry, found = json.loads(line)
+                self._found[str(entry)] = found
+        self.taken_up = len(self._found)
+
+
+def _text(entry: Any) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _prune(folder: Path) -> None:
+    """Remove the journals that nobody has used for long."""
+    now = time.time()
+    for path in folder.glob(f"*{_SUFFIX}"):
+        with contextlib.suppress(OSError):  # another run has just removed it
+            if now - path.stat().st_mtime > _KEEP:
+                path.unlink()

@@ -1,0 +1,153 @@
+"""How much each layer loses in integers, and which method suits the ranges of its values best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from compiler.calibration.table import Table
+from compiler.ir.core import Constant
+from compiler.ir.types import Quant, Range
+from compiler.search.journal import Journal
+from compiler.search.layers import Layer, ranges_of
+from compiler.search.trials import Trials
+
+__all__ = ["SCREENED", "Judged", "Sensitivity", "Told"]
+
+SCREENED = 8
+"""Samples on which all layers are tried before the worst are tried on all."""
+_REPEATED = 16
+"""Layers that are tried again on all samples: ten that people look at, and some beside."""
+
+Told: TypeAlias = Callable[[int, int, str], None]
+"""Told how many layers are done, of how many, and what is the worst so far."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of a layer: its loss by method, on so many samples."""
+
+    layer: Layer
+    losses: Mapping[str, float]
+    samples: int
+
+    @property
+    def method(self) -> str:
+        """The method with the least loss; the first of them at a tie."""
+        return min(self.losses, key=lambda m: self.losses[m])
+
+    @property
+    def loss(self) -> float:
+        return self.losses[self.method]
+
+
+@dataclass
+class Sensitivity:
+    """The search of the layers; what it has found so far can be looked at at any time.
+
+    For each layer in graph order, with all others float, each method's range is tried on its
+    values, beside its weights, and with the best ranges so far on what it reads. Methods that
+    give the same scales are tried once. The first of ``tables`` is the base, which gives values
+    that are not searched their ranges, and wins a tie.
+    """
+
+    trials: Trials
+    tables: Mapping[str, Table]
+    journal: Journal
+    told: Told = lambda done, total, worst: None
+    judged: dict[str, Judged] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        deployment = self.trials.deployment
+        self._ranges = {m: ranges_of(deployment.planned(t)) for m, t in self.tables.items()}
+
+    @property
+    def base(self) -> str:
+        return next(iter(self.tables))
+
+    def run(self, *, screened: int = SCREENED) -> None:
+        """Try all layers on ``screened`` samples, and the worst of them again on all.
+
+        0, or as many as there are, tries all layers on all samples. Raises QdqcError.
+        """
+        every = self.trials.layers.every
+        if not 0 < screened < len(self.trials.samples):
+            self._try(self.trials, every, 0, len(every))
+            return
+        total = len(every) + min(_REPEATED, len(self.trials.layers.integer))
+        self._try(self.trials.on(screened), every, 0, total)
+        worst = {j.layer.key for j in self.ranking()[:_REPEATED]}
+        again = [layer for layer in every if layer.key in worst]
+        self._try(self.trials, again, len(every), total)
+
+    def ranking(self) -> list[Judged]:
+        """The layers that run in integers, the worst first."""
+        found = [j for j in self.judged.values() if j.layer.integer]
+        return sorted(found, key=lambda j: -j.loss)
+
+    def table(self) -> Table:
+        """The base table with the rows of each layer's values by the layer's best method."""
+        base = self.tables[self.base]
+        rows = dict(base.rows)
+        for found in self.judged.values():
+            for value in found.layer.ranged:
+                row = self.tables[found.method].rows.get(value.name)
+                if row is not None and value.name in rows:
+                    rows[value.name] = row
+        methods = ", ".join(self.tables)
+        header = {**base.header, "method": "best of trials", "methods": methods}
+        return replace(base, rows=rows, header=header, places={})
+
+    def chosen(self) -> dict[str, Range]:
+        """The planned range of each value, by the best method so far."""
+        ranges = dict(self._ranges[self.base])
+        for found in self.judged.values():
+            ranges |= self._by(found.layer, found.method)
+        return ranges
+
+    def variants(self, layer: Layer) -> dict[str, tuple[Quant, ...]]:
+        """The scales that each method gives to the values of a layer."""
+        layers = self.trials.layers
+        return {
+            m: tuple(layers.quant(layer, r) for r in self._by(layer, m).values())
+            for m in self.tables
+        }
+
+    def _by(self, layer: Layer, method: str) -> dict[str, Range]:
+        """The ranges of a layer's values by a method, or by the base where it has none."""
+        own, base = self._ranges[method], self._ranges[self.base]
+        return {v.name: own.get(v.name, base[v.name]) for v in layer.ranged}
+
+    def _try(self, trials: Trials, layers: Sequence[Layer], done: int, total: int) -> None:
+        for number, layer in enumerate(layers, done + 1):
+            self.judged[layer.key] = self._judge(trials, layer)
+            worst = self.ranking()[:1]
+            self.told(number, total, worst[0].layer.name if worst else "")
+
+    def _judge(self, trials: Trials, layer: Layer) -> Judged:
+        variants = self.variants(layer)
+        distinct = list(dict.fromkeys(variants.values()))
+        ranges = _read_by(layer, self.chosen())
+        samples = len(trials.samples)
+        entry = [
+            "losses",
+            layer.key,
+            samples,
+            [[[float(q.scale), int(q.zero_point)] for q in v] for v in distinct],
+            {n: [r.min, r.max, r.threshold] for n, r in ranges.items()},
+        ]
+        losses = self.journal.get(entry)
+        if losses is None:
+            losses = trials.losses(layer, distinct, ranges)
+            self.journal.put(entry, losses)
+        by = dict(zip(distinct, losses, strict=True))
+        return Judged(layer, {m: by[v] for m, v in variants.items()}, samples)
+
+
+def _read_by(layer: Layer, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """The ranges of what the node of an integer layer reads."""
+    if layer.node is None or not layer.integer:
+        return {}
+    operands = (v for v in layer.node.present_operands if not isinstance(v, Constant))
+    return {v.name: ranges[v.name] for v in operands if v.name in ranges}

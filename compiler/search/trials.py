@@ -1,0 +1,159 @@
+"""Runs trials: a layer's variants on all samples, judged against the float model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from compiler.calibration.table import Table
+from compiler.diagnostics import QdqcError
+from compiler.ir.core import Node
+from compiler.ir.graph import Module
+from compiler.ir.types import Range
+from compiler.onnx_io.opsets import choose_opset
+from compiler.runtime.session import Feeds, Runner
+from compiler.runtime.weights import Weights
+from compiler.search.cut import Cuts
+from compiler.search.deployed import Deployment
+from compiler.search.head import Setup, Variant
+from compiler.search.kept import BUDGET, Kept
+from compiler.search.layers import Layer, Layers
+from compiler.search.objective import Likeness, Objective, Outputs
+from compiler.search.trial import Trial
+
+__all__ = ["Trials", "compared_values", "worst_samples"]
+
+
+class Trials:
+    """A float module, its samples, and what deployments of it are judged by.
+
+    ``table`` gives the values that are not searched their ranges. ``threads`` run samples side
+    by side, each on one thread, so that their number changes no bit. Raises QdqcError without
+    samples, and where onnxruntime refuses the module.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        table: Table,
+        samples: Sequence[Feeds],
+        objective: Objective,
+        *,
+        threads: int = 1,
+        budget: int = BUDGET,
+    ) -> None:
+        if not samples:
+            note = "give --inference_num above 0"
+            raise QdqcError("there are no samples to search on", notes=[note])
+        self.deployment = deployment
+        self.layers = Layers(deployment, table)
+        self.objective = objective.part(len(samples))
+        self.weights = Weights()
+        opset = choose_opset(deployment.lowered(table), None)
+        cuts = Cuts(self.layers.planned, objective.names)
+        self._setup = Setup(self.layers, cuts, self.weights, opset)
+        self._number = {layer.key: n for n, layer in enumerate(self.layers.every)}
+        self._apart: set[Node[Any]] = set()
+        self._threads, self._budget = threads, budget
+        self._take(samples)
+
+    def on(self, count: int) -> Trials:
+        """The same trials on the first samples alone."""
+        out = copy.copy(self)
+        out.objective = self.objective.part(count)
+        out._take(self.samples[:count])
+        return out
+
+    def _take(self, samples: Sequence[Feeds]) -> None:
+        if not samples:
+            note = "give --inference_num above 0"
+            raise QdqcError("there are no samples to search on", notes=[note])
+        self.samples = samples
+        setup, every = self._setup, self.layers.every
+        self._kept = Kept(
+            self.layers.planned,
+            samples,
+            [setup.cuts.needs(layer) for layer in every],
+            weights=setup.weights,
+            opset=setup.opset,
+            threads=self._threads,
+            budget=self._budget,
+        )
+        self.exact = self.outputs_of(None)
+        self.ideal = self.objective.ideal(self.exact)
+
+    def outputs_of(
+        self, table: Table | None, floats: frozenset[str] = frozenset()
+    ) -> list[Outputs]:
+        """The compared values of the deployed model on all samples; of the float one for None."""
+        module = self.deployment.module
+        if table is not None:
+            module = self.deployment.lowered(table, floats)
+        names, setup = self.objective.names, self._setup
+        return compared_values(module, names, self.samples, self.weights, setup.opset)
+
+    def score_of(self, table: Table, floats: frozenset[str] = frozenset()) -> float:
+        """The score of the deployed model with these nodes left float."""
+        return self.objective.score(self.outputs_of(table, floats), self.exact)
+
+    def losses(
+        self, layer: Layer, variants: Sequence[Variant], ranges: Mapping[str, Range]
+    ) -> list[float]:
+        """What each variant of a layer takes from the float model's score."""
+        found = self.variant_outputs(layer, variants, ranges)
+        return [self.ideal - self.objective.score(outputs, self.exact) for outputs in found]
+
+    def variant_outputs(
+        self, layer: Layer, variants: Sequence[Variant], ranges: Mapping[str, Range]
+    ) -> list[list[Outputs]]:
+        """The compared values of each variant, sample by sample."""
+        trial = Trial.of_variants(self._setup, layer, variants, ranges)
+        return self._run(trial)
+
+    def part_outputs(
+        self, layer: Layer, quants: Variant, ranges: Mapping[str, Range]
+    ) -> dict[str, list[Outputs]]:
+        """The compared values with the layer's ``values`` rounded alone, and its ``weights``."""
+        kinds, trial = Trial.of_parts(self._setup, layer, quants, ranges)
+        return dict(zip(kinds, self._run(trial), strict=True)) if trial is not None else {}
+
+    def _run(self, trial: Trial) -> list[list[Outputs]]:
+        number = self._number[trial.layer.key]
+        stacked = trial.count > 1 and self._can_stack(trial, self._kept.of(number)[0])
+        every = self._kept.each(lambda values: trial.run(values, stacked=stacked), number)
+        return [[outputs[k] for outputs in every] for k in range(trial.count)]
+
+    def _can_stack(self, trial: Trial, values: Mapping[str, Any]) -> bool:
+        """Whether variants may lie behind one another; nodes that allow it are tried once."""
+        if trial.tail_nodes <= self._apart:
+            return True
+        fits = trial.can_stack(values)
+        if fits:
+            self._apart |= trial.tail_nodes
+        return fits
+
+
+def compared_values(
+    module: Module,
+    names: Sequence[str],
+    samples: Iterable[Feeds],
+    weights: Weights | None = None,
+    opset: int | None = None,
+) -> list[Outputs]:
+    """The values of these names in a module of any stage, sample by sample."""
+    own = {v.name for v in module.graph.outputs}
+    taps = [n for n in names if n not in own]
+    runner = Runner(module, taps, threads=1, weights=weights, opset=opset)
+    return [{n: found[n] for n in names} for found in map(runner.run, samples)]
+
+
+def worst_samples(
+    deployment: Deployment, table: Table, samples: Sequence[Feeds], names: Sequence[str], count: int
+) -> list[int]:
+    """The places of the samples on which float and INT8 are least alike, in their order."""
+    like = Likeness(dict.fromkeys(names, 1 / max(1, len(names))))
+    exact = compared_values(deployment.module, names, samples)
+    found = compared_values(deployment.lowered(table), names, samples)
+    scores = [like.score([f], [e]) for f, e in zip(found, exact, strict=True)]
+    return sorted(sorted(range(len(scores)), key=scores.__getitem__)[:count])

@@ -1,0 +1,145 @@
+"""Each layer takes the method that serves it best; what was found once is not run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from search_nets import attention, residual, samples_of, straight_outputs, table_of
+
+from compiler.calibration.table import Table
+from compiler.ir.graph import Module
+from compiler.runtime.compare import cosine
+from compiler.runtime.session import Runner
+from compiler.search.deployed import Deployment
+from compiler.search.journal import Journal
+from compiler.search.objective import Likeness
+from compiler.search.sensitivity import Sensitivity
+from compiler.search.trials import Trials
+
+
+def search_of(
+    module: Module, folder: Path | None = None, shares: tuple[float, ...] = (3.0, 1.0, 0.6)
+) -> Sensitivity:
+    samples = samples_of(module, 6)
+    tables = {f"share{s}": table_of(module, samples, s) for s in shares}
+    names = [v.name for v in module.graph.outputs]
+    goal = Likeness({n: 1 / len(names) for n in names})
+    trials = Trials(Deployment(module), next(iter(tables.values())), samples, goal)
+    return Sensitivity(trials, tables, Journal(folder, "key"))
+
+
+def test_losses_are_those_of_whole_models(tmp_path: Path) -> None:
+    """The first layers in order, whose inputs no method has changed yet."""
+    module = residual()
+    search = search_of(module)
+    search.run(screened=0)
+    samples = list(search.trials.samples)
+    plain = Runner(module, threads=1)
+    exact = [plain.run(s)["y"] for s in samples]
+    base = search.tables[search.base]
+    first = search.tables[search.judged["values of x"].method].rows["x"]
+    for method, table in search.tables.items():
+        rows = {**base.rows, "x": first, "a": table.rows["a"]}
+        mixed = Table(rows=rows, channel_means=base.channel_means)
+        whole = straight_outputs(module, mixed, samples, ["a"], tmp_path)
+        near = [cosine(o["y"], e) for o, e in zip(whole, exact, strict=True)]
+        assert search.judged["a"].losses[method] == 1.0 - float(np.mean(near))
+
+
+def test_the_best_method_is_taken_and_its_rows_enter_the_table() -> None:
+    search = search_of(residual())
+    search.run(screened=0)
+    table = search.table()
+    for judged in search.judged.values():
+        assert judged.loss == min(judged.losses.values())
+        for value in judged.layer.ranged:
+            assert table.rows[value.name] == search.tables[judged.method].rows[value.name]
+    base = search.tables[search.base]
+    touched = {v.name for j in search.judged.values() for v in j.layer.ranged}
+    assert all(table.rows[n] == r for n, r in base.rows.items() if n not in touched)
+    assert table.channel_means == base.channel_means
+    assert any(j.method != search.base for j in search.judged.values()), "no choice was made"
+    losses = [j.loss for j in search.ranking()]
+    assert losses == sorted(losses, reverse=True)
+    assert all(j.layer.integer for j in search.ranking())
+
+
+def test_equal_scales_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_search = search_of(residual(), shares=(1.0, 0.5))
+    wide, narrow = held_search.tables.values()
+    tables = {"a": wide, "b": narrow, "c": wide, "d": narrow}
+    search = Sensitivity(held_search.trials, tables, Journal(None, ""))
+    counts: list[int] = []
+    held = Trials.losses
+
+    def counted(self: Trials, layer: Any, variants: Any, ranges: Any) -> list[float]:
+        counts.append(len(variants))
+        return held(self, layer, variants, ranges)
+
+    monkeypatch.setattr(Trials, "losses", counted)
+    search.run(screened=0)
+    assert max(counts) == 2
+    assert len(counts) == len(search.trials.layers.every)
+
+
+def test_a_choice_changes_what_later_layers_read() -> None:
+    """A layer is tried with the best ranges so far on its operands."""
+    search = search_of(residual())
+    search.run(screened=0)
+    moved = [j for j in search.judged.values() if j.method != search.base and j.layer.ranged]
+    name = moved[0].layer.ranged[0].name
+    chosen = search.chosen()
+    assert chosen[name] != search_of(residual()).chosen()[name]
+
+
+def test_the_worst_are_tried_again_on_all_samples() -> None:
+    search = search_of(residual())
+    told: list[tuple[int, int]] = []
+    search.told = lambda done, total, worst: told.append((done, total))
+    search.run(screened=2)
+    count = len(search.trials.layers.every)
+    whole = count + len(search.trials.layers.integer)
+    assert told[-1] == (whole, whole)
+    exact = search_of(residual())
+    exact.run(screened=0)
+    for judged in search.judged.values():  # so few layers that all of them are tried again
+        assert judged.samples == (6 if judged.layer.integer else 2)
+    ranks = [[j.layer.name for j in s.ranking()] for s in (search, exact)]
+    assert ranks[0][:3] == ranks[1][:3]
+
+
+def test_a_journal_saves_all_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = search_of(attention(), tmp_path)
+    first.run(screened=3)
+    monkeypatch.setattr(Trials, "losses", lambda *_: pytest.fail("a trial was run again"))
+    second = search_of(attention(), tmp_path)
+    assert second.journal.taken_up > 0
+    second.run(screened=3)
+    assert {k: dict(j.losses) for k, j in first.judged.items()} == {
+        k: dict(j.losses) for k, j in second.judged.items()
+    }
+    assert first.table() == second.table()
+
+
+def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
+    whole = search_of(residual())
+    whole.run(screened=0)
+    for stop in (1, 3, 5):
+        cut = search_of(residual(), tmp_path)
+
+        def interrupt(done: int, total: int, worst: str, at: int = stop) -> None:
+            if done == at:
+                raise KeyboardInterrupt
+
+        cut.told = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            cut.run(screened=0)
+        assert len(cut.judged) == stop
+        assert cut.table().rows.keys() == whole.table().rows.keys()
+    last = search_of(residual(), tmp_path)
+    assert last.journal.taken_up == 5
+    last.run(screened=0)
+    assert last.table() == whole.table()

@@ -1,0 +1,57 @@
+"""What the commands of the search write: the qtable, the new table and the log."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compiler.files import write_together
+
+if TYPE_CHECKING:
+    from compiler.calibration.table import Table
+
+__all__ = ["LOG", "log_path", "new_table_path", "qtable_text", "write_search"]
+
+LOG = "SensitiveLayerSearch"
+
+
+def new_table_path(qtable: str) -> Path:
+    """``net.qtable`` gives ``net_new_cali_table`` beside it."""
+    path = Path(qtable)
+    return path.with_name(f"{path.stem}_new_cali_table")
+
+
+def log_path(qtable: str) -> Path:
+    """The log stands beside the qtable."""
+    return Path(qtable).with_name(LOG)
+
+
+def qtable_text(
+    args: Any, floats: Sequence[str], moved: Collection[str] = (), notes: Iterable[str] = ()
+) -> str:
+    """The qtable of the nodes that stay float; those that move with them are comments."""
+    from compiler.search.qtable import print_qtable
+
+    header = {
+        "tool": f"qdqc {importlib.metadata.version('qdq-compiler')}",
+        "model": Path(args.model).name,
+        "chip": f"{args.target}  mix_mode: {args.fp_type}",
+        f"number of {args.fp_type} layer": str(len(floats)),
+    }
+    told = [f"# {' '.join(note.split())}" for note in notes]
+    told += [f"# leaves the integers as well: {name}" for name in sorted(moved)]
+    mode: str = args.fp_type
+    text = print_qtable(dict.fromkeys(floats, mode), header)
+    return "\n".join([*told, text]) if told else text
+
+
+def write_search(args: Any, qtable: str, table: Table, lines: Iterable[str]) -> None:
+    """All files of a search, together or none of them. Raises QdqcError."""
+    from compiler.calibration.table import print_table
+
+    log = "".join(f"INFO:root:{line}\n" for line in lines)
+    path: str = args.quantize_table
+    files = [(new_table_path(path), print_table(table)), (log_path(path), log)]
+    write_together([*files, (Path(path), qtable)])
