@@ -122,10 +122,12 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def open_data(graph: Graph, invocation: Invocation, *, every: bool = False) -> Dataset:
+def open_data(
+    graph: Graph, invocation: Invocation, *, every: bool = False, look: bool = True
+) -> Dataset:
     """The samples that the options name, or all of them in their order.
 
-    Warns of numbers that the preprocessing can't make.
+    ``look`` warns of numbers that the preprocessing can't make.
     """
     from compiler.data.bad_samples import BadSamples
     from compiler.data.dataset import open_dataset, open_list
@@ -142,6 +144,8 @@ def open_data(graph: Graph, invocation: Invocation, *, every: bool = False) -> D
         seed=args.seed,
         bad=BadSamples(args.max_bad, invocation.warn),
     )
+    if not look:
+        return dataset
     first = dataset.part(0, _LOOKED_AT)
     for warning in implausible(input_specs(graph), () if first is None else first):
         invocation.warn(warning)

@@ -108,6 +108,7 @@ class LayerSearch:
         from compiler.search.sensitivity import SCREENED, Sensitivity
 
         args, request = self.request.args, self.request
+        request.check()
         tables = request.tables(args.quantize_method_list)
         trials = request.trials()
         journal = request.journal

@@ -103,15 +103,29 @@ class Request:
     def args(self) -> Any:
         return self.invocation.args
 
+    def check(self) -> None:
+        """Look at all that was given before any work begins. Raises QdqcError."""
+        _ = self.base, self.deployment, self.objective
+        if not self.samples:
+            note = "give --inference_num above 0"
+            raise QdqcError("there are no samples to search on", notes=[note])
+
     @cached_property
     def base(self) -> Table:
         """The table that was given. Raises QdqcError where it is another model's."""
-        from compiler.calibration.check import check_digest
+        from compiler.calibration.check import check_digest, check_table
+        from compiler.calibration.plan import plan_of
         from compiler.calibration.table import load_table
+        from compiler.diagnostics import Severity
         from compiler.text.digest import module_digest
 
-        table = load_table(self.args.calibration_table)
-        check_digest(table, module_digest(self.module), self.args.calibration_table)
+        file: str = self.args.calibration_table
+        table = load_table(file)
+        check_digest(table, module_digest(self.module), file)
+        for found in check_table(table, plan_of(self.module.graph).names, file):
+            if found.severity is Severity.ERROR:
+                raise QdqcError.of(found)
+            self.invocation.warn(found)
         return table
 
     @cached_property
@@ -142,7 +156,7 @@ class Request:
         with Progress("calibration", shown=self.invocation.verbosity >= 0) as progress:
             made = calibrate_by(
                 self.module,
-                open_data(self.module.graph, self.invocation),
+                open_data(self.module.graph, self.invocation, look=False),
                 open_taps_of(self.module, lean=bool(self.args.memory_limit)),
                 others,
                 header=header,

@@ -14,19 +14,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-BIN = Path(sys.executable).parent
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def told(folder: Path, command: str) -> list[str]:
-    """What a command tells, line by line."""
+    """What a command tells, line by line; it runs as its console script does."""
     before = contents(folder)
     name, *words = shlex.split(command)
+    code = f"from tools.{name} import main; raise SystemExit(main())"
     done = subprocess.run(
-        [BIN / name, *words],
+        [sys.executable, "-c", code, *words],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
