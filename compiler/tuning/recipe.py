@@ -18,7 +18,7 @@ from compiler.ir.spelling import print_value
 from compiler.pipeline.manager import run
 from compiler.runtime.compare import cosine, sqnr
 from compiler.runtime.session import Runner
-from compiler.search.deployed import Fidelity, deployed
+from compiler.search.deployed import Deployment, Fidelity
 from compiler.text.digest import module_digest
 
 __all__ = ["RECIPES", "Share", "Stage", "Step", "Tuned", "fidelity_to", "recipe_named", "tune"]
@@ -135,7 +135,7 @@ def tune(
     exact = Runner(module, threads=1)
 
     def judged(changed: Module, table: Table) -> Fidelity:
-        lowered = deployed(changed, table, target=target)
+        lowered = Deployment(changed, target).lowered(table)
         return fidelity_to(exact, Runner(lowered, threads=1), judges, masking)
 
     table = calibrate(module)

@@ -21,7 +21,7 @@ from compiler.ops import Conv
 from compiler.pipeline.manager import run
 from compiler.quant.deployment import deployment_pipeline
 from compiler.runtime.session import Runner
-from compiler.search.deployed import deployed
+from compiler.search.deployed import Deployment
 from compiler.text.digest import module_digest
 from compiler.text.parser import parse_module
 from compiler.tuning import recipe as room
@@ -53,7 +53,7 @@ def ranges(samples: Samples) -> Any:
 
 def sqnr_of(module: Module, table: Table, exact: Module, samples: Samples) -> float:
     """Mean SQNR of the deployed outputs in dB, by numpy."""
-    runner, plain = Runner(deployed(module, table)), Runner(exact)
+    runner, plain = Runner(Deployment(module).lowered(table)), Runner(exact)
     found = []
     for sample in samples:
         y, r = (run_.run(sample)["z"].astype(np.float64) for run_ in (runner, plain))
