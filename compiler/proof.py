@@ -6,7 +6,7 @@ from pathlib import Path
 
 from compiler.ir.graph import Graph
 from compiler.onnx_io.importer import import_onnx
-from compiler.ops import Dequantize, Quantize
+from compiler.ops import CASTS
 from compiler.pipeline.manager import run
 from compiler.quant.placement import Decision
 from compiler.quant.targets.known import target_named
@@ -39,7 +39,7 @@ def asked(graph: Graph, target: Target) -> dict[str, Decision]:
     """What the types of a module ask for, by the names of nodes: integers where rules are kept."""
     found: dict[str, Decision] = {}
     for node in graph.nodes():
-        if isinstance(node.op, Quantize | Dequantize):
+        if isinstance(node.op, CASTS):
             continue
         traits = node.op.quant(*node.operand_types())
         rules = dict(verdicts(node, target))

@@ -9,7 +9,7 @@ from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
 from compiler.ir.graph import Graph
 from compiler.ir.types import TensorType
-from compiler.ops import Dequantize, Opaque, Quantize
+from compiler.ops import CASTS, Opaque
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.rewrite.driver import erase_dead
 
@@ -66,7 +66,7 @@ class FoldConstants(Pass):
 
 
 def _is_pure(node: Node[Any]) -> bool:
-    if node.graphs or node.op.random or isinstance(node.op, Quantize | Dequantize):
+    if node.graphs or node.op.random or isinstance(node.op, CASTS):
         return False
     return not isinstance(node.op, Opaque) or node.op.domain in ("", "ai.onnx")
 

@@ -9,7 +9,7 @@ from compiler.ir.data import Data
 from compiler.ir.graph import Graph
 from compiler.ir.op import Kind, QuantTraits
 from compiler.ir.types import Elem, Quant
-from compiler.ops import Dequantize, Quantize, Transpose
+from compiler.ops import CASTS, Dequantize, Quantize, Transpose
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.quant.arithmetic import quantize
 from compiler.quant.targets.target import activations
@@ -104,7 +104,7 @@ def _view_instead(node: Node[Transpose], stored: Constant) -> None:
 
 def _raise(node: Node[Any], ctx: PassContext) -> int:
     """Give a node the integers around it; 1 where it took them."""
-    if isinstance(node.op, Quantize | Dequantize):
+    if isinstance(node.op, CASTS):
         return 0
     views = {i: v for i, v in enumerate(node.operands) if v is not None and _is_view(v)}
     if not views:

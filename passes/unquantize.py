@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.data import Data
 from compiler.ir.graph import Graph
 from compiler.ir.types import Quant, Range, TensorType
-from compiler.ops import Dequantize, Quantize
+from compiler.ops import Add, Dequantize, HardSigmoid, Mul, Quantize, Restate
 from compiler.pipeline.pass_ import Pass, PassContext
 from compiler.quant.arithmetic import numbers, quant_range
 
@@ -27,6 +29,7 @@ class Unquantize(Pass):
     name = "unquantize"
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
+        lines = sum(_join(n) for n in list(graph.nodes()) if isinstance(n.op, Restate))
         ends = _float_ends(graph)
         scaled: dict[Value, Range] = {}
         casts = sum(_drop_view(n) for n in graph.nodes() if isinstance(n.op, Dequantize))
@@ -34,7 +37,47 @@ class Unquantize(Pass):
         constants = sum(_expand_constants(n) for n in graph.nodes())
         released = sum(_release(r) for n in graph.nodes() for r in n.present_results)
         ctx.statistics["values with ranges"] += released
-        return ends + casts + constants + released + graph.module.drop_unused_constants()
+        return lines + ends + casts + constants + released + graph.module.drop_unused_constants()
+
+
+def _join(node: Node[Restate]) -> int:
+    """restate(x) = x * c; with a number added, in integers of [0,1], it is a hard_sigmoid."""
+    x, result = node.need("x"), node.result
+    before, after = _quant(x), _quant(result)
+    if before is None or after is None or result.is_output:
+        return 0
+    factor = float(after.scale) / float(before.scale)
+    reader = result.users[0] if len(result.uses) == 1 else None
+    line = None if reader is None else _line(reader, result, factor)
+    module = node.graph.module
+    if reader is not None and line is not None:
+        made = node.graph.insert(
+            line, [x], [reader.result.type], [module.fresh_name("line")], before=reader
+        )
+        made.loc, made.mode, name = reader.loc, reader.mode, reader.name
+        reader.result.replace_uses(made.result)
+        node.graph.erase(reader)
+        made.result.rename(name)
+    else:
+        by = module.add_constant(module.fresh_name("c"), Data.of(np.float32(factor)))
+        made = node.graph.insert(Mul(), [x, by], [result.type], [None], loc=node.loc, before=node)
+        result.replace_uses(made.result)
+    node.graph.erase(node)
+    return 1
+
+
+def _line(node: Node[Any], inner: Value, factor: float) -> HardSigmoid | None:
+    """The hard_sigmoid that adding a number to a x is, where integers saturate at 0 and 1."""
+    found = range_of(node.result)
+    others = [v for v in node.operands if v is not inner]
+    if not isinstance(node.op, Add) or found is None or len(others) != 1:
+        return None
+    number = others[0]
+    if not isinstance(number, Constant) or number.data.is_elided or number.data.shape:
+        return None
+    if found.min != 0 or not np.isclose(found.max, 1.0, rtol=1e-6):
+        return None
+    return HardSigmoid(alpha=factor, beta=float(numbers(number)))
 
 
 def _float_ends(graph: Graph) -> int:

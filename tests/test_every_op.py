@@ -22,7 +22,7 @@ from compiler.ir.merge import compatible
 from compiler.ir.op import OPS, Kind, Op
 from compiler.ir.types import Elem, TensorType
 
-ELSEWHERE = {"quantize", "dequantize", "onnx", "if", "loop", "scan"}
+ELSEWHERE = {"quantize", "dequantize", "restate", "onnx", "if", "loop", "scan"}
 """Ops with types or graphs of their own have tests of their own."""
 
 MODELS_OPSET = 21

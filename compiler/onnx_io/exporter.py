@@ -21,6 +21,7 @@ from compiler.onnx_io.schemas import schema_at
 from compiler.onnx_io.shapes import write_type
 from compiler.onnx_io.spell import is_whole, quant_of, spell
 from compiler.onnx_io.tensors import to_tensor_proto
+from compiler.ops import CASTS
 from compiler.ops.onnx_table import load_ops
 from compiler.ops.opaque import Opaque
 
@@ -62,7 +63,7 @@ def build_model(module: Module, opset: int | None, value_info: bool, place: Plac
 
 
 def _check_lowered(node: Node[Any]) -> None:
-    if quant_of(node) is not None:
+    if isinstance(node.op, CASTS):
         return
     for value in (*node.present_operands, *node.present_results):
         if isinstance(value.type, TensorType) and value.type.quant is not None:

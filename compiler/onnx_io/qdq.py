@@ -15,7 +15,7 @@ from compiler.onnx_io.attributes import read_attributes
 from compiler.onnx_io.scope import Scope
 from compiler.onnx_io.tensors import TensorReader
 from compiler.ops.onnx_table import elem_of_code
-from compiler.ops.quant import Dequantize, Quantize
+from compiler.ops.quant import Dequantize, Quantize, Restate
 
 __all__ = ["read_quantized"]
 
@@ -36,8 +36,11 @@ def read_quantized(
     """The typed form of a node with constant parameters: op, operands and the result's type.
 
     None where the types can't say it: parameters that are computed, scales that are not
-    float32, an integer value that something besides a DequantizeLinear reads.
+    float32, an integer value that something besides a DequantizeLinear reads. An Identity lets
+    its readers take the integers under another scale.
     """
+    if node.op_type == "Identity" and len(operands) == 1:
+        return _restated(node, operands[0], scope, reader)
     if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(operands) < 2:
         return None
     x = operands[0]
@@ -55,6 +58,20 @@ def read_quantized(
         return Quantize(), [x], TensorType(elem, x.type.shape, found.quant)
     source = _quantized_source(node, x, found, scope, reader)
     return None if source is None else (Dequantize(), [source], TensorType(Elem.F32, x.type.shape))
+
+
+def _restated(
+    node: NodeProto, x: Value | None, scope: Scope, reader: TensorReader
+) -> tuple[Op, list[Value | None], TensorType] | None:
+    """An Identity of quantized integers whose readers agree on a scale."""
+    if x is None or not isinstance(x.type, TensorType) or x.type.quant is None:
+        return None
+    name, rank = node.output[0], x.type.rank
+    found = [_parameters(n, rank, scope, reader) for n in scope.readers.get(name, ())]
+    wanted = found[0] if found else None
+    if wanted is None or not _only_dequantized(name, wanted, rank, scope, reader):
+        return None
+    return Restate(), [x], TensorType(x.type.elem, x.type.shape, wanted.quant)
 
 
 def _parameters(
@@ -112,8 +129,17 @@ def _constant(node: NodeProto, index: int, scope: Scope) -> Constant | None:
 def _only_dequantized(
     name: str, wanted: _Parameters, rank: int | None, scope: Scope, reader: TensorReader
 ) -> bool:
-    """Whether all readers of a value are DequantizeLinear with these parameters."""
+    """Whether all readers of a value are DequantizeLinear with these parameters.
+
+    An Identity may lead to others that agree on parameters of their own.
+    """
     for node in scope.readers.get(name, ()):
+        if node.op_type == "Identity":
+            inner = scope.readers.get(node.output[0], ())
+            own = _parameters(inner[0], rank, scope, reader) if inner else None
+            if own is None or not _only_dequantized(node.output[0], own, rank, scope, reader):
+                return False
+            continue
         if node.op_type != "DequantizeLinear" or list(node.input).index(name) != 0:
             return False
         if name in list(node.input)[1:]:

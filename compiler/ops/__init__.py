@@ -95,6 +95,7 @@ from compiler.ops.pool import (
     MaxUnpool,
 )
 from compiler.ops.quant import (
+    CASTS,
     ConvInteger,
     Dequantize,
     DynamicQuantizeLinear,
@@ -102,6 +103,7 @@ from compiler.ops.quant import (
     QLinearConv,
     QLinearMatMul,
     Quantize,
+    Restate,
 )
 from compiler.ops.recurrent import GRU, LSTM, RNN
 from compiler.ops.reduce import (
@@ -175,6 +177,7 @@ from compiler.ops.unary import (
 )
 
 __all__ = [
+    "CASTS",
     "DFT",
     "GRU",
     "LRN",
@@ -316,6 +319,7 @@ __all__ = [
     "Relu",
     "Reshape",
     "Resize",
+    "Restate",
     "ReverseSequence",
     "RoiAlign",
     "RotaryEmbedding",

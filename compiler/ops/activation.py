@@ -98,6 +98,7 @@ class HardSigmoid(Pointwise):
 
     name = "hard_sigmoid"
     onnx = Onnx("HardSigmoid")
+    kind = Kind.ARITHMETIC
     fixed = (0.0, 1.0)
 
     alpha: float = 0.2

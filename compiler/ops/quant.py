@@ -9,11 +9,14 @@ from compiler.ir.types import Elem, TensorType, Type
 from compiler.ops.conv import Conv
 from compiler.ops.inference import AutoPad, axis_in, need_elem
 from compiler.ops.matmul import MatMul
+from compiler.ops.shape import Identity
 
 if TYPE_CHECKING:
-    from compiler.ir.core import Node
+    from compiler.ir.core import Node, Value
+    from compiler.ir.parts import Parts
 
 __all__ = [
+    "CASTS",
     "ConvInteger",
     "Dequantize",
     "DynamicQuantizeLinear",
@@ -21,6 +24,7 @@ __all__ = [
     "QLinearConv",
     "QLinearMatMul",
     "Quantize",
+    "Restate",
 ]
 
 
@@ -74,6 +78,30 @@ class Dequantize(Op):
             if isinstance(x.type, TensorType) and x.type.quant is None:
                 raise ValueError("x has no scale: only a quantized value stands for others")
         return super().infer_node(node)
+
+
+class Restate(Op):
+    """The integers of x under another scale: x times a positive constant, and nothing computed.
+
+    The types of x and of the result hold the two scales. It is written as an Identity, which
+    runtimes drop.
+    """
+
+    name = "restate"
+    operands = ("x",)
+    results = ("y",)
+
+    def infer(self, x: TensorType) -> tuple[TensorType]:
+        return (TensorType(x.elem, x.shape),)
+
+    def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
+        for value in (*node.present_operands, *node.present_results):
+            if isinstance(value.type, TensorType) and value.type.quant is None:
+                raise ValueError(f"{value} has no scale: only integers can be restated")
+        return super().infer_node(node)
+
+    def expand(self, parts: Parts, x: Value) -> Value:
+        return parts.op(Identity(), x)
 
 
 class DynamicQuantizeLinear(Op):
@@ -212,3 +240,9 @@ class QLinearConv(Op):
         )
         sums = (TensorType(Elem.I32, x.shape), TensorType(Elem.I32, weight.shape), bias)
         return (TensorType(y_zero_point.elem, conv.infer(*sums)[0].shape),)
+
+
+CASTS = (Quantize, Dequantize, Restate)
+"""Ops that stand between numbers and integers, or between two readings of integers; they compute
+nothing of a network.
+"""

@@ -35,6 +35,8 @@ def deployment_pipeline(
     if quantized:
         steps += ["unquantize", "canonicalize", "raise-activation", "fuse-activation"]
     steps += ["propagate-ranges", f"assign-precision{{mode={mode}{chosen}}}"]
+    if mode == "INT8" or qtable:
+        steps.append(f"decompose-activations{{target={runs}}}")
     if correct_bias and table:
         steps.append(f"correct-bias{{table={held} target={runs}}}")
     if fuse_preprocess:

@@ -13,16 +13,14 @@ from typing import Any
 from compiler.ir.core import Constant, Node, Value
 from compiler.ir.graph import Graph, Module
 from compiler.ir.types import TensorType
-from compiler.ops import Dequantize, Quantize
+from compiler.ops import CASTS, Dequantize, Quantize, Restate
 
 __all__ = ["has_quantized_activations", "is_lowered", "lower"]
 
 
 def is_lowered(module: Module) -> bool:
     """Whether only casts touch quantized values, as the exporter wants it."""
-    return not any(
-        _touches_integers(n) for n in module.walk() if not isinstance(n.op, Quantize | Dequantize)
-    )
+    return not any(_touches_integers(n) for n in module.walk() if not isinstance(n.op, CASTS))
 
 
 def lower(module: Module) -> int:
@@ -58,7 +56,7 @@ class _Lowering:
 
     def run(self) -> int:
         for node in self.graph.nodes():
-            if isinstance(node.op, Quantize):
+            if isinstance(node.op, Quantize | Restate):
                 continue
             if isinstance(node.op, Dequantize):
                 self._merge_cast(node)

@@ -18,7 +18,7 @@ import onnxruntime as ort
 from compiler.diagnostics import QdqcError
 from compiler.ir.core import Node, Value
 from compiler.ir.graph import Module
-from compiler.ops import Dequantize, MatMul, Quantize
+from compiler.ops import CASTS, Dequantize, MatMul, Quantize
 from compiler.quant.placement import Decision
 from compiler.runtime.session import first_line, session_options
 
@@ -112,7 +112,7 @@ def audit(lowered: Module, decisions: Mapping[str, Decision], model: str | Path)
     rows: list[AuditRow] = []
     findings: list[AuditRow] = []
     for node in lowered.walk():
-        if isinstance(node.op, Quantize | Dequantize):
+        if isinstance(node.op, CASTS):
             continue
         if node.graph is not lowered.graph:
             rows.append(AuditRow(node.name, node.op.name, "float", "", "in a nested graph"))

@@ -43,6 +43,7 @@ TABLE: list[tuple[Op, tuple[TensorType, ...], QuantTraits]] = [
     (o.Clip(max=6.0), (ROW,), QuantTraits(A)),
     (o.LeakyRelu(), (ROW,), QuantTraits(A)),
     (o.Sigmoid(), (ROW,), QuantTraits(A, fixed=(0.0, 1.0))),
+    (o.HardSigmoid(), (ROW,), QuantTraits(A, fixed=(0.0, 1.0))),
     (o.Softmax(), (ROW,), QuantTraits(A, fixed=(0.0, 1.0))),
     (o.AveragePool(kernel_shape=(2, 2)), (IMAGE,), QuantTraits(A)),
     (o.GlobalAveragePool(), (IMAGE,), QuantTraits(A)),
@@ -66,7 +67,6 @@ TABLE: list[tuple[Op, tuple[TensorType, ...], QuantTraits]] = [
 FLOAT_WITH_BOUNDS: dict[str, tuple[float, float]] = {
     "cos": (-1.0, 1.0),
     "erf": (-1.0, 1.0),
-    "hard_sigmoid": (0.0, 1.0),
     "hardmax": (0.0, 1.0),
     "sin": (-1.0, 1.0),
     "softsign": (-1.0, 1.0),

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from compiler.ir.core import Value
+from compiler.onnx_io.exporter import export_onnx
+from compiler.onnx_io.importer import import_onnx
 from compiler.ops import (
     Add,
     AveragePool,
@@ -21,6 +23,7 @@ from compiler.ops import (
     Gather,
     Gemm,
     GlobalAveragePool,
+    HardSigmoid,
     HardSwish,
     LeakyRelu,
     MatMul,
@@ -32,6 +35,7 @@ from compiler.ops import (
     Slice,
     Softmax,
     Split,
+    Swish,
     Tanh,
     Transpose,
 )
@@ -351,3 +355,42 @@ def test_a_dead_channel_keeps_its_bias(net: Any, quantized: Any) -> None:
     step = (done.ranges["y"].max - done.ranges["y"].min) / 255
     assert np.abs(got[0, 1] - 1.0).max() <= step
     assert np.abs(got[0, 2] + 2.0).max() <= step
+
+
+@pytest.mark.parametrize(
+    ("op", "kernels"),
+    [
+        (HardSwish(), {"QLinearAdd": 1, "QLinearMul": 1}),
+        (HardSigmoid(alpha=0.25, beta=0.4), {"QLinearAdd": 1}),
+        (Swish(), {"QLinearSigmoid": 1, "QLinearMul": 1}),
+    ],
+)
+def test_gates_between_convolutions_are_integers(
+    net: Any, quantized: Any, op: Any, kernels: dict[str, int]
+) -> None:
+    made = net()
+    a = conv(made, "a", made.input("x", 1, 3, 8, 8), 8, 3)
+    y = conv(made, "y", made.op("g", op, a), 4)
+    parts = "assign-precision,decompose-activations"
+    done = quantized(made.returns(y), precision=parts)
+    assert {k: done.kernels[k] for k in kernels} == kernels
+    assert done.kernels["QuantizeLinear"] == done.kernels["DequantizeLinear"] == 1
+    assert done.kernels["HardSigmoid"] == 0
+    again = import_onnx(export_onnx(done.lowered))
+    assert not [n for n in again.walk() if n.op.name == "onnx"], "it comes in typed again"
+
+
+@pytest.mark.parametrize("op", [HardSwish(), Swish(), Swish(alpha=2.0)])
+def test_a_gate_with_a_float_neighbour_stays_whole(net: Any, calibrated: Any, op: Any) -> None:
+    made = net()
+    y = conv(made, "y", made.op("g", op, made.input("x", 1, 3, 8, 8)), 4)
+    module = run(calibrated(made.returns(y)), "assign-precision,decompose-activations")
+    assert next(n.op for n in module.graph.nodes()) == op
+
+
+def test_a_falling_line_stays_float(net: Any, quantized: Any) -> None:
+    made = net()
+    a = conv(made, "a", made.input("x", 1, 3, 8, 8), 8, 3)
+    g = made.op("g", HardSigmoid(alpha=-0.2), a)
+    done = quantized(made.returns(conv(made, "y", g, 4)), inverse=False)
+    assert done.kernels["HardSigmoid"] == 1

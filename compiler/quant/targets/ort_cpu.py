@@ -8,41 +8,81 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from compiler.ir.core import Constant, Node
 from compiler.ir.data import Data
 from compiler.ir.op import Kind, QuantTraits
-from compiler.ir.types import Elem
-from compiler.ops import Gemm, MatMul
+from compiler.ir.types import Elem, Quant, Range, TensorType
+from compiler.ops import Add, Gemm, HardSigmoid, MatMul, Restate
+from compiler.quant.arithmetic import activation_quant, quantize
 from compiler.quant.targets.target import Target
 
 __all__ = ["ORT_CPU"]
 
 
 class OrtCpu(Target):
-    """Adds the conditions of QGemm and QLinearMatMul, and the spelling of MatMul + bias."""
+    """Adds the conditions of QGemm and QLinearMatMul, and two spellings."""
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         if traits.kind is Kind.PRODUCT:
             return (
                 "products of two activations stay float: in integers they lose accuracy for no time"
             )
+        if isinstance(node.op, HardSigmoid) and node.op.alpha <= 0:
+            return "integers of a falling line have no kernel"
         return super().refusal(node, traits) or _gemm_refusal(node) or _clamp_refusal(node)
 
     def spell(self, node: Node[Any]) -> int:
-        """Keep ``matmul(x, W, bias[N])`` out of onnxruntime's MatMul + Add to Gemm rewrite.
+        if isinstance(node.op, HardSigmoid) and node.result.tensor.quant is not None:
+            return _spell_hard_sigmoid(node, self.activation)
+        return _spell_bias(node)
 
-        On static shapes of rank 3 or more that rewrite comes before the integer rules and leaves
-        the product float; a bias of shape [1,N] does not match it.
-        """
-        if not isinstance(node.op, MatMul) or node.need("a").tensor.quant is None:
-            return 0
-        bias, shape = node.operand("bias"), node.result.tensor.static_shape
-        if not isinstance(bias, Constant) or len(bias.data.shape) != 1:
-            return 0
-        if shape is None or len(shape) < 3:
-            return 0
-        node.set_operand(2, _reshaped(bias))
-        return 1
+
+def _spell_hard_sigmoid(node: Node[Any], elem: Elem) -> int:
+    """clip(a x + b, 0, 1) = restate(x) + b, whose integers saturate at 0 and 1.
+
+    onnxruntime has no integer HardSigmoid. The integers of x under the scale ``a s_x`` are a x;
+    of a result with scale 1/255 and zero point 0 none is beyond the bounds.
+    """
+    x, op = node.need("x"), node.op
+    quant = x.tensor.quant
+    assert quant is not None
+    module, graph = node.graph.module, node.graph
+    scaled = Quant.make(np.float32(op.alpha * float(quant.scale)), int(quant.zero_point))
+    inner = graph.insert(
+        Restate(),
+        [x],
+        [x.tensor.with_quant(elem, scaled)],
+        [module.fresh_name(f"{node.name}_scaled")],
+        loc=node.loc,
+        before=node,
+    ).result
+    found = Range(min(op.beta, 0.0), max(op.beta, 0.0), abs(op.beta))
+    held = activation_quant(found, elem)
+    stored = quantize(np.array(op.beta, np.float32), held, elem)
+    type_ = TensorType(elem, (), held)
+    beta = module.add_constant(module.fresh_name(f"{node.name}_beta"), Data.of(stored, elem), type_)
+    node.op = Add()
+    node.set_operands([inner, beta])
+    return 1
+
+
+def _spell_bias(node: Node[Any]) -> int:
+    """Keep ``matmul(x, W, bias[N])`` out of onnxruntime's MatMul + Add to Gemm rewrite.
+
+    On static shapes of rank 3 or more that rewrite comes before the integer rules and leaves the
+    product float; a bias of shape [1,N] does not match it.
+    """
+    if not isinstance(node.op, MatMul) or node.need("a").tensor.quant is None:
+        return 0
+    bias, shape = node.operand("bias"), node.result.tensor.static_shape
+    if not isinstance(bias, Constant) or len(bias.data.shape) != 1:
+        return 0
+    if shape is None or len(shape) < 3:
+        return 0
+    node.set_operand(2, _reshaped(bias))
+    return 1
 
 
 def _reshaped(value: Constant) -> Constant:
@@ -79,7 +119,16 @@ ORT_CPU = OrtCpu(
     bias=Elem.I32,
     weighted=frozenset({"conv", "gemm", "matmul"}),
     arithmetic=frozenset(
-        {"add", "average_pool", "concat", "global_average_pool", "leaky_relu", "mul", "sigmoid"}
+        {
+            "add",
+            "average_pool",
+            "concat",
+            "global_average_pool",
+            "hard_sigmoid",
+            "leaky_relu",
+            "mul",
+            "sigmoid",
+        }
     ),
     preserving=frozenset(
         {

@@ -17,7 +17,7 @@ from compiler.ir.core import Constant, Node, Value
 from compiler.ir.graph import Graph
 from compiler.ir.op import Kind, QuantTraits
 from compiler.ir.types import Elem
-from compiler.ops import Dequantize, Gemm, MatMul, Quantize
+from compiler.ops import CASTS, Gemm, MatMul
 from compiler.quant.arithmetic import BIAS_LIMIT, absorbs, bias_quant
 from compiler.quant.targets.target import Target, activations
 
@@ -62,7 +62,7 @@ def verdicts(node: Node[Any], target: Target) -> Iterator[tuple[str, str | None]
     There are none for casts and for nodes that read and give no integers.
     """
     traits = node.op.quant(*node.operand_types())
-    if isinstance(node.op, Quantize | Dequantize) or not _is_integer(node, traits):
+    if isinstance(node.op, CASTS) or not _is_integer(node, traits):
         return
     for name, check in RULES.items():
         if name in target.rules:
