@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import tempfile
 import warnings
@@ -28,10 +29,11 @@ from compiler.quant.record import Record
 from compiler.quant.targets.known import target_named
 from compiler.quant.targets.ort_cpu import ORT_CPU
 from compiler.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
-from compiler.report.audit import audit_entries
+from compiler.report.audit import audit_entries, bad_fusion_entries
 from compiler.runtime.audit import audit
-from compiler.runtime.check import check_against
+from compiler.runtime.check import check_against, taken
 from compiler.runtime.cpu import has_vnni
+from compiler.runtime.fusions import bad_fusions
 from compiler.runtime.session import Runner
 
 __all__ = ["Quantized", "fitting_target", "quantize"]
@@ -56,15 +58,20 @@ def quantize(
     method: str = DEFAULT,
     symmetric: bool = False,
     group_size: int = 32,
+    qtable: Mapping[str, str] | str | Path | None = None,
+    correct_bias: bool = True,
+    quant_input: bool = False,
+    quant_output: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Quantized:
     """Simplify, calibrate, quantize and check a float model; no file is left behind.
 
     ``model`` is a path or a ModelProto. ``dataset`` is any iterable of dicts of arrays by the
     names of the inputs, or a file or a folder as ``run_calibration`` takes it. ``mode`` is
-    int8, dyn8, w8, w4 or f32. The data give int8 its ranges by ``method``, and the report
-    ``outputs.{name}.{cos,euclid,sqnr}`` against the float model over the first samples.
-    Raises QdqcError.
+    int8, dyn8, w8, w4, f16 or f32, and ``qtable`` that of single nodes: a file, or modes by names
+    and patterns. The data give int8 its ranges by ``method``, and the report
+    ``outputs.{name}.{cos,euclid,sqnr}`` against the float model over the first samples. The other
+    options are those of ``model_deploy``. Raises QdqcError.
     """
     chosen = mode_named(mode)
     if chosen is None:
@@ -78,23 +85,34 @@ def quantize(
     is_path = isinstance(dataset, str | Path)
     samples = open_dataset(dataset if is_path else list(dataset), module.graph)
     with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
+        lines = _qtable_file(qtable, Path(folder) / "qtable")
         table = None
-        if chosen == "INT8":
+        if chosen == "INT8" or lines:
             table = str(Path(folder) / "table")
             save_table(calibrate(module, samples, partial(_taps, module), method), table)
         pipeline = deployment_pipeline(
-            table, target=target, mode=chosen, symmetric=symmetric, group_size=group_size
+            table,
+            target=target,
+            mode=chosen,
+            qtable=lines,
+            symmetric=symmetric,
+            group_size=group_size,
+            correct_bias=correct_bias,
+            quant_input=quant_input,
+            quant_output=quant_output,
         )
         record = Record()
         deployed = run(module, pipeline, instruments=[record])
         path = Path(folder) / "model.onnx"
         save_onnx(deployed, path)
         entries = audit_entries(audit(deployed, record.decisions, path))
+        bad = bad_fusions(path, taken(deployed, module, next(iter(samples))))
     checked = itertools.islice(samples, _CHECKED_SAMPLES)
     proto = export_onnx(deployed)
     sizes = {"float": export_onnx(module).ByteSize(), "deployed": proto.ByteSize()}
     outputs = _similarities(deployed, module, checked)
-    return Quantized(proto, {"outputs": outputs, "audit": entries, "bytes": sizes})
+    told = {"outputs": outputs, "audit": entries, "bytes": sizes}
+    return Quantized(proto, told | {"bad_fusions": bad_fusion_entries(bad)})
 
 
 def fitting_target(name: str, warn: Callable[[str], object]) -> str:
@@ -109,6 +127,14 @@ def fitting_target(name: str, warn: Callable[[str], object]) -> str:
         f"bits, as {ORT_CPU_AVX2.name} has them"
     )
     return ORT_CPU_AVX2.name
+
+
+def _qtable_file(qtable: Mapping[str, str] | str | Path | None, path: Path) -> str | None:
+    """The file of a qtable; of one in memory it is written to ``path``."""
+    if not isinstance(qtable, Mapping):
+        return None if qtable is None else str(qtable)
+    path.write_text("".join(f"{json.dumps(n)} {m}\n" for n, m in qtable.items()), encoding="utf-8")
+    return str(path)
 
 
 def _taps(module: Module, names: Sequence[str], /) -> Callable[..., Any]:

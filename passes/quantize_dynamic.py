@@ -52,6 +52,14 @@ class QuantizeDynamic(Pass):
                 _lay(node, casts)
                 changes += 1
         ctx.statistics["dynamic products"] += changes
+        convolutions = sum(isinstance(n.op, ConvInteger) for n in graph.nodes())
+        if changes and convolutions:
+            ctx.warn(
+                f"{convolutions} convolutions take their scale as they run, which onnxruntime does "
+                f"slower than in float",
+                None,
+                "INT8 with a calibration table is the fast form of a convolution",
+            )
         return changes + graph.module.drop_unused_constants()
 
 

@@ -39,7 +39,8 @@ def test_every_mode(
     result = compiler.quantize(str(tiny_onnx), iter(samples), mode=mode)
     assert not list(tmp_path.iterdir()), "no file is left behind"
     onnx.checker.check_model(result.model, full_check=True)
-    assert set(result.report) == {"outputs", "audit", "bytes"}
+    assert set(result.report) == {"outputs", "audit", "bytes", "bad_fusions"}
+    assert result.report["bad_fusions"] == []
     similar = result.report["outputs"]["y"]
     cosines = []
     for sample in samples[:4]:
@@ -55,6 +56,20 @@ def test_every_mode(
 def test_a_model_in_memory_and_data_in_a_file(tiny_onnx: Path, tiny_data: Path) -> None:
     result = compiler.quantize(onnx.load(tiny_onnx), tiny_data)
     assert result.report["outputs"]["y"]["cos"] > 0.99
+
+
+def test_a_qtable_in_memory_and_integers_at_the_ends(
+    tiny_onnx: Path, samples: list[dict[str, Any]]
+) -> None:
+    whole = compiler.quantize(tiny_onnx, samples)
+    conv = next(r["name"] for r in whole.report["audit"]["ops"] if r["op"] == "conv")
+    mixed = compiler.quantize(
+        tiny_onnx, samples, qtable={conv: "F32"}, quant_input=True, quant_output=True
+    )
+    assert mixed.report["audit"]["integer"] == whole.report["audit"]["integer"] - 1
+    assert mixed.model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    with pytest.raises(compiler.QdqcError, match="matches no node"):
+        compiler.quantize(tiny_onnx, samples, qtable={"nothing": "F32"})
 
 
 def test_names_that_nothing_has(tiny_onnx: Path, samples: list[dict[str, Any]]) -> None:

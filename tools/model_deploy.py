@@ -204,7 +204,12 @@ def _write(module: Module, output: Path, lowered: Path) -> None:
 def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
     """Tell what onnxruntime makes of the file: which nodes run in integers, and whether rightly."""
     from compiler.quant.targets.known import target_named
-    from compiler.report.audit import audit_entries, render_audit, render_bad_fusions
+    from compiler.report.audit import (
+        audit_entries,
+        bad_fusion_entries,
+        render_audit,
+        render_bad_fusions,
+    )
     from compiler.report.why import node_named, render_why
     from compiler.runtime.audit import audit
     from compiler.runtime.fusions import bad_fusions
@@ -225,9 +230,7 @@ def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
     else:
         invocation.tell(f"that is what onnxruntime makes of it; {target.runtime} has its own way")
     bad = bad_fusions(output, run.first_sample())
-    invocation.report["bad_fusions"] = [
-        {"name": b.name, "op": b.op, "steps": _json_number(b.steps)} for b in bad
-    ]
+    invocation.report["bad_fusions"] = bad_fusion_entries(bad)
     if bad:
         invocation.warn(render_bad_fusions(bad))
     if name:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from compiler.runtime.audit import Audit, AuditRow
 from compiler.runtime.fusions import BadFusion
 
-__all__ = ["audit_entries", "render_audit", "render_bad_fusions"]
+__all__ = ["audit_entries", "bad_fusion_entries", "render_audit", "render_bad_fusions"]
 
 _NAMED = 3
 """So many nodes of one reason are named; ``--report`` has all."""
@@ -44,6 +45,14 @@ def render_bad_fusions(bad: Sequence[BadFusion]) -> str:
     named = ", ".join(f"'{b.name}' ({b.op}, {b.steps:.0f} steps)" for b in bad[:_NAMED])
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     return f"onnxruntime fuses badly: {named}{more} come out otherwise than their casts say"
+
+
+def bad_fusion_entries(bad: Sequence[BadFusion]) -> list[dict[str, Any]]:
+    """Bad fusions as ``--report`` has them; JSON has no infinity."""
+    return [
+        {"name": b.name, "op": b.op, "steps": b.steps if math.isfinite(b.steps) else None}
+        for b in bad
+    ]
 
 
 def audit_entries(audit: Audit) -> dict[str, Any]:

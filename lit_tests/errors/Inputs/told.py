@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 

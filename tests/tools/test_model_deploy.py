@@ -1,0 +1,134 @@
+"""model_deploy from end to end: what it tells, times and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from compiler.calibration.table import Table, save_table
+from compiler.ir.types import Range
+from compiler.text.files import load, save
+from compiler.text.parser import parse_module
+from tools.model_deploy import main
+
+NET = """module @net {opsets = {"" = 17}} {
+  const %w : f32[4,3,3,3] = dense[WEIGHTS]
+  const %v : f32[4,2] = dense[0.5, -0.5, 0.25, 1, -1, 0.5, 0.125, 0.75]
+  const %s : i64[2] = dense[1, 4]
+  graph (%x : f32[1,3,8,8] STATED) -> (%y) {
+    %a = conv(%x, %w) {clamp = [0, inf]} : f32[1,4,6,6]
+    %p = global_average_pool(%a) : f32[1,4,1,1]
+    %r = reshape(%p, %s) : f32[1,4]
+    %y = gemm(%r, %v) : f32[1,2]
+  }
+}"""
+
+STATED = '{mean = [127.0, 127.0, 127.0], scale = [0.01, 0.01, 0.01], pixel_format = "rgb"}'
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(2)
+    weights = ", ".join(f"{w:.4f}" for w in rng.normal(0, 0.3, 108))
+    path = tmp_path / "net.qir"
+    text = NET.replace("WEIGHTS", weights).replace("STATED", STATED)
+    save(parse_module(text, verify=True), path)
+    ranges = {"x": (-1.27, 1.28), "a": (0, 4), "p": (0, 2), "r": (0, 2), "y": (-3, 3)}
+    rows = {n: Range(low, high, max(-low, high)) for n, (low, high) in ranges.items()}
+    save_table(Table(rows, observed={"x": (-1.27, 1.28)}), tmp_path / "net.table")
+    return path
+
+
+def deploy(net: Path, *options: str) -> dict[str, Any]:
+    report = net.with_name("report.json")
+    given = ["--mlir", str(net), "--calibration_table", str(net.with_name("net.table"))]
+    assert main([*given, "--report", str(report), *options]) == 0
+    return json.loads(report.read_text())
+
+
+def test_why_tells_kernel_types_and_rules(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deploy(net, "--why", "a", "-q")
+    told = capsys.readouterr().out
+    assert told.startswith("conv 'a' runs in integers by QLinearConv\n")
+    assert "  weight   %w : i8[4,3,3,3], 4 scales" in told
+    assert "along axis 0, from -127 to 127" in told
+    assert "  gives    %a : u8[1,4,6,6], scale 0.0156863, zero point 0" in told
+    assert "keeps the rules of ort-cpu: " in told
+    assert "breaks" not in told
+
+
+def test_why_of_a_float_node_gives_the_reason(
+    net: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = net.with_name("q")
+    table.write_text("a F32\n")
+    deploy(net, "--quantize_table", str(table), "--why", "a", "-q")
+    assert capsys.readouterr().out.startswith(
+        "conv 'a' runs in float by FusedConv: its mode is F32\n"
+    )
+
+
+def test_the_benchmark_tells_both_models(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = deploy(net, "--benchmark", "-q")["benchmark"]
+    assert set(found) == {"float", "deployed", "speedup", "rounds", "ops"}
+    assert 0 < found["deployed"]["low"] <= found["deployed"]["median"] <= found["deployed"]["high"]
+    ratio = found["float"]["median"] / found["deployed"]["median"]
+    assert found["speedup"]["median"] == pytest.approx(ratio)
+    assert "QLinearConv" in {row["op"] for row in found["ops"]["deployed"]}
+    told = capsys.readouterr().out
+    assert "times as fast" in told
+    assert "ms by op, deployed:" in told
+
+
+def test_pixels_in_and_integers_out(net: Path) -> None:
+    found = deploy(net, "--fuse_preprocess", "--quant_output")
+    assert found["bad_fusions"] == []
+    assert found["audit"]["integer"] == 2
+    model = net.with_name("net_int8.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 8, 8)).astype(np.uint8)
+    y = ort.InferenceSession(model).run(None, {"x": pixels})[0]
+    assert y.dtype == np.uint8
+    plain = net.with_name("plain.onnx")
+    deploy(net, "--model", str(plain))
+    numbers = ((pixels - np.float32(127)) * np.float32(0.01)).astype(np.float32)
+    wanted = ort.InferenceSession(plain).run(None, {"x": numbers})[0]
+    quant = load(net.with_name("net_int8.qir")).graph.outputs[0].tensor.quant
+    assert quant is not None
+    shown = (y.astype(np.float32) - float(quant.zero_point)) * float(quant.scale)
+    np.testing.assert_allclose(shown, wanted, atol=0.05 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "ort-cpu-avx2", "openvino"])
+@pytest.mark.parametrize("mode", ["INT8", "DYN8", "W8", "W4", "F16", "F32"])
+def test_every_mode_for_every_target(net: Path, target: str, mode: str) -> None:
+    deploy(net, "--quantize", mode, "--target", target, "--model", str(net.with_name("m.onnx")))
+    model = onnx.load(net.with_name("m.onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    x = np.random.default_rng(1).normal(0, 0.4, (1, 3, 8, 8)).astype(np.float32)
+    levels = ort.GraphOptimizationLevel.ORT_DISABLE_ALL, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    found = []
+    for level in levels:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = level
+        session = ort.InferenceSession(model.SerializeToString(), options)
+        found.append(session.run(None, {"x": x})[0])
+    np.testing.assert_allclose(found[0], found[1], atol=0.03 * np.abs(found[0]).max())
+
+
+def test_a_processor_without_vnni_gets_seven_bits(
+    net: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("compiler.deploy.has_vnni", lambda: False)
+    deploy(net)
+    assert "this processor has no VNNI" in capsys.readouterr().err
+    module = load(net.with_name("net_int8.qir"))
+    weights = [c for c in module.constants.values() if c.tensor.elem.text == "i8"]
+    assert weights
+    assert max(int(np.abs(c.data.array()).max()) for c in weights) == 63
+    assert module.header["target"] == "ort-cpu-avx2"
