@@ -152,7 +152,7 @@ class LayerSearch:
         assert self.mixes is not None
         if self.mixes.reaches(()):
             return
-        some = trials.on(samples_within(trials, min(SCREENED, len(trials.samples))))
+        some = trials.on(range(samples_within(trials, min(SCREENED, len(trials.samples)))))
         parts = Parts(some, self.sensitivity.chosen())
         with self.progress("parts", "layer") as progress:
             parts.measure(progress.show)

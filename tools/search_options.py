@@ -260,6 +260,7 @@ class Request:
 
     def trials(self) -> Trials:
         from compiler.search.kept import BUDGET
+        from compiler.search.spread import Hands
         from compiler.search.trials import Trials
 
         limit = self.args.memory_limit // 3 if self.args.memory_limit else BUDGET
@@ -268,7 +269,7 @@ class Request:
             self.base,
             self.samples,
             self.objective,
-            threads=min(cores(), _THREADS),
+            hands=Hands(min(cores(), _THREADS), self.args.workers),
             budget=min(BUDGET, limit),
         )
 

@@ -22,6 +22,7 @@ __all__ = [
     "Seconds",
     "Spread",
     "interleave",
+    "kernel_times",
     "op_times",
     "ratio",
     "spread",
@@ -30,6 +31,7 @@ __all__ = [
 
 Seconds: TypeAlias = npt.NDArray[np.float64]
 
+_KERNEL = "_kernel_time"
 _PROFILED = 20
 """Runs that the profile of a model is taken over, after one that warms it up."""
 
@@ -110,22 +112,32 @@ def op_times(model: Any, feeds: Feeds, *, threads: int = 1) -> list[OpTime]:
 
     Seconds are medians over runs, of each kernel by itself; ops are those of the optimised model.
     """
+    found: dict[str, list[float]] = {}
+    for (op, _), seconds in kernel_times(model, feeds, threads=threads).items():
+        found.setdefault(op, []).append(seconds)
+    rows = [OpTime(op, len(medians), sum(medians)) for op, medians in found.items()]
+    return sorted(rows, key=lambda row: -row.seconds)
+
+
+def kernel_times(
+    model: Any, feeds: Feeds, *, threads: int = 1, runs: int = _PROFILED
+) -> dict[tuple[str, str], float]:
+    """Seconds of each kernel by its op and its node's name in the optimised model.
+
+    They are medians over runs, by onnxruntime's profile of a file or ModelProto.
+    """
     inputs = {n: np.asarray(a) for n, a in feeds.items()}
     with tempfile.TemporaryDirectory(prefix="qdqc-profile-") as folder:
         session = open_session(model, threads=threads, profile=str(Path(folder) / "profile"))
-        for _ in range(1 + _PROFILED):
+        for _ in range(1 + runs):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     kernels: dict[tuple[str, str], list[float]] = {}
     for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            key = event["args"]["op_name"], event["name"]
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
+            key = event["args"]["op_name"], event["name"].removesuffix(_KERNEL)
             kernels.setdefault(key, []).append(event["dur"] * 1e-6)
-    found: dict[str, list[float]] = {}
-    for (op, _), seconds in kernels.items():
-        found.setdefault(op, []).append(float(np.median(seconds)))
-    rows = [OpTime(op, len(medians), sum(medians)) for op, medians in found.items()]
-    return sorted(rows, key=lambda row: -row.seconds)
+    return {key: float(np.median(seconds)) for key, seconds in kernels.items()}
 
 
 def spread(values: npt.ArrayLike) -> Spread:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy.typing as npt
 
-from compiler.calibration.in_order import in_threads
 from compiler.calibration.parts import sizes_of
 from compiler.ir.graph import Module
 from compiler.runtime.session import Feeds, Runner
 from compiler.runtime.weights import Weights
+from compiler.search.spread import ALONE, Hands
 
 __all__ = ["BUDGET", "Kept"]
 
-BUDGET = 224 << 20
+BUDGET = 160 << 20
 """Bytes of values that are held at a time."""
 
 _ELEMENT = 4
-ResultT = TypeVar("ResultT")
 
 
 class Kept:
@@ -39,12 +37,12 @@ class Kept:
         *,
         weights: Weights,
         opset: int,
-        threads: int = 1,
+        hands: Hands = ALONE,
         budget: int = BUDGET,
     ) -> None:
         self._module = module
         self._samples = samples
-        self._threads = threads
+        self._hands = hands
         self._runner: Mapping[str, Any] = {"threads": 1, "weights": weights, "opset": opset}
         inputs = {v.name for v in module.graph.inputs}
         self._needs = [[n for n in names if n not in inputs] for names in needs]
@@ -61,25 +59,17 @@ class Kept:
             self._held = (window, self._run(names))
         return self._held[1]
 
-    def each(self, action: Callable[[Mapping[str, Any]], ResultT], layer: int) -> list[ResultT]:
-        """What an action gives for the values of each sample; the threads share the work."""
-        return list(self._mapped(action, self.of(layer)))
-
-    def _mapped(self, action: Callable[[Any], ResultT], items: Sequence[Any]) -> Iterator[ResultT]:
-        if self._threads == 1:
-            return map(action, items)
-        return in_threads(action, items, self._threads, threading.Event())
-
     def _run(self, names: list[str]) -> list[Mapping[str, npt.NDArray[Any]]]:
         if not names:
             return list(self._samples)
         runner = Runner(self._module, names, cut=True, **self._runner)
         inputs = runner.inputs
 
-        def values(sample: Feeds) -> Mapping[str, npt.NDArray[Any]]:
-            return {**sample, **runner.run({n: sample[n] for n in inputs})}
+        def values(sample: Feeds) -> list[Mapping[str, npt.NDArray[Any]]]:
+            return [{**sample, **runner.run({n: sample[n] for n in inputs})}]
 
-        return list(self._mapped(values, self._samples))
+        threads = Hands(self._hands.threads)  # what processes keep would have to be sent here
+        return [found for (found,) in threads.each(values, self._samples)]
 
     def _parts(self, limit: int) -> list[int]:
         """The window of each layer."""

@@ -36,8 +36,8 @@ class Objective(Protocol):
         """The score of the float model, from which losses are counted."""
         ...
 
-    def part(self, count: int) -> Objective:
-        """The objective on the first samples alone."""
+    def part(self, places: Sequence[int]) -> Objective:
+        """The objective on the samples of these places alone."""
         ...
 
 
@@ -78,7 +78,7 @@ class Likeness:
     def ideal(self, exact: Sequence[Outputs]) -> float:
         return 1.0
 
-    def part(self, count: int) -> Likeness:
+    def part(self, places: Sequence[int]) -> Likeness:
         return self
 
     def _of_sample(self, found: Outputs, exact: Outputs) -> float:
@@ -123,5 +123,7 @@ class Metric:
     def ideal(self, exact: Sequence[Outputs]) -> float:
         return self.score(exact, exact)
 
-    def part(self, count: int) -> Metric:
-        return self if self.labels is None else replace(self, labels=self.labels[:count])
+    def part(self, places: Sequence[int]) -> Metric:
+        if self.labels is None:
+            return self
+        return replace(self, labels=np.asarray(self.labels)[list(places)])

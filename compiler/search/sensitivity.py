@@ -76,7 +76,7 @@ class Sensitivity:
             self._try(self.trials, every, 0, len(every))
             return
         total = len(every) + min(_REPEATED, len(self.trials.layers.integer))
-        self._try(self.trials.on(screened), every, 0, total)
+        self._try(self.trials.on(range(screened)), every, 0, total)
         worst = {j.layer.key for j in self.ranking()[:_REPEATED]}
         again = [layer for layer in every if layer.key in worst]
         self._try(self.trials, again, len(every), total)

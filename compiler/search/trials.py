@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compiler.calibration.table import Table
@@ -20,6 +20,7 @@ from compiler.search.head import Setup, Variant
 from compiler.search.kept import BUDGET, Kept
 from compiler.search.layers import Layer, Layers
 from compiler.search.objective import Likeness, Objective, Outputs
+from compiler.search.spread import ALONE, Hands
 from compiler.search.trial import Trial
 
 __all__ = ["Trials", "compared_values", "worst_samples"]
@@ -28,8 +29,8 @@ __all__ = ["Trials", "compared_values", "worst_samples"]
 class Trials:
     """A float module, its samples, and what deployments of it are judged by.
 
-    ``table`` gives the values that are not searched their ranges. ``threads`` run samples side
-    by side, each on one thread, so that their number changes no bit. Raises QdqcError without
+    ``table`` gives the values that are not searched their ranges. ``hands`` share the samples,
+    each of which runs on one thread, so that their number changes no bit. Raises QdqcError without
     samples, and where onnxruntime refuses the module.
     """
 
@@ -40,7 +41,7 @@ class Trials:
         samples: Sequence[Feeds],
         objective: Objective,
         *,
-        threads: int = 1,
+        hands: Hands = ALONE,
         budget: int = BUDGET,
     ) -> None:
         if not samples:
@@ -48,21 +49,21 @@ class Trials:
             raise QdqcError("there are no samples to search on", notes=[note])
         self.deployment = deployment
         self.layers = Layers(deployment, table)
-        self.objective = objective.part(len(samples))
+        self.objective = objective.part(range(len(samples)))
         self.weights = Weights()
         opset = choose_opset(deployment.lowered(table), None)
         cuts = Cuts(self.layers.planned, objective.names)
         self._setup = Setup(self.layers, cuts, self.weights, opset)
         self._number = {layer.key: n for n, layer in enumerate(self.layers.every)}
         self._apart: set[Node[Any]] = set()
-        self._threads, self._budget = threads, budget
+        self._hands, self._budget = hands, budget
         self._take(samples)
 
-    def on(self, count: int) -> Trials:
-        """The same trials on the first samples alone."""
+    def on(self, places: Sequence[int]) -> Trials:
+        """The same trials on the samples of these places alone."""
         out = copy.copy(self)
-        out.objective = self.objective.part(count)
-        out._take(self.samples[:count])
+        out.objective = self.objective.part(places)
+        out._take([self.samples[place] for place in places])
         return out
 
     def _take(self, samples: Sequence[Feeds]) -> None:
@@ -77,7 +78,7 @@ class Trials:
             [setup.cuts.needs(layer) for layer in every],
             weights=setup.weights,
             opset=setup.opset,
-            threads=self._threads,
+            hands=self._hands,
             budget=self._budget,
         )
         self.exact = self.outputs_of(None)
@@ -91,11 +92,20 @@ class Trials:
         if table is not None:
             module = self.deployment.lowered(table, floats)
         names, setup = self.objective.names, self._setup
-        return compared_values(module, names, self.samples, self.weights, setup.opset)
+        return compared_values(module, names, self.samples, self._hands, self.weights, setup.opset)
 
     def score_of(self, table: Table, floats: frozenset[str] = frozenset()) -> float:
         """The score of the deployed model with these nodes left float."""
         return self.objective.score(self.outputs_of(table, floats), self.exact)
+
+    def sample_losses(self, table: Table) -> list[float]:
+        """What the deployed model loses on each sample by itself."""
+        found = self.outputs_of(table)
+        losses: list[float] = []
+        for place, (ours, exact) in enumerate(zip(found, self.exact, strict=True)):
+            alone = self.objective.part([place])
+            losses.append(alone.ideal([exact]) - alone.score([ours], [exact]))
+        return losses
 
     def losses(
         self, layer: Layer, variants: Sequence[Variant], ranges: Mapping[str, Range]
@@ -121,7 +131,8 @@ class Trials:
     def _run(self, trial: Trial) -> list[list[Outputs]]:
         number = self._number[trial.layer.key]
         stacked = trial.count > 1 and self._can_stack(trial, self._kept.of(number)[0])
-        every = self._kept.each(lambda values: trial.run(values, stacked=stacked), number)
+        values = self._kept.of(number)
+        every = list(self._hands.each(lambda v: trial.run(v, stacked=stacked), values))
         return [[outputs[k] for outputs in every] for k in range(trial.count)]
 
     def _can_stack(self, trial: Trial, values: Mapping[str, Any]) -> bool:
@@ -137,7 +148,8 @@ class Trials:
 def compared_values(
     module: Module,
     names: Sequence[str],
-    samples: Iterable[Feeds],
+    samples: Sequence[Feeds],
+    hands: Hands = ALONE,
     weights: Weights | None = None,
     opset: int | None = None,
 ) -> list[Outputs]:
@@ -145,7 +157,12 @@ def compared_values(
     own = {v.name for v in module.graph.outputs}
     taps = [n for n in names if n not in own]
     runner = Runner(module, taps, threads=1, weights=weights, opset=opset)
-    return [{n: found[n] for n in names} for found in map(runner.run, samples)]
+
+    def run(feeds: Feeds) -> list[Outputs]:
+        found = runner.run(feeds)
+        return [{n: found[n] for n in names}]
+
+    return [outputs for (outputs,) in hands.each(run, samples)]
 
 
 def worst_samples(

@@ -47,7 +47,7 @@ def test_a_metric_sees_all_samples_and_the_labels() -> None:
 
     objective = Metric(("a",), top1, labels)
     assert objective.ideal(EXACT) == 0.75
-    assert objective.part(1).score(EXACT[:1], EXACT[:1]) == 0.0
+    assert objective.part([0]).score(EXACT[:1], EXACT[:1]) == 0.0
 
 
 @pytest.mark.parametrize("value", [None, "much", float("nan"), float("inf")])

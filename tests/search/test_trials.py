@@ -19,6 +19,7 @@ from compiler.runtime.session import Runner
 from compiler.search.deployed import Deployment
 from compiler.search.layers import ranges_of
 from compiler.search.objective import Likeness
+from compiler.search.spread import Hands
 from compiler.search.trials import Trials, worst_samples
 
 
@@ -156,7 +157,9 @@ def test_rows_that_mix_are_not_stacked() -> None:
     assert all((o["soft"] == 1).all() for outputs in found for o in outputs)
 
 
-@pytest.mark.parametrize("more", [{"budget": 1}, {"threads": 3}])
+@pytest.mark.parametrize(
+    "more", [{"budget": 1}, {"hands": Hands(threads=3)}, {"hands": Hands(workers=2)}]
+)
 def test_memory_and_threads_change_no_bit(net: Module, more: dict[str, Any]) -> None:
     samples = samples_of(net, 6)
     a, b = trials_of(net, samples), trials_of(net, samples, **more)

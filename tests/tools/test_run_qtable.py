@@ -1,0 +1,136 @@
+"""run_qtable and fp_forward, from files to files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compiler.quant.plan import read_qtable
+from tools.fp_forward import main as forward
+from tools.model_deploy import main as deploy
+from tools.model_transform import main as transform
+from tools.run_calibration import main as calibrate
+from tools.run_qtable import main
+
+
+@pytest.fixture(scope="module")
+def made(
+    tiny_onnx: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("qtable")
+    qir, table = folder / "net.qir", folder / "net.cali_table"
+    assert transform(["--model_def", str(tiny_onnx), "-o", str(qir), "-q"]) == 0
+    assert calibrate([str(qir), "--dataset", str(tiny_data), "-o", str(table), "-q"]) == 0
+    return qir, table
+
+
+@pytest.fixture
+def args(made: tuple[Path, Path], tiny_data: Path, tmp_path: Path) -> list[str]:
+    qir, table = made
+    data = ["--dataset", str(tiny_data), "--calibration_table", str(table)]
+    return [str(qir), *data, "-o", str(tmp_path / "net.qtable"), "--inference_num", "6"]
+
+
+@pytest.mark.parametrize("strategy", ["mix", "accuracy", "pareto"])
+def test_each_strategy_writes_what_deployment_takes(
+    args: list[str], made: tuple[Path, Path], tmp_path: Path, strategy: str
+) -> None:
+    report = tmp_path / "r.json"
+    given = ["--strategy", strategy, "--expected_cos", "0.99999999", "--min_layer_cos", "1"]
+    assert main([*args, *given, "--report", str(report), "-qq"]) == 0
+    found = json.loads(report.read_text())
+    assert found["mix_cos"] >= found["int8_cos"]
+    qtable = tmp_path / "net.qtable"
+    assert [line.pattern for line in read_qtable(str(qtable))] == found["float_layers"]
+    losses = [row["loss"] for row in found["ranking"]]
+    assert losses == sorted(losses, reverse=True)
+    assert (tmp_path / "full_loss_table.txt").exists() == (strategy == "mix")
+    if strategy == "pareto":
+        assert len(found["front"]) >= 2
+        assert {"float_layers", "score", "predicted_ms", "measured_ms"} <= set(found["front"][0])
+    model = ["--model", str(tmp_path / "net.onnx"), "--calibration_table", str(made[1]), "-qq"]
+    assert deploy(["--mlir", str(made[0]), "--quantize_table", str(qtable), *model]) == 0
+
+
+def test_all_files_are_written_when_int8_is_good_enough(args: list[str], tmp_path: Path) -> None:
+    loss = tmp_path / "l.txt"
+    assert main([*args, "--expected_cos", "0.5", "--loss_table", str(loss), "-q"]) == 0
+    assert read_qtable(str(tmp_path / "net.qtable")) == []
+    assert loss.read_text().startswith("# chip: ort-cpu  mix_mode: F32\n###\nNo.0   : Layer: ")
+
+
+def test_latency_chooses_a_point(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "pareto", "--points", "3", "--max_latency"]
+    assert main([*args, *given, "1e6"]) == 0
+    err = capsys.readouterr().err
+    assert "predicted  measured     score  float layers" in err
+    assert err.count("chosen") == 1
+    assert main([*args, *given, "0", "--report", str(tmp_path / "r.json"), "-qq"]) == 0
+    front = json.loads((tmp_path / "r.json").read_text())["front"]
+    fastest = min(front, key=lambda p: p["measured_ms"])
+    written = [line.pattern for line in read_qtable(str(tmp_path / "net.qtable"))]
+    assert sorted(written) == fastest["float_layers"]
+
+
+def test_an_interrupt_writes_the_best_so_far(
+    args: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("compiler.search.walk.walk", interrupt)
+    assert main([*args, "--expected_cos", "1.5"]) == 130
+    assert "the qtable holds the best model that was verified" in capsys.readouterr().err
+    assert read_qtable(str(tmp_path / "net.qtable")) == []
+
+
+def test_a_bad_request_leaves_no_file(
+    args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*args, "--loss_table", "none/t"]) == 1
+    assert "there is no folder 'none'" in capsys.readouterr().err
+    assert main([*args, "--strategy", "mixed"]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_stay_float(made: tuple[Path, Path], tmp_path: Path) -> None:
+    qtable, report = tmp_path / "q", tmp_path / "r.json"
+    base = [str(made[0]), "-o", str(qtable), "--report", str(report), "-q"]
+    assert forward([*base, "--inputs", "r1", "--fpfwd_blocks", "c3:p,f"]) == 0
+    lines = read_qtable(str(qtable))
+    assert [(line.pattern, line.mode) for line in lines] == [
+        (n, "F32") for n in ("r1", "c3", "p", "f")
+    ]
+    assert json.loads(report.read_text())["float_layers"] == ["r1", "c3", "p", "f"]
+    assert forward([*base, "--fpfwd_outputs", "p", "--fp_type", "w8"]) == 0
+    assert {line.mode for line in read_qtable(str(qtable))} == {"W8"}
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        ([], 1, "no part of the network was named"),
+        (["--inputs", "r11"], 1, "there is no layer 'r11'; did you mean 'r1'?"),
+        (["--blocks", "y:r1"], 1, "no way leads from y to r1"),
+        (["--blocks", "y"], 2, "'y' is no block such as start:end"),
+        (["--outputs", "p", "--fp_type", "int8"], 2, "invalid choice: 'INT8'"),
+    ],
+)
+def test_parts_that_are_none(
+    made: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    code: int,
+    message: str,
+) -> None:
+    assert forward([str(made[0]), "-o", str(tmp_path / "q"), *given]) == code
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
