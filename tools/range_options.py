@@ -21,6 +21,7 @@ __all__ = ["BEST_OF", "add_range_options", "chosen_table", "wanted_methods"]
 
 BEST_OF = "best_of"
 _SEARCHED = ["kl", "max", "percentile9999", "mse"]
+_SEARCHES = ("False", "search_threshold", "search_qtable")
 _LOCAL_SAMPLES = 5
 """Samples on which best_of judges when --tune_num does not say how many."""
 
@@ -30,7 +31,7 @@ def add_range_options(parser: CommandParser) -> None:
     add = parser.add_argument_group("ranges judged by running").add_argument
     add("--tune_num", type=_number, default=0, metavar="N", help="samples to tune on, 0 for none")
     add("--tune_list", metavar="FILE", help="samples to tune on, as --data_list")
-    add("--search", default="False", choices=("False", "search_threshold"), help="try methods")
+    add("--search", default="False", choices=_SEARCHES, help="try methods")
     add("--inference_num", type=_number, default=30, metavar="N", help="samples to search on")
     add(
         "--quantize_method_list",
@@ -39,6 +40,9 @@ def add_range_options(parser: CommandParser) -> None:
         metavar="A,B",
         help="methods that --search tries",
     )
+    add("--quantize_table", metavar="QTABLE", help="search_qtable: the qtable that is written")
+    add("--expected_cos", type=float, default=0.99, metavar="C", help="search_qtable: its goal")
+    add("--max_float_layers", type=_number, metavar="N", help="search_qtable: as many stay float")
 
 
 def _number(text: str) -> int:
@@ -50,7 +54,10 @@ def _number(text: str) -> int:
 
 def wanted_methods(args: Any) -> list[str]:
     """The methods whose tables the options need. Raises QdqcError for an unknown one."""
-    if args.search != "False":
+    if args.search == "search_qtable" and not args.quantize_table:
+        note = "give --quantize_table QTABLE"
+        raise QdqcError("search_qtable writes a qtable, which needs a name", notes=[note])
+    if args.search == "search_threshold":
         if not args.quantize_method_list or not args.inference_num:
             raise QdqcError("--search needs methods and samples to try them on")
         return list(dict.fromkeys(method_name(m) for m in args.quantize_method_list))
@@ -64,11 +71,11 @@ def chosen_table(
 ) -> Table:
     """The one table that the options ask for, of those of several methods."""
     args = invocation.args
-    if args.search == "False" and len(tables) > 1:
+    if args.search != "search_threshold" and len(tables) > 1:
         tables = {BEST_OF: _best_of(invocation, module, dataset, tables)}
     if args.tune_num or args.tune_list:
         tables = {m: _tuned(invocation, module, dataset, t) for m, t in tables.items()}
-    if args.search == "False":
+    if args.search != "search_threshold":
         return next(iter(tables.values()))
     return _searched(invocation, module, dataset, tables)
 

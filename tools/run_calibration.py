@@ -80,7 +80,8 @@ def _calibrate(invocation: Invocation) -> int:
     _settings(args)
     check_recipe(args)
     target = Path(args.calibration_table)
-    outputs, sources = [target, *tuned_files(args)], [args.dataset, args.data_list, args.tune_list]
+    outputs = [target, *tuned_files(args), *filter(None, [args.quantize_table])]
+    sources = [args.dataset, args.data_list, args.tune_list]
     refuse_inputs(outputs, [args.model, *filter(None, sources)])
     refuse_unwritable(outputs)
     module = load(args.model)
@@ -99,7 +100,39 @@ def _calibrate(invocation: Invocation) -> int:
     save_table(table, target)
     _tell(invocation, table)
     _tell_outliers(invocation, module.graph, seen[0])
+    if args.search == "search_qtable":
+        _search_qtable(invocation)
     return EXIT_OK
+
+
+def _search_qtable(invocation: Invocation) -> None:
+    """Go on with run_sensitive_layer; its new table takes the place of the first one."""
+    from compiler.files import read_text, write_whole
+    from tools.run_sensitive_layer import search_layers, sensitive_layer_parser
+    from tools.search_files import new_table_path
+
+    args = invocation.args
+    given: dict[str, object] = {
+        "--dataset": args.dataset,
+        "--data_list": args.data_list,
+        "--calibration_table": args.calibration_table,
+        "--quantize_table": args.quantize_table,
+        "--quantize_method_list": ",".join(args.quantize_method_list),
+        "--max_float_layers": args.max_float_layers,
+        "--memory_limit": args.memory_limit or None,
+        "--cache": args.cache,
+    }
+    same = ("input_num", "seed", "max_bad", "batch_size", "inference_num", "expected_cos")
+    given |= {f"--{name}": getattr(args, name) for name in (*same, "target", "workers")}
+    words = [
+        w for option, value in given.items() if value is not None for w in (option, str(value))
+    ]
+    flags = ["--no_cache"] * args.no_cache + ["-q"] * args.quiet + ["-v"] * args.verbose
+    asked = sensitive_layer_parser().parse_args([args.tuned or args.model, *words, *flags])
+    asked.report = None
+    search_layers(Invocation(asked, invocation.report))
+    text = read_text(new_table_path(args.quantize_table), "new table", "search again")
+    write_whole(args.calibration_table, text)
 
 
 def _settings(args: Any) -> Settings:

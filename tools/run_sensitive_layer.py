@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from compiler.search.sensitivity import Sensitivity
     from compiler.search.trials import Trials
 
-__all__ = ["main"]
+__all__ = ["LayerSearch", "main", "search_layers", "sensitive_layer_parser"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return execute(_parser(), _search, argv)
+    return execute(sensitive_layer_parser(), search_layers, argv)
 
 
-def _parser() -> CommandParser:
+def sensitive_layer_parser() -> CommandParser:
+    """The command's options."""
     parser = CommandParser(
         "run_sensitive_layer",
         "Try each layer alone in INT8, rank them by what they lose, choose their ranges, and "
@@ -62,7 +63,8 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _search(invocation: Invocation) -> int:
+def search_layers(invocation: Invocation) -> int:
+    """Search as the options say, and write what was found; the exit code."""
     from compiler.files import refuse_inputs, refuse_unwritable
     from compiler.text.files import load
 

@@ -48,7 +48,8 @@ class Layers:
 
     ``planned`` is the module before anything in it is integer, ``corrected`` the same with the
     biases that integer nodes get. A node that neither runs in
-    integers nor makes what an integer node reads is no layer.
+    integers nor makes what an integer node reads is no layer. ``integer`` are those that a
+    qtable can name: parts in which deployment lays a node are layers, but follow that node.
     """
 
     def __init__(self, deployment: Deployment, table: Table) -> None:
@@ -59,11 +60,13 @@ class Layers:
         self.decisions = decide(self.planned.graph, self.target)
         self._readers = self._integer_readers()
         graph = self.planned.graph
+        self._owner = _owners(self.planned, deployment.module)
         self.every = [
             *(layer for v in graph.inputs for layer in self._rounded(v.name, "input", None, v)),
             *(layer for n in graph.nodes() for layer in self._of_node(n)),
         ]
-        self.integer = [layer for layer in self.every if layer.integer]
+        own = set(self._owner.values())
+        self.integer = [layer for layer in self.every if layer.integer and layer.name in own]
 
     def kind(self, layer: Layer) -> Kind | None:
         """How quantization sees the node of an integer layer; None for any other."""
@@ -114,12 +117,11 @@ class Layers:
 
     def integer_without(self, floats: frozenset[str]) -> frozenset[str]:
         """Names of the nodes that still run in integers when those of ``floats`` stay float."""
-        left = {n: d for n, d in self.decided(floats).items() if d.integer}
-        return frozenset(n.name for n in left)
+        return frozenset(n.name for n, d in self.decided(floats).items() if d.integer)
 
     def decided(self, floats: frozenset[str]) -> dict[Node[Any], Decision]:
         """The placement when the nodes of these names stay float."""
-        nodes = [n for n in self.planned.graph.nodes() if n.name in floats]
+        nodes = [n for n, owner in self._owner.items() if owner in floats]
         held = [n.mode for n in nodes]
         for node in nodes:
             node.mode = self.deployment.fp_type
@@ -142,7 +144,8 @@ class Layers:
         for value, readers in self._readers.items():
             maker = value.producer
             if maker is not None and self.decisions[maker].integer:
-                pairs.update(dict.fromkeys(frozenset({maker.name, n.name}) for n in readers))
+                owners = (frozenset({self._owner[maker], self._owner[n]}) for n in readers)
+                pairs.update(dict.fromkeys(pair for pair in owners if len(pair) > 1))
         return list(pairs)
 
     def _integer_readers(self) -> Mapping[Value, list[Node[Any]]]:
@@ -173,6 +176,14 @@ class Layers:
             return [layer, *self._rounded(node.name, op, node, *floats)]
         shared = decision.traits.kind is Kind.PRESERVING or decision.traits.fixed is not None
         return [Layer(node.name, op, node, True, floats, () if shared else floats)]
+
+
+def _owners(planned: Module, module: Module) -> dict[Node[Any], str]:
+    """The name of the module's node that each planned one is, or is a part of."""
+    names = {node.name for node in module.graph.nodes()}
+    places = {node.loc.names: node.name for node in module.graph.nodes()}
+    nodes = planned.graph.nodes()
+    return {n: n.name if n.name in names else places.get(n.loc.names, n.name) for n in nodes}
 
 
 def _is_float(value: Value) -> bool:

@@ -15,9 +15,9 @@ from compiler.search.trials import Trials
 
 __all__ = ["SCREENED", "Judged", "Sensitivity", "Told"]
 
-SCREENED = 8
+SCREENED = 4
 """Samples on which all layers are tried before the worst are tried on all."""
-_REPEATED = 16
+_REPEATED = 14
 """Layers that are tried again on all samples: ten that people look at, and some beside."""
 
 Told: TypeAlias = Callable[[int, int, str], None]
@@ -79,11 +79,12 @@ class Sensitivity:
         self._try(self.trials.on(range(screened)), every, 0, total)
         worst = {j.layer.key for j in self.ranking()[:_REPEATED]}
         again = [layer for layer in every if layer.key in worst]
-        self._try(self.trials, again, len(every), total)
+        self._try(self.trials.of(again), again, len(every), total)
 
     def ranking(self) -> list[Judged]:
         """The layers that run in integers, the worst first."""
-        found = [j for j in self.judged.values() if j.layer.integer]
+        keys = (layer.key for layer in self.trials.layers.integer)
+        found = [self.judged[key] for key in keys if key in self.judged]
         return sorted(found, key=lambda j: -j.loss)
 
     def table(self) -> Table:

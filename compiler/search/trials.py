@@ -54,35 +54,44 @@ class Trials:
         opset = choose_opset(deployment.lowered(table), None)
         cuts = Cuts(self.layers.planned, objective.names)
         self._setup = Setup(self.layers, cuts, self.weights, opset)
-        self._number = {layer.key: n for n, layer in enumerate(self.layers.every)}
         self._apart: set[Node[Any]] = set()
         self._hands, self._budget = hands, budget
-        self._take(samples)
+        self._take(samples, self.layers.every)
+
+    def of(self, layers: Sequence[Layer]) -> Trials:
+        """The same trials of some layers alone, whose values are then all that is kept."""
+        out = copy.copy(self)
+        out._keep(layers)
+        return out
 
     def on(self, places: Sequence[int]) -> Trials:
         """The same trials on the samples of these places alone."""
         out = copy.copy(self)
         out.objective = self.objective.part(places)
-        out._take([self.samples[place] for place in places])
+        out._take([self.samples[place] for place in places], self.layers.every)
         return out
 
-    def _take(self, samples: Sequence[Feeds]) -> None:
+    def _take(self, samples: Sequence[Feeds], layers: Sequence[Layer]) -> None:
         if not samples:
             note = "give --inference_num above 0"
             raise QdqcError("there are no samples to search on", notes=[note])
         self.samples = samples
-        setup, every = self._setup, self.layers.every
+        self.exact = self.outputs_of(None)
+        self.ideal = self.objective.ideal(self.exact)
+        self._keep(layers)
+
+    def _keep(self, layers: Sequence[Layer]) -> None:
+        setup = self._setup
+        self._number = {layer.key: n for n, layer in enumerate(layers)}
         self._kept = Kept(
             self.layers.planned,
-            samples,
-            [setup.cuts.needs(layer) for layer in every],
+            self.samples,
+            [setup.cuts.needs(layer) for layer in layers],
             weights=setup.weights,
             opset=setup.opset,
             hands=self._hands,
             budget=self._budget,
         )
-        self.exact = self.outputs_of(None)
-        self.ideal = self.objective.ideal(self.exact)
 
     def outputs_of(
         self, table: Table | None, floats: frozenset[str] = frozenset()

@@ -118,8 +118,10 @@ def test_accuracy_control_undoes_what_does_not_help_and_ranks_anew() -> None:
         (["a"], True),
         (["c"], False),
     ]
-    assert control_accuracy(Made({"a": 0.1, "b": 0.2}, goal=5.0), iterations=1)[0].group == {"b"}  # type: ignore[arg-type]
-    assert control_accuracy(Made({"a": 0.1}, goal=0.0)) == []  # type: ignore[arg-type]
+    made = Made({"a": 0.1, "b": 0.2}, goal=5.0)
+    assert control_accuracy(made, iterations=1)[0].group == {"b"}
+    made = Made({"a": 0.1}, goal=0.0)
+    assert control_accuracy(made) == []
 
 
 def test_groups_that_leave_together_are_taken_together() -> None:

@@ -180,3 +180,26 @@ def test_a_cache_that_cannot_be_used_is_only_a_warning(
     err = capsys.readouterr().err
     assert err.count("goes on without its cache: File exists") == 1
     assert (tmp_path / "t").exists()
+
+
+def test_calibration_and_search_in_one(
+    tiny_onnx: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from compiler.quant.plan import read_qtable
+    from tools.model_transform import main as transform
+
+    qir, table, qtable = tmp_path / "n.qir", tmp_path / "n.cali_table", tmp_path / "n.qtable"
+    assert transform(["--model_def", str(tiny_onnx), "-o", str(qir), "-q"]) == 0
+    args = [str(qir), "--dataset", str(tiny_data), "-o", str(table), "--inference_num", "6"]
+    given = ["--search", "search_qtable", "--max_float_layers", "2"]
+    assert main([*args, *given]) == 1
+    assert "search_qtable writes a qtable, which needs a name" in capsys.readouterr().err
+    report = tmp_path / "r.json"
+    given += ["--quantize_table", str(qtable), "--report", str(report), "-q"]
+    assert main([*args, *given]) == 0
+    told = json.loads(report.read_text())
+    assert (told["command"], told["samples"]) == ("run_calibration", 16)
+    assert len(told["float_layers"]) == 2
+    assert [line.pattern for line in read_qtable(str(qtable))] == told["float_layers"]
+    assert table.read_text() == (tmp_path / "n_new_cali_table").read_text()
+    check_digest(load_table(table), module_digest(load(qir)))
