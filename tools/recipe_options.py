@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from compiler.calibration.table import Table
     from compiler.data.dataset import Dataset
     from compiler.ir.graph import Module
+    from compiler.tuning.recipe import Step
 
 __all__ = ["add_recipe_options", "check_recipe", "tuned_by_recipe", "tuned_files"]
 
@@ -64,19 +66,15 @@ def tuned_by_recipe(
     save(found.module, args.tuned)
     invocation.tell(f"recipe {args.recipe}, judged by the SQNR of the deployed outputs in dB:")
     for step in found.steps:
-        left = "" if step.kept else ", left out"
-        invocation.tell(
-            f"  {step.pipeline}: {step.before.sqnr:.2f} to {step.after.sqnr:.2f}{left}, "
-            f"{step.seconds:.1f} s"
-        )
+        invocation.tell(f"  {step.pipeline}: {_outcome(step)}, {step.seconds:.1f} s")
     invocation.report["recipe"] = {
         "name": args.recipe,
         "tuned": args.tuned,
         "steps": [
             {
                 "pipeline": s.pipeline,
-                "cos": [s.before.cos, s.after.cos],
-                "sqnr": [s.before.sqnr, s.after.sqnr],
+                "before": asdict(s.before),
+                "after": None if s.after is None else asdict(s.after),
                 "kept": s.kept,
                 "seconds": s.seconds,
             }
@@ -84,3 +82,10 @@ def tuned_by_recipe(
         ],
     }
     return found.table
+
+
+def _outcome(step: Step) -> str:
+    if step.after is None:
+        return "nothing to change"
+    left = "" if step.kept else ", left out"
+    return f"{step.before.sqnr:.2f} to {step.after.sqnr:.2f}{left}"

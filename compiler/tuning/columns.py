@@ -19,6 +19,7 @@ from compiler.ir.op import QuantTraits
 from compiler.ir.types import Array, Elem, Quant, TensorType
 from compiler.ops import Conv, Gemm, MatMul
 from compiler.quant.arithmetic import numbers
+from compiler.tuning.scaling import scaled_name
 
 __all__ = ["Columns", "Product", "columns_of_conv", "product_of"]
 
@@ -53,6 +54,14 @@ class Columns:
             taps = (np.arange(size)[:, None, None] == places[None]).sum(axis=1)
             found = np.tensordot(found, taps.astype(np.float32), axes=(2, 0))
         return found.sum(axis=0, dtype=np.float64).reshape(self.groups, -1), count
+
+    def ends(self, x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """The least and largest number of each channel of x, padding left out: [C] twice."""
+        axis = 1 if self.kernel else x.ndim - 1
+        others = tuple(i for i in range(x.ndim) if i != axis)
+        if not x.size:
+            return np.zeros(x.shape[axis], x.dtype), np.zeros(x.shape[axis], x.dtype)
+        return x.min(axis=others), x.max(axis=others)
 
     def picked(self, x: npt.NDArray[Any], count: int, seed: int = 0) -> npt.NDArray[np.float32]:
         """At most ``count`` columns of x, drawn evenly: [groups, count, K]."""
@@ -109,6 +118,11 @@ class Product:
         return self.node.op.quant(*self.node.operand_types())
 
     @property
+    def is_dense(self) -> bool:
+        """Whether it is a product of matrices: its columns are what the last axis of x holds."""
+        return not self.columns.kernel
+
+    @property
     def rows_shape(self) -> tuple[int, int, int]:
         """Groups, outputs of a group, and K."""
         groups, outputs, depth = self.rows(np.empty(self.weight.data.shape, np.bool_)).shape
@@ -152,6 +166,28 @@ class Product:
         moved = (before + shift.reshape(before.shape or (-1,))).astype(np.float32)
         name = module.fresh_name(f"{self.node.name}_bias")
         self._set(place, module.add_constant(name, Data.of(moved)))
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of x that holds the channels which the columns run through."""
+        return 1 if self.columns.kernel else (self.x.tensor.rank or 1) - 1
+
+    def input_reach(self, channels: int) -> npt.NDArray[Any]:
+        """The largest weight of each channel of the input: [C]."""
+        rows = np.abs(self.rows(self.weight.data.array())).max(axis=1)
+        return rows.reshape(channels, -1).max(axis=1)
+
+    def scale_inputs(self, factors: npt.NDArray[np.floating[Any]]) -> None:
+        """Multiply what the weight holds for each channel of the input, [C]."""
+        array = self.weight.data.array().astype(np.float64)
+        rows = self.rows(array)
+        groups, _, depth = rows.shape
+        taps = depth * groups // len(factors)
+        scaled = rows * np.repeat(factors.reshape(groups, -1), taps, axis=1)[:, None, :]
+        module, place = self.node.graph.module, self.traits.weight
+        assert place is not None
+        data = Data.of(self.as_weight(scaled).astype(np.float32))
+        self._set(place, module.add_constant(scaled_name(self.weight), data))
 
     def store_weight(self, stored: Array, elem: Elem, quant: Quant) -> None:
         """Let the node read integers in place of its weight."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from compiler.calibration.in_order import in_threads
 from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Module
-from compiler.tuning.columns import Columns, Product
+from compiler.tuning.columns import Product
+from compiler.tuning.stream import Read, Wanted, sharing, stream
 
 if TYPE_CHECKING:
     from compiler.calibration.masking import Masking
@@ -23,21 +22,12 @@ __all__ = ["BUDGET", "Moments", "moments_of"]
 BUDGET = 512 << 20
 """Bytes of second moments that are held at a time; what is more takes another run."""
 
-ROWS = 10_000
-GROUPED_ROWS = 3_000
-"""Columns that count for second moments, of all samples together: enough for K of 1152, and for
-the few numbers of a depthwise kernel."""
-
-UNKNOWN = 100
-"""Samples that are reckoned with where nobody knows how many come."""
+WANTED = Wanted(dense=10_000, grouped=3_000)
+"""Columns that count for second moments: enough for K of 1152, and for the few numbers of a
+depthwise kernel."""
 
 _AT_ONCE = 400
 """Columns that are added up in one matrix product."""
-
-_THREADS = 2
-
-_Read: TypeAlias = "tuple[str, Columns]"
-_Seen: TypeAlias = "tuple[npt.NDArray[np.float64], int, npt.NDArray[np.float32]]"
 
 
 class Moments:
@@ -109,21 +99,20 @@ def moments_of(
     all products exceed the budget, the module runs over the samples once more for each part;
     without ``second`` there are means alone. Raises QdqcError where no sample comes.
     """
-    sharing: dict[_Read, list[Product]] = {}
-    for product in products:
-        sharing.setdefault((product.x.name, product.columns), []).append(product)
-    for reads in _parts(sharing, budget if second else 0):
-        found = {read: Moments(*_size(sharing[read])) for read in reads}
-        for seen in _streamed(module, reads, samples, masking, second):
-            for read, (sums, count, columns) in seen.items():
-                found[read].update(sums, count, columns)
+    together = sharing(products)
+    for reads in _parts(together, budget if second else 0):
+        found = {read: Moments(*_size(together[read])) for read in reads}
+        wanted = WANTED if second else Wanted(0, 0)
+        for sample in stream(module, reads, samples, masking, wanted):
+            for read, seen in sample.items():
+                found[read].update(seen.sums, seen.count, seen.columns)
         if not all(moments.count for moments in found.values()):
             raise QdqcError(
                 "there are no samples to measure the module on",
                 notes=["an iterator that has been used up gives nothing; give a list"],
             )
         for read in reads:
-            yield sharing[read], found.pop(read)
+            yield together[read], found.pop(read)
 
 
 def _size(products: list[Product]) -> tuple[int, int]:
@@ -131,11 +120,11 @@ def _size(products: list[Product]) -> tuple[int, int]:
     return groups, depth
 
 
-def _parts(sharing: dict[_Read, list[Product]], budget: int) -> Iterator[list[_Read]]:
+def _parts(together: dict[Read, list[Product]], budget: int) -> Iterator[list[Read]]:
     """Reads in parts whose second moments fit into the budget; 0 is no limit."""
-    part: list[_Read] = []
+    part: list[Read] = []
     held = 0
-    for read, products in sharing.items():
+    for read, products in together.items():
         groups, depth = _size(products)
         own = 4 * groups * depth * depth
         if budget and part and held + own > budget:
@@ -145,37 +134,3 @@ def _parts(sharing: dict[_Read, list[Product]], budget: int) -> Iterator[list[_R
         held += own
     if part:
         yield part
-
-
-def _streamed(
-    module: Module,
-    reads: Sequence[_Read],
-    samples: Iterable[Sample],
-    masking: Masking | None,
-    second: bool,
-) -> Iterator[dict[_Read, _Seen]]:
-    """Of each sample in turn, the sum of the columns of each read, their number, and a part."""
-    from compiler.runtime.session import Runner
-
-    runner = Runner(module, dict.fromkeys(name for name, _ in reads), threads=1, cut=True)
-    total = _known_length(samples)
-
-    def look(sample: Sample) -> dict[_Read, _Seen]:
-        values = runner.run(sample)
-        found: dict[_Read, _Seen] = {}
-        for name, columns in reads:
-            x = values[name]
-            if masking is not None and not columns.kernel:
-                x = masking.kept(name, x, sample)
-            limit = (GROUPED_ROWS if columns.groups > 1 else ROWS) if second else 0
-            with np.errstate(over="ignore", invalid="ignore"):  # told by ``is_finite``
-                sums, count = columns.sums(x)
-            found[name, columns] = (sums, count, columns.picked(x, -(-limit // total)))
-        return found
-
-    return in_threads(look, samples, _THREADS, threading.Event())
-
-
-def _known_length(samples: Any) -> int:
-    """How many samples there are; ``UNKNOWN`` where only reading them would tell."""
-    return (len(samples) if hasattr(samples, "__len__") else 0) or UNKNOWN

@@ -28,24 +28,35 @@ Calibrate: TypeAlias = Callable[[Module], Table]
 
 @dataclass(frozen=True)
 class Stage:
-    """A pass of a recipe, with its options; ``new_ranges`` says that it changes activations."""
+    """A pass of a recipe, with options of its own.
+
+    ``exact`` passes keep the float function and change activations, which then have other
+    ranges. Those that measure are told the target and the mask.
+    """
 
     name: str
     options: str = ""
-    new_ranges: bool = False
+    exact: bool = False
+    measures: bool = True
 
     def pipeline(self, target: str, mask: str) -> str:
         """The pass as a pipeline string."""
-        masked = f"mask={print_value(mask)}" if mask else ""
-        given = [self.options, f"target={print_value(target)}", masked]
-        return f"{self.name}{{{' '.join(filter(None, given))}}}"
+        given = [self.options]
+        if self.measures:
+            given += [f"target={print_value(target)}", f"mask={print_value(mask)}" if mask else ""]
+        options = " ".join(filter(None, given))
+        return f"{self.name}{{{options}}}" if options else self.name
 
+
+_EQUALIZE = Stage("equalize-channels", exact=True, measures=False)
+_SMOOTH = Stage("smooth-activations", exact=True)
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
     "fast": (Stage("round-weights", 'method="nearest"'),),
-    "balanced": (Stage("round-weights"),),
-    "best": (Stage("round-weights"),),
+    "balanced": (_SMOOTH, Stage("round-weights")),
+    "best": (_EQUALIZE, _SMOOTH, Stage("round-weights")),
 }
+"""What each recipe runs. A step that finds nothing to change costs next to nothing."""
 
 _SELECTING = "best"
 """The recipe whose steps are kept only where they help samples that they have not seen."""
@@ -56,18 +67,21 @@ _EVERY, _MOST = 5, 20
 
 @dataclass(frozen=True)
 class Step:
-    """A step as it ran: how near the outputs were to float before and after, and if it stays."""
+    """A step as it ran: how near the outputs were to float before and after, and if it stays.
+
+    One that found nothing to change was not ``kept``, and has no ``after``.
+    """
 
     pipeline: str
     before: Fidelity
-    after: Fidelity
+    after: Fidelity | None
     kept: bool
     seconds: float
 
     @property
     def gain(self) -> float:
         """Of the SQNR, in dB."""
-        return self.after.sqnr - self.before.sqnr
+        return 0.0 if self.after is None else self.after.sqnr - self.before.sqnr
 
 
 @dataclass(frozen=True)
@@ -144,8 +158,12 @@ def tune(
     for stage in stages:
         start, pipeline = time.perf_counter(), stage.pipeline(target, mask)
         changed = run(module, pipeline, samples=taught)
-        found = calibrate(changed) if stage.new_ranges else table
-        found = replace(found, header={**found.header, "digest": module_digest(changed)})
+        digest = module_digest(changed)
+        if digest == module_digest(module):
+            done.append(Step(pipeline, now, None, False, time.perf_counter() - start))
+            continue
+        found = calibrate(changed) if stage.exact else table
+        found = replace(found, header={**found.header, "digest": digest})
         seconds = time.perf_counter() - start
         then = judged(changed, found)
         kept = not selects or then.sqnr > now.sqnr

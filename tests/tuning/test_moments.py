@@ -19,6 +19,7 @@ from compiler.runtime.session import Runner
 from compiler.tuning import moments as room
 from compiler.tuning.columns import Product, product_of
 from compiler.tuning.moments import Moments, moments_of
+from compiler.tuning.stream import Wanted
 
 
 def product(node: Any) -> Product:
@@ -61,7 +62,7 @@ def test_groups_have_moments_of_their_own(net: Any, draw: Any) -> None:
 
 
 def test_a_part_of_many_columns_stands_for_all(net: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(room, "ROWS", 2000)
+    monkeypatch.setattr(room, "WANTED", Wanted(2000, 0))
     module, node = net(MatMul(), (5000, 3), np.ones((3, 2), np.float32))
     rng = np.random.default_rng(0)
     samples = [{"x": rng.normal(2, [1, 2, 3], (5000, 3)).astype(np.float32)} for _ in range(4)]

@@ -1,0 +1,107 @@
+"""How far the channels of what products read are evened out, by the error of the products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.graph import Module
+from compiler.ir.types import Elem, Range
+from compiler.quant.arithmetic import activation_quant, dequantize, quantize, rounded, weight_quant
+from compiler.tuning.columns import Product
+from compiler.tuning.stream import Wanted, sharing, stream
+
+if TYPE_CHECKING:
+    from compiler.calibration.masking import Masking
+    from compiler.data.fit import Sample
+
+__all__ = ["Inputs", "Smoothing", "inputs_of", "smoothing_of"]
+
+Floats = npt.NDArray[np.float32]
+
+WANTED = Wanted(dense=2048, grouped=0)
+"""Columns on which strengths are compared."""
+
+_LEAST = 1e-5
+"""Magnitudes below this share of the largest count as this."""
+
+
+@dataclass
+class Inputs:
+    """What dense products read: rows [n,K] drawn from all, and the ends of each of K channels."""
+
+    low: Floats
+    high: Floats
+    drawn: list[Floats] = field(default_factory=list)
+
+    @property
+    def rows(self) -> Floats:
+        return np.concatenate(self.drawn)
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """Channels are divided by ``factors`` [K]; errors are in squares of the outputs."""
+
+    strength: float
+    factors: npt.NDArray[np.float64]
+    error: float
+
+
+def smoothing_of(
+    weights: Sequence[Floats], inputs: Inputs, strengths: Iterable[float], limit: int
+) -> tuple[float, list[Smoothing]]:
+    """The error of products with weights [O,K] as they are, and evened out by each strength."""
+    plain = _error(weights, inputs, np.ones(len(inputs.low)), limit)
+    reach = _floored(np.maximum(-inputs.low, inputs.high))
+    held = _floored(np.max([np.abs(w).max(axis=0) for w in weights], axis=0))
+    found: list[Smoothing] = []
+    for strength in strengths:
+        factors = reach**strength / held ** (1 - strength)
+        factors /= np.exp(np.log(factors).mean())
+        found.append(Smoothing(strength, factors, _error(weights, inputs, factors, limit)))
+    return plain, found
+
+
+def _floored(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    largest = float(array.max(initial=0.0)) or 1.0
+    return np.maximum(array.astype(np.float64), _LEAST * largest)
+
+
+def _error(
+    weights: Sequence[Floats], inputs: Inputs, factors: npt.NDArray[np.float64], limit: int
+) -> float:
+    """The squared error of all products with both sides in 8 bits, over the rows."""
+    rows, by = inputs.rows, factors.astype(np.float32)
+    low, high = float((inputs.low / by).min()), float((inputs.high / by).max())
+    quant = activation_quant(Range(min(0.0, low), max(0.0, high), max(-low, high)), Elem.U8)
+    near = rounded(rows / by, quant, Elem.U8)
+    total = 0.0
+    for weight in weights:
+        scaled = weight * by
+        scales = weight_quant(scaled, 0, limit)
+        stored = dequantize(quantize(scaled, scales, Elem.I8, narrow=True), scales)
+        total += float(np.square(near @ stored.T - rows @ weight.T).sum(dtype=np.float64))
+    return total
+
+
+def inputs_of(
+    module: Module,
+    products: Sequence[Product],
+    samples: Iterable[Sample],
+    masking: Masking | None = None,
+) -> Iterator[tuple[list[Product], Inputs]]:
+    """Dense products that read one value, with what they read over the samples."""
+    together = sharing(products)
+    found: dict[Any, Inputs] = {}
+    for sample in stream(module, list(together), samples, masking, WANTED):
+        for read, seen in sample.items():
+            held = found.setdefault(read, Inputs(seen.low, seen.high))
+            held.low, held.high = np.minimum(held.low, seen.low), np.maximum(held.high, seen.high)
+            held.drawn.append(seen.columns[0])
+    for read, inputs in found.items():
+        yield together[read], inputs
