@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.diagnostics import EXIT_OK, QdqcError
@@ -37,7 +38,8 @@ def _parser() -> CommandParser:
     add("--quantized", metavar="F", help="the quantized one: .onnx, or a .qir of any stage")
     add("--input", metavar="F", help="samples: npz, npy, image, or a folder of them")
     add("--input_num", type=count, default=16, metavar="N", help="samples used, 0 for all")
-    add("--text", action="store_true", help="print causes, first divergence and the worst values")
+    add("--text", action="store_true", help="print causes, first divergence, worst (the default)")
+    add("--output", "-o", metavar="F.html", help="write all of it as one page for a browser")
     add(
         "--tolerance",
         type=tolerance,
@@ -56,18 +58,23 @@ def _inspect(invocation: Invocation) -> int:
     from compiler.data.dataset import open_dataset
     from compiler.inspection.causes import causes
     from compiler.inspection.measure import measure
-    from compiler.inspection.stages import quantized_stage, reference_stage
+    from compiler.inspection.sketch import Sketches
+    from compiler.inspection.stages import pipeline_of, quantized_stage, reference_stage
     from compiler.report.inspection import inspection_entries, render_inspection
 
     args = invocation.args
     _need(args, "reference", "quantized", "input")
+    if args.output:
+        _check_output(args)
     reference, quantized = reference_stage(args.reference), quantized_stage(args.quantized)
     tested = _tested(args, reference)
     dataset = open_dataset(args.input, reference.graph, input_num=args.input_num)
     progress = Progress("inspect", shown=invocation.verbosity >= 0)
     samples = islice(dataset, args.input_num or None)
-    tracked = progress.track(samples, min(len(dataset), args.input_num or len(dataset)))
-    measured = measure(quantized, reference, tracked, args.tolerance)
+    number = min(len(dataset), args.input_num or len(dataset))
+    sketches = Sketches(sum(1 for _ in reference.walk()), number) if args.output else None
+    tracked = progress.track(samples, number)
+    measured = measure(quantized, reference, tracked, args.tolerance, sketches)
     if not measured.figures:
         raise QdqcError(
             "the models share no value, so there is nothing to compare",
@@ -75,8 +82,37 @@ def _inspect(invocation: Invocation) -> int:
         )
     found = causes(measured, quantized, reference, tested)
     invocation.report |= inspection_entries(measured, found)
-    sys.stdout.write(render_inspection(measured, found) + "\n")
+    if sketches is not None:
+        from compiler.report.page.gather import Sources, gather
+
+        made_by = pipeline_of(args.quantized, quantized)
+        page = Sources(reference, quantized, next(iter(dataset)), made_by)
+        _write_page(gather(page, measured, found, sketches), invocation)
+    if args.text or sketches is None:
+        sys.stdout.write(render_inspection(measured, found) + "\n")
     return EXIT_OK
+
+
+def _check_output(args: Any) -> None:
+    """What can be told of the page before the models run."""
+    from compiler.files import refuse_inputs, refuse_unwritable
+    from compiler.report.page.render import need_libraries
+
+    inputs = [args.reference, args.quantized, args.input, args.test_input, args.test_result]
+    refuse_inputs([args.output], [i for i in inputs if i])
+    refuse_unwritable([args.output])
+    need_libraries()
+
+
+def _write_page(page: Any, invocation: Invocation) -> None:
+    from compiler.files import write_whole
+    from compiler.report.page.render import render_page
+
+    args = invocation.args
+    title = f"{Path(args.quantized).name} against {Path(args.reference).name}"
+    text = render_page(page, title)
+    write_whole(args.output, text)
+    invocation.tell(f"wrote {args.output}: {len(text.encode()):,} bytes")
 
 
 def _need(args: Any, *wanted: str) -> None:

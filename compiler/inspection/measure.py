@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.inspection.pairs import Pair, pairs_of
+from compiler.inspection.sketch import Sketches
 from compiler.inspection.weights import WeightFigures, weight_figures
 from compiler.ir.graph import Module
 from compiler.ir.types import TensorType
 from compiler.quant.arithmetic import dequantize, quant_range, quantize
 from compiler.runtime.check import mean_similarities, taken
-from compiler.runtime.compare import Comparison, Similarity, compare
+from compiler.runtime.compare import Comparison, Similarity, compare, inner_product
 from compiler.runtime.forced import ForcedRunner
 from compiler.runtime.session import Feeds, Runner
 
@@ -100,18 +101,27 @@ def measure(
     reference: Module,
     samples: Iterable[Feeds],
     tolerance: tuple[float, float] = (0.99, 0.9),
+    sketches: Sketches | None = None,
 ) -> Measured:
-    """Run both modules over the samples. Raises QdqcError where one of them can't run."""
-    return _Measuring(quantized, reference, tolerance).over(samples)
+    """Run both modules over the samples, and let ``sketches`` see every value.
+
+    Raises QdqcError where one of them can't run.
+    """
+    return _Measuring(quantized, reference, tolerance, sketches).over(samples)
 
 
 class _Measuring:
     def __init__(
-        self, quantized: Module, reference: Module, tolerance: tuple[float, float]
+        self,
+        quantized: Module,
+        reference: Module,
+        tolerance: tuple[float, float],
+        sketches: Sketches | None,
     ) -> None:
         self.quantized, self.reference = quantized, reference
         self.pairs = pairs_of(quantized, reference)
         self.tolerance = tolerance
+        self.sketches = sketches
         self.outputs = [v.name for v in quantized.graph.outputs]
         made = [p for p in self.pairs if p.node is not None]
         self.whole = Runner(quantized, [p.tap for p in self.pairs])
@@ -136,6 +146,9 @@ class _Measuring:
             for name in shared:
                 agreed.setdefault(name, []).append(_agreement(run[name], exact[name]))
             self._take(given, feeds, exact)
+            if self.sketches is not None:
+                for name, value in values.items():
+                    self.sketches.see(name, exact[name], value)
         comparison = mean_similarities(rounds, self.tolerance)
         rows = {r.name: r for r in comparison.rows}
         figures = [self.sums[p.name].figures(rows.get(p.name)) for p in self.pairs]
@@ -220,7 +233,7 @@ class _Sums:
 
 def _squares(array: npt.NDArray[Any]) -> float:
     flat = array.astype(np.float64).ravel()
-    return float(np.dot(flat, flat))
+    return inner_product(flat, flat)
 
 
 def _held(array: npt.NDArray[Any], stored: TensorType) -> npt.NDArray[Any]:

@@ -13,7 +13,10 @@ from compiler.text.files import load
 _FUSED = "canonicalize,fuse-activation,"
 """ONNX has no node for a product with its activation, so an exported module has two."""
 
-__all__ = ["load_stage", "quantized_stage", "reference_stage"]
+_RAISED = ",import-qdq"
+"""What ``quantized_stage`` adds to the pipeline in a module's header."""
+
+__all__ = ["load_stage", "pipeline_of", "quantized_stage", "reference_stage"]
 
 
 def load_stage(path: str | Path) -> Module:
@@ -40,3 +43,16 @@ def quantized_stage(path: str | Path) -> Module:
     """The module whose types say what is integer: what ``lower-to-qdq`` spelt out is read back."""
     spelt_out = Path(path).suffix == ".onnx"
     return run(load_stage(path), f"{_FUSED}import-qdq" if spelt_out else "import-qdq")
+
+
+def pipeline_of(path: str | Path, module: Module) -> str:
+    """The passes by which the module of a file was made, as its .qir says.
+
+    An .onnx does not say; the .qir that ``model_deploy`` wrote beside it does. Empty where
+    nobody does. Raises QdqcError for a .qir that can't be read.
+    """
+    text = Path(path).with_suffix(".qir")
+    if not text.exists():
+        return ""
+    said = module if text == Path(path) else load(text)
+    return str(said.header.get("pipeline", "")).removesuffix(_RAISED)
