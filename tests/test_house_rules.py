@@ -34,7 +34,7 @@ ORDER = (
     ("rewrite",),
     ("data", "onnx_io", "quant"),
     ("calibration", "runtime"),
-    ("search",),
+    ("inspection", "search"),
     ("tuning",),
     ("report",),
     ("api", "deploy", "proof"),

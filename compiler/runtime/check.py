@@ -44,7 +44,8 @@ def check_against(
 ) -> tuple[Comparison, dict[str, npt.NDArray[Any]]]:
     """Run both modules; similarities are means over the samples, levels the worst of them.
 
-    Returns the comparison in graph order and the values of the module on the last sample.
+    Returns the comparison in graph order and the values of the module on the last sample, its
+    inputs among them.
     """
     taps = shared_values(module, reference) if every_value else []
     ours = Runner(module, taps)
@@ -52,7 +53,8 @@ def check_against(
     rounds: list[Comparison] = []
     values: dict[str, npt.NDArray[Any]] = {}
     for feeds in samples:
-        values = ours.run(taken(module, reference, feeds))
+        given = taken(module, reference, feeds)
+        values = {n: given[n] for n in ours.inputs if n in given} | ours.run(given)
         expected = theirs.run(feeds)
         order = [*taps, *(n for n in expected if n not in taps)]
         rounds.append(compare(values, {n: expected[n] for n in order}, tolerance, excepts))

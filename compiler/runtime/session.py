@@ -71,14 +71,18 @@ def open_session(
     folder: str | None = None,
     profile: str | None = None,
     shared: Mapping[str, ort.OrtValue] = {},
+    optimised: str | None = None,
 ) -> ort.InferenceSession:
     """A CPU session of a model or of a file; ``folder`` is where a model's external data lie.
 
-    ``profile`` begins the name of the file that ``end_profiling`` writes. ``shared`` are
-    constants that the model leaves out. Raises QdqcError where onnxruntime refuses it.
+    ``profile`` begins the name of the file that ``end_profiling`` writes; ``optimised`` is a
+    file that gets the model as onnxruntime rewrites it. ``shared`` are constants that the model
+    leaves out. Raises QdqcError where onnxruntime refuses it.
     """
     source = model if isinstance(model, str) else model.SerializeToString()
     options = session_options(optimise=optimise, threads=threads, lean=lean)
+    if optimised is not None:
+        options.optimized_model_filepath = optimised
     if folder is not None:
         options.add_session_config_entry(_DATA_FOLDER, folder)
     if shared:

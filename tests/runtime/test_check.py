@@ -20,7 +20,7 @@ def test_a_module_equals_its_clone(tiny: Module, samples: Samples) -> None:
     comparison, values = check_against(tiny, clone(tiny), samples[:2], (0.99, 0.99))
     assert {r.level for r in comparison.rows} == {Level.EQUAL}
     assert [r.name for r in comparison.rows] == ["r1", "c2", "r2", "c3", "p", "f", "y"]
-    assert set(values) == {"r1", "c2", "r2", "c3", "p", "f", "y"}
+    assert set(values) == {"x", "r1", "c2", "r2", "c3", "p", "f", "y"}
 
 
 def test_the_first_difference_is_found(tiny: Module, samples: Samples) -> None:

@@ -20,12 +20,21 @@ import pytest
 from compiler.data.archive import Archive
 from compiler.diagnostics import QdqcError
 from compiler.text.files import load
-from tools import model_deploy, model_runner, model_transform, npz_tool, qir_opt, run_calibration
+from tools import (
+    model_deploy,
+    model_inspect,
+    model_runner,
+    model_transform,
+    npz_tool,
+    qir_opt,
+    run_calibration,
+)
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "model_transform": model_transform.main,
     "run_calibration": run_calibration.main,
     "model_deploy": model_deploy.main,
+    "model_inspect": model_inspect.main,
     "model_runner": model_runner.main,
     "npz_tool": npz_tool.main,
     "qir_opt": qir_opt.main,

@@ -1,0 +1,257 @@
+"""Runs a quantized module beside the float one, and takes figures of every value.
+
+The accumulated error is that of the whole run. The local error is what the nodes behind one value
+add on their own: both modules are given the float model's values, rounded as the quantized module
+holds them, in front of these nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.inspection.pairs import Pair, pairs_of
+from compiler.inspection.sketch import Sketches
+from compiler.inspection.weights import WeightFigures, weight_figures
+from compiler.ir.graph import Module
+from compiler.ir.types import TensorType
+from compiler.quant.arithmetic import dequantize, quant_range, quantize
+from compiler.runtime.check import mean_similarities, taken
+from compiler.runtime.compare import Comparison, Similarity, compare, inner_product
+from compiler.runtime.forced import ForcedRunner
+from compiler.runtime.session import Feeds, Runner
+
+__all__ = ["Figures", "Measured", "decibels", "measure"]
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def decibels(noise: float) -> float:
+    """A share of noise over signal as SQNR: ``-10 log10``; infinite where there is none."""
+    return -10 * math.log10(noise) if noise > 0 else math.inf
+
+
+@dataclass
+class Figures:
+    """What is known of one value after the samples.
+
+    ``similarity`` is of the whole run, ``local`` the noise over signal of its own nodes. ``low``
+    to ``high`` is what the float values reach, ``laid`` the range of the integers that hold them.
+    ``outside`` is the share of float elements beyond that range; ``held`` the noise over signal
+    of rounding the float values into it, ``attainable`` that of the range that they do have.
+    """
+
+    pair: Pair
+    weights: WeightFigures | None = None
+    similarity: Similarity | None = None
+    local: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+    laid: tuple[float, float] | None = None
+    outside: float = 0.0
+    held: float = 0.0
+    attainable: float = 0.0
+    mean: float = 0.0
+    std: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.pair.name
+
+    @property
+    def op(self) -> str:
+        node = self.pair.node
+        return "input" if node is None else node.op.name
+
+    @property
+    def precision(self) -> str:
+        """The element type in which the value is held."""
+        found = self.pair.stored or self.pair.value.tensor
+        return found.elem.text
+
+    @property
+    def sqnr(self) -> float:
+        """In dB over the whole run."""
+        return math.inf if self.similarity is None else self.similarity.sqnr
+
+    @property
+    def avoidable(self) -> float:
+        """Noise over signal that another range would not have."""
+        return max(0.0, self.held - self.attainable)
+
+
+@dataclass
+class Measured:
+    """Figures of all values in graph order, the comparison of the runs, and what they give."""
+
+    figures: list[Figures]
+    comparison: Comparison
+    outputs: Comparison
+    samples: int
+    agreement: dict[str, float] = field(default_factory=dict)
+
+
+def measure(
+    quantized: Module,
+    reference: Module,
+    samples: Iterable[Feeds],
+    tolerance: tuple[float, float] = (0.99, 0.9),
+    sketches: Sketches | None = None,
+) -> Measured:
+    """Run both modules over the samples, and let ``sketches`` see every value.
+
+    Raises QdqcError where one of them can't run.
+    """
+    return _Measuring(quantized, reference, tolerance, sketches).over(samples)
+
+
+class _Measuring:
+    def __init__(
+        self,
+        quantized: Module,
+        reference: Module,
+        tolerance: tuple[float, float],
+        sketches: Sketches | None,
+    ) -> None:
+        self.quantized, self.reference = quantized, reference
+        self.pairs = pairs_of(quantized, reference)
+        self.tolerance = tolerance
+        self.sketches = sketches
+        self.outputs = [v.name for v in quantized.graph.outputs]
+        made = [p for p in self.pairs if p.node is not None]
+        self.whole = Runner(quantized, [p.tap for p in self.pairs])
+        self.exact = Runner(reference, [p.name for p in self.pairs])
+        self.local = ForcedRunner(quantized, [p.value.name for p in made])
+        self.local_exact = ForcedRunner(reference, [p.name for p in made])
+        self.sums = {p.name: _Sums(p) for p in self.pairs}
+
+    def over(self, samples: Iterable[Feeds]) -> Measured:
+        rounds: list[Comparison] = []
+        ends: list[Comparison] = []
+        agreed: dict[str, list[float]] = {}
+        for feeds in samples:
+            given = taken(self.quantized, self.reference, feeds)
+            exact, run = self.exact.run(feeds), self.whole.run(given)
+            values = {p.name: run[p.tap] for p in self.pairs}
+            rounds.append(
+                compare(values, {p.name: exact[p.name] for p in self.pairs}, self.tolerance)
+            )
+            shared = [n for n in self.outputs if n in exact]
+            ends.append(compare(run, {n: exact[n] for n in shared}, self.tolerance))
+            for name in shared:
+                agreed.setdefault(name, []).append(_agreement(run[name], exact[name]))
+            self._take(given, feeds, exact)
+            if self.sketches is not None:
+                for name, value in values.items():
+                    self.sketches.see(name, exact[name], value)
+        comparison = mean_similarities(rounds, self.tolerance)
+        rows = {r.name: r for r in comparison.rows}
+        figures = [self.sums[p.name].figures(rows.get(p.name)) for p in self.pairs]
+        means = {n: float(np.mean(a)) for n, a in agreed.items()}
+        return Measured(
+            figures, comparison, mean_similarities(ends, self.tolerance), len(rounds), means
+        )
+
+    def _take(self, given: Feeds, feeds: Feeds, exact: Arrays) -> None:
+        """What each value's own nodes do with the float values."""
+        ours, theirs = dict(given), dict(feeds)
+        for pair in self.pairs:
+            held = theirs[pair.name] = self.sums[pair.name].see(exact[pair.name])
+            if pair.node is not None:
+                ours[pair.value.name] = held
+        found, wanted = self.local.run(ours), self.local_exact.run(theirs)
+        for pair in self.pairs:
+            if pair.value.name in found and pair.name in wanted:
+                self.sums[pair.name].see_local(found[pair.value.name], wanted[pair.name])
+
+
+class _Sums:
+    """Sums over the samples of one value."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.count = self.nonzero = self.beyond = 0
+        self.signal = self.lost = self.total = 0.0
+        self.local_signal = self.local_lost = 0.0
+        self.low, self.high = math.inf, -math.inf
+        self.laid = _laid(pair.stored)
+
+    def see(self, exact: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Take in the float values; what they are once they are held."""
+        held = exact if self.pair.stored is None else _held(exact, self.pair.stored)
+        if not exact.size:
+            return held
+        self.count += exact.size
+        self.nonzero += int(np.count_nonzero(exact))
+        self.signal += _squares(exact)
+        self.lost += _squares(exact - held)
+        self.total += float(exact.sum(dtype=np.float64))
+        self.low = min(self.low, float(exact.min()))
+        self.high = max(self.high, float(exact.max()))
+        if self.laid is not None:
+            low, high = self.laid
+            half = (high - low) / 510
+            beyond = (exact < low - half) | (exact > high + half)
+            self.beyond += int(np.count_nonzero(beyond))
+        return held
+
+    def see_local(self, found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
+        """Take in what the nodes made of given values in both modules."""
+        if found.shape != wanted.shape:
+            return
+        if self.pair.stored is not None:
+            found = _held(found, self.pair.stored)
+        self.local_signal += _squares(wanted)
+        self.local_lost += _squares(wanted - found)
+
+    def figures(self, similarity: Similarity | None) -> Figures:
+        """All that was taken in."""
+        signal, count = self.signal or 1.0, self.count or 1
+        step = (max(self.high, 0.0) - min(self.low, 0.0)) / 255
+        ideal = step**2 / 12 * self.nonzero / signal if self.pair.stored is not None else 0.0
+        mean = self.total / count
+        return Figures(
+            pair=self.pair,
+            weights=weight_figures(self.pair),
+            similarity=similarity,
+            local=self.local_lost / (self.local_signal or 1.0),
+            low=self.low,
+            high=self.high,
+            laid=self.laid,
+            outside=self.beyond / count,
+            held=self.lost / signal,
+            attainable=ideal,
+            mean=mean,
+            std=math.sqrt(max(0.0, self.signal / count - mean**2)),
+        )
+
+
+def _squares(array: npt.NDArray[Any]) -> float:
+    flat = array.astype(np.float64).ravel()
+    return inner_product(flat, flat)
+
+
+def _held(array: npt.NDArray[Any], stored: TensorType) -> npt.NDArray[Any]:
+    """Float values as the integers of a type hold them."""
+    if stored.quant is None:
+        return array
+    return dequantize(quantize(array, stored.quant, stored.elem), stored.quant)
+
+
+def _laid(stored: TensorType | None) -> tuple[float, float] | None:
+    if stored is None or stored.quant is None or stored.quant.axis is not None:
+        return None
+    found = quant_range(stored.quant, stored.elem)
+    return found.min, found.max
+
+
+def _agreement(value: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:
+    """The share of rows whose largest element stands at the same place."""
+    if value.shape != exact.shape or not value.size or value.ndim == 0:
+        return 1.0
+    return float(np.mean(value.argmax(axis=-1) == exact.argmax(axis=-1)))

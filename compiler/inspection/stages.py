@@ -1,0 +1,58 @@
+"""Models as inspection looks at them: any file that the project reads, with typed precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compiler.diagnostics import QdqcError
+from compiler.ir.graph import Module
+from compiler.onnx_io.importer import import_onnx
+from compiler.pipeline.manager import run
+from compiler.text.files import load
+
+_FUSED = "canonicalize,fuse-activation,"
+"""ONNX has no node for a product with its activation, so an exported module has two."""
+
+_RAISED = ",import-qdq"
+"""What ``quantized_stage`` adds to the pipeline in a module's header."""
+
+__all__ = ["load_stage", "pipeline_of", "quantized_stage", "reference_stage"]
+
+
+def load_stage(path: str | Path) -> Module:
+    """The module of a .qir or an .onnx file, as it stands there. Raises QdqcError."""
+    source = Path(path)
+    if source.suffix == ".onnx":
+        return import_onnx(source)
+    if source.suffix != ".qir":
+        raise QdqcError(
+            "the model is neither a .qir nor an .onnx file",
+            file=str(source),
+            notes=["model_transform makes a .qir, model_deploy an .onnx"],
+        )
+    return load(source, verify=True)
+
+
+def reference_stage(path: str | Path) -> Module:
+    """The float module: a .qir as it is, an .onnx simplified as ``model_transform`` does."""
+    module = load_stage(path)
+    return run(module, "@transform") if Path(path).suffix == ".onnx" else module
+
+
+def quantized_stage(path: str | Path) -> Module:
+    """The module whose types say what is integer: what ``lower-to-qdq`` spelt out is read back."""
+    spelt_out = Path(path).suffix == ".onnx"
+    return run(load_stage(path), f"{_FUSED}import-qdq" if spelt_out else "import-qdq")
+
+
+def pipeline_of(path: str | Path, module: Module) -> str:
+    """The passes by which the module of a file was made, as its .qir says.
+
+    An .onnx does not say; the .qir that ``model_deploy`` wrote beside it does. Empty where
+    nobody does. Raises QdqcError for a .qir that can't be read.
+    """
+    text = Path(path).with_suffix(".qir")
+    if not text.exists():
+        return ""
+    said = module if text == Path(path) else load(text)
+    return str(said.header.get("pipeline", "")).removesuffix(_RAISED)

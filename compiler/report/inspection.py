@@ -1,0 +1,112 @@
+"""What people see of an inspection in a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from compiler.inspection.causes import Cause
+from compiler.inspection.measure import Figures, Measured, decibels
+
+__all__ = ["figures_entry", "inspection_entries", "render_inspection"]
+
+_WORST = 10
+_HEAD = ("op", "held as", "range laid", "values reach", "outside", "own dB", "run dB", "name")
+
+
+def render_inspection(measured: Measured, found: Sequence[Cause]) -> str:
+    """Outputs, causes, where the runs part first, and the ten values that end up worst."""
+    lines = [f"{measured.samples} samples, {len(measured.figures)} values compared"]
+    for row in measured.outputs.rows:
+        same = measured.agreement.get(row.name, 0.0)
+        lines.append(
+            f"output '{row.name}': cos {row.cos:.6f}, SQNR {_db(row.sqnr)}, "
+            f"largest element agrees in {same:.1%}"
+        )
+    lines += _cause_lines(found)
+    first = measured.comparison.first_failure
+    cos, euclid = measured.comparison.tolerance
+    if first is None:
+        lines.append(f"no value is below tolerance {cos:g},{euclid:g}")
+    else:
+        lines.append(
+            f"first below tolerance {cos:g},{euclid:g}: '{first.name}' "
+            f"(cos {first.cos:.4f}, SQNR {_db(first.sqnr)})"
+        )
+    lines += ["worst by SQNR (own: its nodes alone on float inputs; run: the whole run):"]
+    return "\n".join([*lines, *_table(_worst(measured.figures))])
+
+
+def _worst(figures: Sequence[Figures]) -> list[Figures]:
+    made = [f for f in figures if f.pair.node is not None and math.isfinite(f.sqnr)]
+    return sorted(made, key=lambda f: f.sqnr)[:_WORST]
+
+
+def _cause_lines(found: Sequence[Cause]) -> list[str]:
+    if not found:
+        return ["no cause stands out: ranges and weights fit, and every node does what it should"]
+    lines = ["causes, the likeliest first:"]
+    for place, cause in enumerate(found[:_WORST], 1):
+        lines += [f"  {place}. [{cause.kind}] {cause.text}", f"     next: {cause.advice}"]
+    if len(found) > _WORST:
+        lines.append(f"  and {len(found) - _WORST} more, in --report FILE.json")
+    return lines
+
+
+def _table(figures: Sequence[Figures]) -> list[str]:
+    """Rows in columns, names last, as they may be long."""
+    rows = [_HEAD, *map(_row, figures)]
+    widths = [max(len(r[i]) for r in rows) for i in range(len(_HEAD) - 1)]
+    return [
+        "  " + "  ".join([*(c.rjust(w) for c, w in zip(r, widths, strict=False)), r[-1]])
+        for r in rows
+    ]
+
+
+def _row(f: Figures) -> tuple[str, ...]:
+    laid = "" if f.laid is None else f"{f.laid[0]:.4g}..{f.laid[1]:.4g}"
+    own = f"{decibels(f.local):.1f}" if f.local > 0 else "exact"
+    outside = "" if f.laid is None else f"{f.outside:.2%}"
+    reach = f"{f.low:.4g}..{f.high:.4g}"
+    return (f.op, f.precision, laid, reach, outside, own, f"{f.sqnr:.1f}", f.name)
+
+
+def _db(value: float) -> str:
+    return f"{value:.1f} dB" if math.isfinite(value) else "without end"
+
+
+def inspection_entries(measured: Measured, found: Sequence[Cause]) -> dict[str, Any]:
+    """The inspection as ``--report`` has it."""
+    first = measured.comparison.first_failure
+    return {
+        "samples": measured.samples,
+        "outputs": {
+            r.name: {"cos": r.cos, "sqnr": _finite(r.sqnr), "agreement": measured.agreement[r.name]}
+            for r in measured.outputs.rows
+        },
+        "causes": [
+            {"kind": c.kind, "name": c.name, "text": c.text, "next": c.advice} for c in found
+        ],
+        "first_divergence": None if first is None else first.name,
+        "values": [figures_entry(f) for f in measured.figures],
+    }
+
+
+def figures_entry(f: Figures) -> dict[str, Any]:
+    """One value with its figures as plain numbers; None where there is no number."""
+    return {
+        "name": f.name,
+        "op": f.op,
+        "precision": f.precision,
+        "range": None if f.laid is None else list(f.laid),
+        "reach": [_finite(f.low), _finite(f.high)],
+        "outside": f.outside,
+        "cos": None if f.similarity is None else f.similarity.cos,
+        "sqnr": _finite(f.sqnr),
+        "own_sqnr": _finite(decibels(f.local)),
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,131 @@
+"""Takes together what a page shows beside the figures: times, kernels, sizes, passes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compiler.inspection.causes import Cause
+from compiler.inspection.measure import Measured
+from compiler.inspection.sketch import Sketches
+from compiler.inspection.steps import Replay, replayed
+from compiler.ir.clone import clone
+from compiler.ir.graph import Module
+from compiler.onnx_io.exporter import export_onnx
+from compiler.onnx_io.saver import save_onnx
+from compiler.pipeline.discovery import pipelines
+from compiler.pipeline.spec import resolve
+from compiler.quant.lowering import lower
+from compiler.report.page.payload import Inspection
+from compiler.runtime.audit import Audit, audit
+from compiler.runtime.check import taken
+from compiler.runtime.node_times import node_times
+from compiler.runtime.session import Feeds
+from compiler.runtime.timing import spread, time_models
+
+__all__ = ["Sources", "gather"]
+
+_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Both modules, one sample, and what was said of them elsewhere.
+
+    ``pipeline`` is that of the quantized module's header; ``searched`` is as in ``Inspection``.
+    """
+
+    reference: Module
+    quantized: Module
+    sample: Feeds
+    pipeline: str = ""
+    searched: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    difference: str = ""
+
+
+def gather(
+    sources: Sources, measured: Measured, causes: Sequence[Cause], sketches: Sketches
+) -> Inspection:
+    """All that the page shows. Raises QdqcError where onnxruntime refuses one of the modules."""
+    replay = replayed(sources.reference, sources.pipeline)
+    lowered = clone(sources.quantized)
+    lower(lowered)
+    found = _audited(lowered, replay)
+    given = taken(sources.quantized, sources.reference, sources.sample)
+    times = (
+        node_times(sources.reference, sources.sample),
+        node_times(sources.quantized, given),
+    )
+    names = {p.tap: p.name for p in (f.pair for f in measured.figures)}
+    names |= {f.pair.value.name: f.name for f in measured.figures}
+    return Inspection(
+        reference=sources.reference,
+        measured=measured,
+        causes=causes,
+        sketches=sketches,
+        replay=replay,
+        runs=_runs(found, names),
+        times=(times[0], _renamed(times[1], names)),
+        facts=[
+            ("samples", str(measured.samples)),
+            ("values compared", str(len(measured.figures))),
+            *_sizes(sources.reference, lowered),
+            *_latency(sources, lowered, given),
+            *_kernels(found),
+        ],
+        pipeline=_pass_names(sources.pipeline),
+        searched=sources.searched,
+        difference=sources.difference,
+    )
+
+
+def _audited(lowered: Module, replay: Replay) -> Audit:
+    with tempfile.TemporaryDirectory(prefix="qdqc-page-") as folder:
+        path = Path(folder) / "model.onnx"
+        save_onnx(lowered, path)
+        return audit(lowered, replay.decisions, path)
+
+
+def _runs(found: Audit, names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """By the float module's names whether a node runs in integers, and why not."""
+    rows = {r.name.removesuffix("_f"): (r.runs, r.reason) for r in found.rows}
+    return {names.get(name, name): row for name, row in rows.items()}
+
+
+def _renamed(times: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for name, seconds in times.items():
+        known = names.get(name, names.get(name.removesuffix("_q"), name))
+        out[known] = out.get(known, 0.0) + seconds
+    return out
+
+
+def _sizes(reference: Module, lowered: Module) -> list[tuple[str, str]]:
+    before, after = (export_onnx(m).ByteSize() for m in (reference, lowered))
+    return [("bytes", f"{before:,} float, {after:,} quantized ({before / max(1, after):.2f}x)")]
+
+
+def _latency(sources: Sources, lowered: Module, given: Feeds) -> list[tuple[str, str]]:
+    models = {"float": export_onnx(sources.reference), "quantized": export_onnx(lowered)}
+    feeds = {"float": sources.sample, "quantized": given}
+    seconds = {n: spread(s).median for n, s in time_models(models, feeds, rounds=_ROUNDS).items()}
+    before, after = seconds["float"], seconds["quantized"]
+    text = f"{before * 1e3:.2f} ms float, {after * 1e3:.2f} ms quantized ({before / after:.2f}x)"
+    return [("latency", f"{text}, one thread")]
+
+
+def _kernels(found: Audit) -> list[tuple[str, str]]:
+    integer, floats = len(found.products("integer")), len(found.products("float"))
+    others = [r for r in found.rows if not r.is_product]
+    count = sum(r.runs == "integer" for r in others)
+    return [
+        ("products in integers", f"{integer} of {integer + floats}"),
+        ("other nodes in integers", f"{count} of {len(others)}"),
+    ]
+
+
+def _pass_names(pipeline: str) -> list[str]:
+    return [p.name for p in resolve(pipeline, pipelines())] if pipeline else []

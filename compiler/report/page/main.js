@@ -1,0 +1,61 @@
+// Puts the parts together.
+
+function showSummary() {
+  const facts = document.getElementById("facts");
+  for (const [label, text] of data.facts) {
+    facts.append(element("dt", {}, label), element("dd", {}, text));
+  }
+  for (const [name, cos, sqnr, agreement] of data.outputs) {
+    const share = agreement === null ? "" : `, largest agrees ${(100 * agreement).toFixed(1)} %`;
+    facts.append(element("dt", {}, `output ${name}`),
+      element("dd", {}, `cos ${cos}, ${shown("sqnr", sqnr)} dB${share}`));
+  }
+  const causes = document.getElementById("causes");
+  for (const [kind, name, text, next] of data.causes) {
+    const item = element("li", {}, `[${kind}] ${text}`);
+    item.append(element("span", { class: "next" }, `next: ${next}`));
+    const row = rowOf.get(name);
+    if (row !== undefined) {
+      item.style.cursor = "pointer";
+      item.addEventListener("click", () => choose(row));
+    }
+    causes.append(item);
+  }
+  if (!data.causes.length) {
+    causes.append(element("li", {}, "none stands out: ranges and weights fit"));
+  }
+  document.getElementById("first").textContent = data.first === null
+    ? `No value is below tolerance ${data.tolerance.join(", ")}.`
+    : `The runs part first at ${data.first} (tolerance ${data.tolerance.join(", ")}).`;
+  document.getElementById("pipeline").textContent = data.pipeline.join(", ") || "not known";
+  document.getElementById("differences").hidden = !data.difference;
+  document.getElementById("difference").textContent = data.difference;
+}
+
+function drawCharts() {
+  drawDepth();
+  drawSearch();
+  if (chosen.row !== null) showPane(chosen.row);
+}
+
+function setTheme(name) {
+  document.documentElement.dataset.theme = name;
+}
+
+function start() {
+  setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  document.getElementById("theme").addEventListener("click", () => {
+    setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    drawCharts();
+  });
+  showSummary();
+  startTable();
+  startGraph();
+  chosen.listeners.push(showPane);
+  drawCharts();
+  const first = data.causes.length ? rowOf.get(data.causes[0][1]) : rowOf.get(data.first);
+  if (first !== undefined) choose(first);
+  document.documentElement.dataset.ready = "yes";
+}
+
+start();

@@ -1,0 +1,57 @@
+"""The page as one file that needs nothing else: template, styles, scripts and data together."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module, resources
+from typing import Any
+
+from compiler.diagnostics import QdqcError
+from compiler.report.page.payload import Inspection, payload
+
+__all__ = ["need_libraries", "render_page", "script_json"]
+
+_SCRIPTS = ("state.js", "table.js", "layout.js", "graph.js", "charts.js", "pane.js", "main.js")
+
+
+def render_page(found: Inspection, title: str) -> str:
+    """The whole page. Raises QdqcError where the libraries of the extra ``report`` are missing.
+
+    Texts of the model reach the page as data alone, and its scripts set them as text.
+    """
+    jinja2, plotly = _library("jinja2"), _library("plotly.offline")
+    files = resources.files(__package__ or "")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    safe = import_module("markupsafe").Markup
+    read = {n: (files / n).read_text("utf-8") for n in ("page.html", "page.css", *_SCRIPTS)}
+    return environment.from_string(read["page.html"]).render(
+        title=title,
+        style=safe(read["page.css"]),
+        plotting=safe(plotly.get_plotlyjs()),
+        data=safe(script_json(payload(found))),
+        script=safe("\n".join(read[name] for name in _SCRIPTS)),
+    )
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a script element: no ``<``, ``>`` or ``&`` is left in it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def need_libraries() -> None:
+    """Raises QdqcError where one of them is missing."""
+    for name in ("jinja2", "plotly.offline"):
+        _library(name)
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise QdqcError(
+            f"the page needs '{name.partition('.')[0]}', which is not installed",
+            notes=["pip install 'qdq-compiler[report]'; --text needs nothing more"],
+        ) from None

@@ -1,0 +1,81 @@
+"""What each value of a module costs, by onnxruntime's own profile."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from compiler.ir.clone import clone
+from compiler.ir.graph import Module
+from compiler.onnx_io.exporter import export_onnx
+from compiler.ops import Quantize
+from compiler.quant.lowering import lower
+from compiler.runtime.session import Feeds, open_session
+
+__all__ = ["node_times"]
+
+_RUNS = 10
+
+
+def node_times(module: Module, feeds: Feeds, *, threads: int = 1) -> dict[str, float]:
+    """Seconds a run by the value that a kernel makes; medians over runs, casts among them.
+
+    Kernels that onnxruntime fused bear the last value that they make. Its rewrites are those of
+    the level "extended", as in the audit.
+    """
+    lowered = clone(module)
+    lower(lowered)
+    proto = export_onnx(lowered)
+    for place, node in enumerate(proto.graph.node):
+        node.name = f"n{place}"
+    with tempfile.TemporaryDirectory(prefix="qdqc-times-") as folder:
+        made = Path(folder) / "optimised.onnx"
+        session = open_session(
+            proto,
+            optimise="extended",
+            threads=threads,
+            profile=str(Path(folder) / "profile"),
+            optimised=str(made),
+        )
+        for _ in range(_RUNS + 1):
+            session.run(None, {n: np.asarray(a) for n, a in feeds.items()})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        kernels = onnx.load(str(made), load_external_data=False).graph.node
+    makes = {k.name: _value(next((o for o in k.output if o), ""), module) for k in kernels}
+    return _summed(events, makes)
+
+
+def _value(name: str, module: Module) -> str:
+    """The value of the module that a tensor holds, or is a part of: ``y_q``, ``y_preact``."""
+    short = name
+    while module.value(short) is None or _is_stored(short, module):
+        short, cut, _ = short.rpartition("_")
+        if not cut:
+            return name
+    return short
+
+
+def _is_stored(name: str, module: Module) -> bool:
+    """Whether these are the integers of a value that has its own name in the module."""
+    value = module.value(name)
+    producer = None if value is None else value.producer
+    stands_for = module.value(name.removesuffix("_q"))
+    return producer is not None and isinstance(producer.op, Quantize) and stands_for is not value
+
+
+def _summed(events: list[dict[str, Any]], makes: dict[str, str]) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            kernel = event["name"].removesuffix("_kernel_time")
+            seconds.setdefault(kernel, []).append(event["dur"] * 1e-6)
+    found: dict[str, float] = {}
+    for kernel, taken in seconds.items():
+        name = makes.get(kernel, "")
+        found[name] = found.get(name, 0.0) + float(np.median(taken[1:] or taken))
+    return found

@@ -1,0 +1,74 @@
+"""Pages of a digits-like network whose names do not mean well."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import compiler
+from compiler.inspection.causes import causes
+from compiler.inspection.measure import measure
+from compiler.inspection.sketch import Sketches
+from compiler.ir.graph import Module
+from compiler.report.page.gather import Sources, gather
+from compiler.report.page.payload import Inspection
+
+sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+
+HOSTILE = '</script><script>window.stolen=1</script><img src=x onerror=window.stolen=1>&lt;<b>"'
+
+
+def text_of(name: str) -> str:
+    quoted = compiler.ir.spelling.print_string(name)
+    return f"""module @m {{opsets = {{"" = 17}}}} {{
+  const %w : f32[4,3,1,1] = dense[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+  graph (%x : f32[1,3,8,8]) -> (%y) {{
+    %{quoted} = conv(%x, %w) {{clamp = [0, 6]}} : f32[1,4,8,8] loc({quoted})
+    %"a/{name[:9]}/s" = sigmoid(%{quoted}) : f32[1,4,8,8] loc("/s")
+    %y = mul(%"a/{name[:9]}/s", %{quoted}) : f32[1,4,8,8] loc("/y")
+  }}
+}}"""
+
+
+@pytest.fixture(scope="session")
+def hostile() -> str:
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(3)]
+
+
+@pytest.fixture(scope="session")
+def modules(tmp_path_factory: pytest.TempPathFactory, samples: Any) -> tuple[Module, Module]:
+    """The float module, and the typed one."""
+    from functools import partial
+
+    from compiler.calibration.calibrate import calibrate
+    from compiler.calibration.table import save_table
+    from compiler.runtime.session import Runner
+
+    reference = compiler.from_text(text_of(HOSTILE))
+    open_taps = partial(Runner, reference, cut=True)
+    path = tmp_path_factory.mktemp("hostile") / "t.cali_table"
+    save_table(calibrate(reference, samples, lambda names: open_taps(names).run, "max"), path)
+    pipeline = f'import-calibration{{table="{path}"}},assign-precision,quantize'
+    return reference, compiler.run(reference, pipeline)
+
+
+@pytest.fixture(scope="session")
+def inspection(modules: tuple[Module, Module], samples: Any) -> Inspection:
+    reference, quantized = modules
+    sketches = Sketches(4, len(samples))
+    measured = measure(quantized, reference, samples, sketches=sketches)
+    found = causes(measured, quantized, reference)
+    pipeline = str(quantized.header["pipeline"])
+    searched = {"ranking": [{"name": HOSTILE, "loss": 0.5}, {"name": "y", "loss": 0.1}]}
+    sources = Sources(reference, quantized, samples[0], pipeline, searched, f"- {HOSTILE}")
+    return gather(sources, measured, found, sketches)

@@ -1,0 +1,130 @@
+"""The page in a browser: it loads alone, sorts, filters, opens nodes, changes colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compiler.report.page.payload import Inspection
+from compiler.report.page.render import render_page
+
+
+@pytest.fixture(scope="module")
+def page(inspection: Inspection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("jinja2", reason="the page needs the extra 'report'")
+    pytest.importorskip("plotly", reason="the page needs the extra 'report'")
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(render_page(inspection, "hostile"), "utf-8")
+    return path
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[object]:
+    from browser import Browser, find_browser
+
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    with Browser(program, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def tab(browser, page: Path):
+    browser.open(page, width=1280)
+    return browser
+
+
+def names(tab) -> list[str]:
+    return tab.run(
+        "[...document.querySelectorAll('#window .row span:first-child')].map(e => e.textContent)"
+    )
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_it_loads_without_errors_or_requests(
+    browser, page: Path, width: int, dark: bool, hostile: str, tmp_path: Path
+) -> None:
+    browser.open(page, width=width, dark=dark)
+    assert browser.errors == []
+    assert browser.requests == [page.as_uri()]
+    assert browser.run("window.stolen") is None
+    assert names(browser)[1] == hostile, "shown as it is spelt"
+    theme = browser.run("document.documentElement.dataset.theme")
+    assert theme == ("dark" if dark else "light")
+    wide = browser.run("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1], "nothing hangs over"
+    browser.picture(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 10_000
+
+
+def test_a_click_on_a_head_sorts_and_another_one_turns_it_round(tab) -> None:
+    given = names(tab)
+    tab.click("#head [data-column=op]")
+    ops = "[...document.querySelectorAll('#window .row span:nth-child(2)')].map(e => e.textContent)"
+    assert tab.run(ops) == ["conv", "input", "mul", "sigmoid"]
+    tab.click("#head [data-column=op]")
+    assert tab.run(ops) == ["sigmoid", "mul", "input", "conv"]
+    assert sorted(names(tab)) == sorted(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("conv", 1), ("", 4), ("precision=u8", 2), ("sqnr<500 mul", 1), ("nothing", 0), ("<b>", 1)],
+)
+def test_filters(tab, text: str, count: int) -> None:
+    tab.run(
+        f"(() => {{ const f = document.getElementById('filter'); f.value = {text!r};"
+        "f.dispatchEvent(new Event('input')); })()"
+    )
+    assert len(names(tab)) == count
+    assert tab.run("document.getElementById('count').textContent") == f"{count} of 4"
+
+
+def test_a_click_on_a_row_opens_the_node(tab, hostile: str) -> None:
+    tab.click("#window .row[data-row='1']")
+    assert tab.run("document.getElementById('chosen').textContent") == f"conv {hostile}"
+    steps = tab.run("[...document.querySelectorAll('#steps b')].map(e => e.textContent)")
+    assert steps == ["import-calibration", "assign-precision", "quantize"]
+    for chart in ("histogram", "scatter", "weights"):
+        assert tab.run(f"document.querySelectorAll('#{chart} svg').length") > 0
+    assert tab.run("document.querySelectorAll('#graph .chosen').length") == 1
+    tab.click("#window .row[data-row='2']")
+    assert tab.run("document.querySelectorAll('#weights svg').length") == 0, "it has no weight"
+    assert tab.errors == []
+
+
+def test_colours_and_themes_toggle(tab) -> None:
+    fills = "[...document.querySelectorAll('#graph .box')].map(e => e.getAttribute('fill'))"
+    found = [tab.run(fills)]
+    for how in ("precision", "time"):
+        tab.run(
+            f"(() => {{ const c = document.getElementById('colour'); c.value = '{how}';"
+            "c.dispatchEvent(new Event('change')); })()"
+        )
+        found.append(tab.run(fills))
+    assert found[0] != found[1] != found[2]
+    before = tab.run("getComputedStyle(document.body).backgroundColor")
+    tab.click("#theme")
+    assert tab.run("getComputedStyle(document.body).backgroundColor") != before
+    assert tab.errors == []
+
+
+def test_groups_unfold_and_fold(tab) -> None:
+    boxes = "document.querySelectorAll('#graph .box').length"
+    assert tab.run(boxes) == 4
+    tab.click("#fold")
+    assert tab.run(boxes) <= 4
+    tab.click("#open")
+    assert tab.run(boxes) == 4
+
+
+def test_the_search_and_the_difference_are_shown(tab, hostile: str) -> None:
+    assert not tab.run("document.getElementById('search').hidden")
+    ticks = tab.run("document.getElementById('ranking').textContent")
+    assert "window.stolen=1" in ticks
+    assert tab.run("document.querySelectorAll('#ranking img').length") == 0
+    assert tab.run("document.getElementById('difference').textContent") == f"- {hostile}"
