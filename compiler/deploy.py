@@ -82,13 +82,12 @@ def quantize(
     target = fitting_target(target, warnings.warn)
     imported = import_onnx(model, input_shapes=input_shapes)
     module = run(imported, "@transform")
-    is_path = isinstance(dataset, str | Path)
-    samples = open_dataset(dataset if is_path else list(dataset), module.graph)
+    data = dataset if isinstance(dataset, str | Path) else list(dataset)
+    samples = open_dataset(data, module.graph)
     with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
         lines = _qtable_file(qtable, Path(folder) / "qtable")
-        table = None
-        if chosen == "INT8" or lines:
-            table = str(Path(folder) / "table")
+        table = str(Path(folder) / "table") if chosen == "INT8" or lines else None
+        if table:
             save_table(calibrate(module, samples, partial(_taps, module), method), table)
         pipeline = deployment_pipeline(
             table,

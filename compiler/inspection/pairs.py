@@ -9,7 +9,7 @@ from typing import Any
 from compiler.ir.core import Node, Value
 from compiler.ir.graph import Module
 from compiler.ir.types import Elem, Quant, TensorType
-from compiler.ops import Dequantize, Quantize
+from compiler.ops import CASTS, Quantize
 
 __all__ = ["Pair", "pairs_of"]
 
@@ -53,10 +53,13 @@ def pairs_of(quantized: Module, reference: Module) -> list[Pair]:
     """
     ours, theirs = _by_place(quantized), _by_place(reference)
     same_place = {ours[place]: other for place, other in theirs.items() if place in ours}
+    named = {v: other for v in _values(quantized) if (other := _namesake(v, reference))}
+    claimed = set(named.values())
+    same_place = {v: other for v, other in same_place.items() if other not in claimed}
     found: list[Pair] = []
     taken: set[Value] = set()
     for value in _values(quantized):
-        other = _namesake(value, reference) or same_place.get(value)
+        other = named.get(value) or same_place.get(value)
         if other is not None and other not in taken and _is_float(other):
             taken.add(other)
             found.append(Pair(value, other, _stored(value), _tap(value)))
@@ -66,7 +69,7 @@ def pairs_of(quantized: Module, reference: Module) -> list[Pair]:
 def _values(module: Module) -> Iterator[Value]:
     yield from (v for v in module.graph.inputs if _is_float(v))
     for node in module.graph.nodes():
-        if not isinstance(node.op, Quantize | Dequantize):
+        if not isinstance(node.op, CASTS):
             yield from (r for r in node.present_results if _is_float(r))
 
 

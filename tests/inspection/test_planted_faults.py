@@ -69,7 +69,7 @@ def test_other_forms_of_a_healthy_model(
         "/block2/depth/act/Clip_output_0",
         "/block2/Add_output_0",
         "/block5/depth/act/HardSwish_output_0",
-        "/flatten/Flatten_output_0",
+        "/pool/GlobalAveragePool_output_0",
     ],
 )
 def test_a_threshold_divided_by_20(
