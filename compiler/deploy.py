@@ -73,12 +73,7 @@ def quantize(
     ``outputs.{name}.{cos,euclid,sqnr}`` against the float model over the first samples. The other
     options are those of ``model_deploy``. Raises QdqcError.
     """
-    chosen = mode_named(mode)
-    if chosen is None:
-        raise QdqcError(
-            f"unknown mode '{mode}'{suggestion(mode.upper(), MODES)}",
-            notes=[f"modes are {', '.join(MODES)}"],
-        )
+    chosen = _mode(mode)
     target = fitting_target(target, warnings.warn)
     imported = import_onnx(model, input_shapes=input_shapes)
     module = run(imported, "@transform")
@@ -126,6 +121,17 @@ def fitting_target(name: str, warn: Callable[[str], object]) -> str:
         f"bits, as {ORT_CPU_AVX2.name} has them"
     )
     return ORT_CPU_AVX2.name
+
+
+def _mode(text: str) -> str:
+    """The mode of that name. Raises QdqcError for an unknown one."""
+    chosen = mode_named(text)
+    if chosen is None:
+        raise QdqcError(
+            f"unknown mode '{text}'{suggestion(text.upper(), MODES)}",
+            notes=[f"modes are {', '.join(MODES)}"],
+        )
+    return chosen
 
 
 def _qtable_file(qtable: Mapping[str, str] | str | Path | None, path: Path) -> str | None:
