@@ -1,10 +1,11 @@
 """EfficientNet-Lite0 in INT8: accuracy and latency beside onnxruntime's quantize_static.
 
-    QDQC_ASSETS=... python benchmarks/effnet.py [--views 1] [--rounds 200]
+    QDQC_ASSETS=... python benchmarks/effnet.py [--views 1] [--rounds 200] [--recipe balanced]
 
 Both are calibrated on the same 100 photos, the project's by mse, onnxruntime's by MinMax (QDQ,
 u8 activations, s8 weights per channel, after its quant_pre_process). All else is at its default;
-model_deploy's default corrects biases, which quantize_static does not do. Top-1 is of the centre
+model_deploy's default corrects biases, which quantize_static does not do. ``--recipe`` adds the
+project's model with weights that run_calibration tuned on the same photos. Top-1 is of the centre
 view; agreement is with the float model's top class, over ten views a photo (centre and corners
 of the photo at 256, each flipped too). Intervals are 95 % bootstrap intervals over photos.
 Latency: one thread, batch 1, the three models interleaved in one process.
@@ -51,13 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--views", type=int, default=VIEWS, help="views a photo (default: 10)")
     parser.add_argument("--photos", type=int, default=0, help="photos of val (default: all)")
     parser.add_argument("--rounds", type=int, default=200, help="rounds of timing (default: 200)")
+    parser.add_argument("--recipe", choices=("fast", "balanced", "best"), help="tuned as well")
     parser.add_argument("--peer-only", action="store_true", help="leave the project's own out")
     args = parser.parse_args(argv)
     assets = assets_folder("models/effnet_lite0.onnx")
     if assets is None or assets_folder("imagenet_dev/labels.tsv") is None:
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        models = _models(assets, Path(folder), args.peer_only)
+        models = _models(assets, Path(folder), args.peer_only, args.recipe)
         val = labelled_photos(assets / "imagenet_dev", "val")[: args.photos or None]
         _accuracy(models, val, args.views)
         print_kernels(models, Path(folder))
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _models(assets: Path, folder: Path, peer_only: bool) -> dict[str, Path]:
+def _models(assets: Path, folder: Path, peer_only: bool, recipe: str | None) -> dict[str, Path]:
     """The float model at batch 1, and what both tools make of it."""
     calib = assets / "imagenet_dev" / "calib"
     net = fixed_model(assets / "models" / "effnet_lite0.onnx", folder / "net.onnx", "batch", 1)
@@ -77,6 +79,10 @@ def _models(assets: Path, folder: Path, peer_only: bool) -> dict[str, Path]:
         _print_audit(deployed)
         models[OWN] = deployed.model
         models[PLAIN] = deploy(qir, table, "--no-correct-bias").model
+        if recipe is not None:
+            tuned = folder / "tuned.qir"
+            table = calibrate(qir, calib, "mse", "--recipe", recipe, "--tuned", tuned)
+            models[f"{OWN} --recipe {recipe}"] = deploy(tuned, table).model
     ready = prepared(net, folder / "prepared.onnx")
     models[PEER] = quantized(ready, folder / "peer.onnx", centres(photo_files(calib)))
     return models

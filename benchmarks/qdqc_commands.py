@@ -62,11 +62,11 @@ def transform(model: Path, folder: Path, *options: object) -> Path:
     return out
 
 
-def calibrate(qir: Path, dataset: Path, method: str = "mse") -> Path:
-    """``run_calibration`` over a whole data set; the table."""
+def calibrate(qir: Path, dataset: Path, method: str = "mse", *options: object) -> Path:
+    """``run_calibration`` over a whole data set, with further options; the table."""
     table = qir.with_suffix(".cali_table")
     given = (qir, "--dataset", dataset, "--cali_method", method, "-o", table, "--no_cache")
-    run("run_calibration", qir.with_name("calibration.json"), *given)
+    run("run_calibration", qir.with_name("calibration.json"), *given, *options)
     return table
 
 
