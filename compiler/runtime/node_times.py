@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 
 from compiler.ir.clone import clone
@@ -15,7 +12,8 @@ from compiler.ir.graph import Module
 from compiler.onnx_io.exporter import export_onnx
 from compiler.ops import Quantize
 from compiler.quant.lowering import lower
-from compiler.runtime.session import Feeds, open_session
+from compiler.runtime.session import Feeds
+from compiler.runtime.timing import kernel_times
 
 __all__ = ["node_times"]
 
@@ -35,19 +33,21 @@ def node_times(module: Module, feeds: Feeds, *, threads: int = 1) -> dict[str, f
         node.name = f"n{place}"
     with tempfile.TemporaryDirectory(prefix="qdqc-times-") as folder:
         made = Path(folder) / "optimised.onnx"
-        session = open_session(
+        times = kernel_times(
             proto,
-            optimise="extended",
+            feeds,
             threads=threads,
-            profile=str(Path(folder) / "profile"),
+            runs=_RUNS,
+            optimise="extended",
             optimised=str(made),
         )
-        for _ in range(_RUNS + 1):
-            session.run(None, {n: np.asarray(a) for n, a in feeds.items()})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         kernels = onnx.load(str(made), load_external_data=False).graph.node
     makes = {k.name: _value(next((o for o in k.output if o), ""), module) for k in kernels}
-    return _summed(events, makes)
+    found: dict[str, float] = {}
+    for (_, kernel), seconds in times.items():
+        name = makes.get(kernel, "")
+        found[name] = found.get(name, 0.0) + seconds
+    return found
 
 
 def _value(name: str, module: Module) -> str:
@@ -66,16 +66,3 @@ def _is_stored(name: str, module: Module) -> bool:
     producer = None if value is None else value.producer
     stands_for = module.value(name.removesuffix("_q"))
     return producer is not None and isinstance(producer.op, Quantize) and stands_for is not value
-
-
-def _summed(events: list[dict[str, Any]], makes: dict[str, str]) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            kernel = event["name"].removesuffix("_kernel_time")
-            seconds.setdefault(kernel, []).append(event["dur"] * 1e-6)
-    found: dict[str, float] = {}
-    for kernel, taken in seconds.items():
-        name = makes.get(kernel, "")
-        found[name] = found.get(name, 0.0) + float(np.median(taken[1:] or taken))
-    return found

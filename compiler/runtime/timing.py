@@ -120,15 +120,28 @@ def op_times(model: Any, feeds: Feeds, *, threads: int = 1) -> list[OpTime]:
 
 
 def kernel_times(
-    model: Any, feeds: Feeds, *, threads: int = 1, runs: int = _PROFILED
+    model: Any,
+    feeds: Feeds,
+    *,
+    threads: int = 1,
+    runs: int = _PROFILED,
+    optimise: str = "all",
+    optimised: str | None = None,
 ) -> dict[tuple[str, str], float]:
     """Seconds of each kernel by its op and its node's name in the optimised model.
 
-    They are medians over runs, by onnxruntime's profile of a file or ModelProto.
+    They are medians over runs, by onnxruntime's profile of a file or ModelProto. ``optimised``
+    is a file that gets the optimised model.
     """
     inputs = {n: np.asarray(a) for n, a in feeds.items()}
     with tempfile.TemporaryDirectory(prefix="qdqc-profile-") as folder:
-        session = open_session(model, threads=threads, profile=str(Path(folder) / "profile"))
+        session = open_session(
+            model,
+            optimise=optimise,
+            threads=threads,
+            profile=str(Path(folder) / "profile"),
+            optimised=optimised,
+        )
         for _ in range(1 + runs):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -137,7 +150,7 @@ def kernel_times(
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
             key = event["args"]["op_name"], event["name"].removesuffix(_KERNEL)
             kernels.setdefault(key, []).append(event["dur"] * 1e-6)
-    return {key: float(np.median(seconds)) for key, seconds in kernels.items()}
+    return {key: float(np.median(taken[1:] or taken)) for key, taken in kernels.items()}
 
 
 def spread(values: npt.ArrayLike) -> Spread:
