@@ -10,27 +10,7 @@ import pytest
 from compiler.quant.plan import read_qtable
 from tools.fp_forward import main as forward
 from tools.model_deploy import main as deploy
-from tools.model_transform import main as transform
-from tools.run_calibration import main as calibrate
 from tools.run_qtable import main
-
-
-@pytest.fixture(scope="module")
-def made(
-    tiny_onnx: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("qtable")
-    qir, table = folder / "net.qir", folder / "net.cali_table"
-    assert transform(["--model_def", str(tiny_onnx), "-o", str(qir), "-q"]) == 0
-    assert calibrate([str(qir), "--dataset", str(tiny_data), "-o", str(table), "-q"]) == 0
-    return qir, table
-
-
-@pytest.fixture
-def args(made: tuple[Path, Path], tiny_data: Path, tmp_path: Path) -> list[str]:
-    qir, table = made
-    data = ["--dataset", str(tiny_data), "--calibration_table", str(table)]
-    return [str(qir), *data, "-o", str(tmp_path / "net.qtable"), "--inference_num", "6"]
 
 
 @pytest.mark.parametrize("strategy", ["mix", "accuracy", "pareto"])

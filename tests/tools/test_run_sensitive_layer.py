@@ -13,28 +13,7 @@ from compiler.calibration.table import load_table
 from compiler.quant.plan import read_qtable
 from compiler.search.sensitivity import Sensitivity
 from tools.model_deploy import main as deploy
-from tools.model_transform import main as transform
-from tools.run_calibration import main as calibrate
 from tools.run_sensitive_layer import main
-
-
-@pytest.fixture(scope="module")
-def made(
-    tiny_onnx: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    """A transformed model and its table."""
-    folder = tmp_path_factory.mktemp("search")
-    qir, table = folder / "net.qir", folder / "net.cali_table"
-    assert transform(["--model_def", str(tiny_onnx), "-o", str(qir), "-q"]) == 0
-    assert calibrate([str(qir), "--dataset", str(tiny_data), "-o", str(table), "-q"]) == 0
-    return qir, table
-
-
-@pytest.fixture
-def args(made: tuple[Path, Path], tiny_data: Path, tmp_path: Path) -> list[str]:
-    qir, table = made
-    data = ["--dataset", str(tiny_data), "--calibration_table", str(table)]
-    return [str(qir), *data, "-o", str(tmp_path / "net.qtable"), "--inference_num", "6"]
 
 
 def report_of(tmp_path: Path, args: list[str], *more: str, code: int = 0) -> dict[str, object]:

@@ -1,0 +1,30 @@
+"""What the commands of the search begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tools.model_transform import main as transform
+from tools.run_calibration import main as calibrate
+
+
+@pytest.fixture(scope="module")
+def made(
+    tiny_onnx: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A transformed model and its table."""
+    folder = tmp_path_factory.mktemp("search")
+    qir, table = folder / "net.qir", folder / "net.cali_table"
+    assert transform(["--model_def", str(tiny_onnx), "-o", str(qir), "-q"]) == 0
+    assert calibrate([str(qir), "--dataset", str(tiny_data), "-o", str(table), "-q"]) == 0
+    return qir, table
+
+
+@pytest.fixture
+def args(made: tuple[Path, Path], tiny_data: Path, tmp_path: Path) -> list[str]:
+    """A search on them by six samples."""
+    qir, table = made
+    data = ["--dataset", str(tiny_data), "--calibration_table", str(table)]
+    return [str(qir), *data, "-o", str(tmp_path / "net.qtable"), "--inference_num", "6"]
