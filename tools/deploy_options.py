@@ -10,7 +10,7 @@ from tools.arguments import names, tolerance
 from tools.command import CommandParser
 from tools.ir_options import add_ir_options
 
-__all__ = ["deploy_parser", "refuse_options"]
+__all__ = ["add_scheme", "deploy_parser", "refuse_options"]
 
 _MODES = ("INT8", "DYN8", "W8", "W4", "F16", "F32")
 
@@ -47,6 +47,21 @@ def refuse_options(args: Any) -> None:
         )
 
 
+def add_scheme(parser: CommandParser) -> None:
+    """``--asymmetric`` and ``--symmetric``, one of which holds."""
+    scheme = parser.add_mutually_exclusive_group()
+    scheme.add_argument(
+        "--asymmetric",
+        dest="symmetric",
+        action="store_false",
+        default=False,
+        help="free zero points, min and max as ranges (the default)",
+    )
+    scheme.add_argument(
+        "--symmetric", action="store_true", help="fixed zero points, thresholds as ranges"
+    )
+
+
 def _add_precision(parser: CommandParser) -> None:
     add = parser.add_argument
     add(
@@ -69,17 +84,7 @@ def _add_precision(parser: CommandParser) -> None:
     add(
         "--q_group_size", type=int, default=32, metavar="N", help="weights that share a scale in W4"
     )
-    scheme = parser.add_mutually_exclusive_group()
-    scheme.add_argument(
-        "--asymmetric",
-        dest="symmetric",
-        action="store_false",
-        default=False,
-        help="free zero points, min and max as ranges (the default)",
-    )
-    scheme.add_argument(
-        "--symmetric", action="store_true", help="fixed zero points, thresholds as ranges"
-    )
+    add_scheme(parser)
     add(
         "--correct-bias",
         action=argparse.BooleanOptionalAction,

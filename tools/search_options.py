@@ -24,6 +24,7 @@ from tools.data_options import (
     resources_of,
     table_header,
 )
+from tools.deploy_options import add_scheme
 from tools.progress import Progress
 
 if TYPE_CHECKING:
@@ -58,17 +59,7 @@ def add_search_options(parser: CommandParser) -> None:
 def _add_target(parser: CommandParser) -> None:
     add = parser.add_argument_group("deployment that is searched").add_argument
     add("--target", "--chip", "--processor", default="ort-cpu", metavar="NAME", help="the target")
-    scheme = parser.add_mutually_exclusive_group()
-    scheme.add_argument(
-        "--asymmetric",
-        dest="symmetric",
-        action="store_false",
-        default=False,
-        help="free zero points, min and max as ranges (the default)",
-    )
-    scheme.add_argument(
-        "--symmetric", action="store_true", help="fixed zero points, thresholds as ranges"
-    )
+    add_scheme(parser)
     modes = tuple(m for m in MODES if m != "INT8")
     add("--fp_type", default="F32", type=str.upper, choices=modes, help="mode of float layers")
 
