@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +29,7 @@ from compiler.quant.targets.known import target_named
 from compiler.quant.targets.ort_cpu import ORT_CPU
 from compiler.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
 from compiler.report.audit import audit_entries, bad_fusion_entries
+from compiler.report.comparison import similarity_entries
 from compiler.runtime.audit import audit
 from compiler.runtime.check import check_against, taken
 from compiler.runtime.cpu import has_vnni
@@ -150,11 +150,4 @@ def _taps(module: Module, names: Sequence[str], /) -> Callable[..., Any]:
 def _similarities(deployed: Module, module: Module, samples: Iterable[Any]) -> dict[str, Any]:
     """Each output against the float one; a result that is exact has no SQNR."""
     comparison, _ = check_against(deployed, module, samples, (0.0, 0.0), every_value=False)
-    return {
-        r.name: {
-            "cos": r.cos,
-            "euclid": r.euclid,
-            "sqnr": r.sqnr if math.isfinite(r.sqnr) else None,
-        }
-        for r in comparison.rows
-    }
+    return similarity_entries(comparison.rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -145,7 +144,7 @@ def _check(run: _Deployment) -> bool:
     failed comparison is only a warning.
     """
     from compiler.quant.plan import TOLERANCES
-    from compiler.report.comparison import render_comparison
+    from compiler.report.comparison import render_comparison, similarity_entries
     from compiler.runtime.check import check_against
 
     invocation, args = run.invocation, run.invocation.args
@@ -160,11 +159,9 @@ def _check(run: _Deployment) -> bool:
     )
     outputs = {v.name for v in run.module.graph.outputs}
     invocation.report["source"] = run.source
-    invocation.report["outputs"] = {
-        r.name: {"cos": r.cos, "euclid": r.euclid, "sqnr": _json_number(r.sqnr)}
-        for r in comparison.rows
-        if r.name in outputs
-    }
+    invocation.report["outputs"] = similarity_entries(
+        r for r in comparison.rows if r.name in outputs
+    )
     text = render_comparison(comparison, every=True)
     invocation.tell(f"deployed against float on {run.source} inputs:\n{text}")
     if comparison.passed or run.source != "random":
@@ -181,11 +178,6 @@ def _observed(table: str | None) -> dict[str, tuple[float, float]]:
     from compiler.calibration.table import load_table
 
     return load_table(table).observed if table else {}
-
-
-def _json_number(value: float) -> float | None:
-    """JSON has no infinity: an exact result has no SQNR."""
-    return value if math.isfinite(value) else None
 
 
 def _write(module: Module, output: Path, lowered: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from compiler.report.comparison import json_number
 from compiler.runtime.audit import Audit, AuditRow
 from compiler.runtime.fusions import BadFusion
 
@@ -49,10 +49,7 @@ def render_bad_fusions(bad: Sequence[BadFusion]) -> str:
 
 def bad_fusion_entries(bad: Sequence[BadFusion]) -> list[dict[str, Any]]:
     """Bad fusions as ``--report`` has them; JSON has no infinity."""
-    return [
-        {"name": b.name, "op": b.op, "steps": b.steps if math.isfinite(b.steps) else None}
-        for b in bad
-    ]
+    return [{"name": b.name, "op": b.op, "steps": json_number(b.steps)} for b in bad]
 
 
 def audit_entries(audit: Audit) -> dict[str, Any]:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 from compiler.runtime.compare import Comparison, Similarity
 
-__all__ = ["comparison_csv", "render_comparison", "render_similarity"]
+__all__ = [
+    "comparison_csv",
+    "json_number",
+    "render_comparison",
+    "render_similarity",
+    "similarity_entries",
+]
 
 
 def render_similarity(row: Similarity, kinds: Mapping[str, str] | None = None) -> str:
@@ -51,3 +58,13 @@ def comparison_csv(comparison: Comparison) -> str:
         figures = [f"{x:.8g}" for x in (row.cos, row.euclid, row.sqnr)]
         writer.writerow([row.name, row.level.value, str(row.passed).lower(), *figures])
     return out.getvalue()
+
+
+def similarity_entries(rows: Iterable[Similarity]) -> dict[str, dict[str, float | None]]:
+    """Figures by name as ``--report`` has them."""
+    return {r.name: {"cos": r.cos, "euclid": r.euclid, "sqnr": json_number(r.sqnr)} for r in rows}
+
+
+def json_number(value: float) -> float | None:
+    """JSON has no infinity: the SQNR of an exact result is none."""
+    return value if math.isfinite(value) else None

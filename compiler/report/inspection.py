@@ -8,6 +8,7 @@ from typing import Any
 
 from compiler.inspection.causes import Cause
 from compiler.inspection.measure import Figures, Measured, decibels
+from compiler.report.comparison import json_number
 
 __all__ = ["figures_entry", "inspection_entries", "render_inspection"]
 
@@ -82,7 +83,11 @@ def inspection_entries(measured: Measured, found: Sequence[Cause]) -> dict[str, 
     return {
         "samples": measured.samples,
         "outputs": {
-            r.name: {"cos": r.cos, "sqnr": _finite(r.sqnr), "agreement": measured.agreement[r.name]}
+            r.name: {
+                "cos": r.cos,
+                "sqnr": json_number(r.sqnr),
+                "agreement": measured.agreement[r.name],
+            }
             for r in measured.outputs.rows
         },
         "causes": [
@@ -100,13 +105,9 @@ def figures_entry(f: Figures) -> dict[str, Any]:
         "op": f.op,
         "precision": f.precision,
         "range": None if f.laid is None else list(f.laid),
-        "reach": [_finite(f.low), _finite(f.high)],
+        "reach": [json_number(f.low), json_number(f.high)],
         "outside": f.outside,
         "cos": None if f.similarity is None else f.similarity.cos,
-        "sqnr": _finite(f.sqnr),
-        "own_sqnr": _finite(decibels(f.local)),
+        "sqnr": json_number(f.sqnr),
+        "own_sqnr": json_number(decibels(f.local)),
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
