@@ -17,23 +17,23 @@ from compiler.calibration.table import save_table
 from compiler.calibration.thresholds import DEFAULT
 from compiler.data.dataset import open_dataset
 from compiler.diagnostics import QdqcError, suggestion
+from compiler.ir.clone import clone
 from compiler.ir.graph import Module
 from compiler.onnx_io.exporter import export_onnx
 from compiler.onnx_io.importer import import_onnx
 from compiler.onnx_io.saver import save_onnx
 from compiler.pipeline.manager import run
+from compiler.proof import proof_of
 from compiler.quant.deployment import deployment_pipeline
+from compiler.quant.lowering import has_quantized_activations, lower
 from compiler.quant.plan import MODES, mode_named
 from compiler.quant.record import Record
 from compiler.quant.targets.known import target_named
 from compiler.quant.targets.ort_cpu import ORT_CPU
 from compiler.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
-from compiler.report.audit import audit_entries, bad_fusion_entries
 from compiler.report.comparison import similarity_entries
-from compiler.runtime.audit import audit
-from compiler.runtime.check import check_against, taken
+from compiler.runtime.check import check_against
 from compiler.runtime.cpu import has_vnni
-from compiler.runtime.fusions import bad_fusions
 from compiler.runtime.session import Runner
 
 __all__ = ["Quantized", "fitting_target", "quantize"]
@@ -77,12 +77,16 @@ def quantize(
     target = fitting_target(target, warnings.warn)
     imported = import_onnx(model, input_shapes=input_shapes)
     module = run(imported, "@transform")
+    quantized = has_quantized_activations(module)
+    reference = clone(module)
+    lower(reference)  # where the module is quantized already
     data = dataset if isinstance(dataset, str | Path) else list(dataset)
     samples = open_dataset(data, module.graph)
     with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
         lines = _qtable_file(qtable, Path(folder) / "qtable")
-        table = str(Path(folder) / "table") if chosen == "INT8" or lines else None
-        if table:
+        table = None
+        if (chosen == "INT8" or lines) and not quantized:
+            table = str(Path(folder) / "table")
             save_table(calibrate(module, samples, partial(_taps, module), method), table)
         pipeline = deployment_pipeline(
             table,
@@ -90,23 +94,19 @@ def quantize(
             mode=chosen,
             qtable=lines,
             symmetric=symmetric,
-            group_size=group_size,
             correct_bias=correct_bias,
+            quantized=quantized,
+            group_size=group_size,
             quant_input=quant_input,
             quant_output=quant_output,
         )
         record = Record()
         deployed = run(module, pipeline, instruments=[record])
+        outputs = _similarities(deployed, reference, samples)
         path = Path(folder) / "model.onnx"
         save_onnx(deployed, path)
-        entries = audit_entries(audit(deployed, record.decisions, path))
-        bad = bad_fusions(path, taken(deployed, module, next(iter(samples))))
-    checked = itertools.islice(samples, _CHECKED_SAMPLES)
-    proto = export_onnx(deployed)
-    sizes = {"float": export_onnx(module).ByteSize(), "deployed": proto.ByteSize()}
-    outputs = _similarities(deployed, module, checked)
-    told = {"outputs": outputs, "audit": entries, "bytes": sizes}
-    return Quantized(proto, told | {"bad_fusions": bad_fusion_entries(bad)})
+        proof = proof_of(deployed, reference, record.decisions, path, next(iter(samples)))
+    return Quantized(export_onnx(deployed), {"outputs": outputs} | proof.entries())
 
 
 def fitting_target(name: str, warn: Callable[[str], object]) -> str:
@@ -147,7 +147,8 @@ def _taps(module: Module, names: Sequence[str], /) -> Callable[..., Any]:
     return Runner(module, names, threads=1).run
 
 
-def _similarities(deployed: Module, module: Module, samples: Iterable[Any]) -> dict[str, Any]:
-    """Each output against the float one; a result that is exact has no SQNR."""
-    comparison, _ = check_against(deployed, module, samples, (0.0, 0.0), every_value=False)
+def _similarities(deployed: Module, reference: Module, samples: Iterable[Any]) -> dict[str, Any]:
+    """Each output against the float one over the first samples; an exact one has no SQNR."""
+    first = itertools.islice(samples, _CHECKED_SAMPLES)
+    comparison, _ = check_against(deployed, reference, first, (0.0, 0.0), every_value=False)
     return similarity_entries(comparison.rows)

@@ -1,10 +1,14 @@
-"""The audit of any QDQ model, whoever laid it: what should run in integers, and what does."""
+"""What onnxruntime makes of a model file: what should run in integers, and what does."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from compiler.ir.graph import Graph
+from compiler.ir.graph import Graph, Module
+from compiler.onnx_io.exporter import export_onnx
 from compiler.onnx_io.importer import import_onnx
 from compiler.ops import CASTS
 from compiler.pipeline.manager import run
@@ -12,9 +16,51 @@ from compiler.quant.placement import Decision
 from compiler.quant.targets.known import target_named
 from compiler.quant.targets.rules import verdicts
 from compiler.quant.targets.target import Target
+from compiler.report.audit import audit_entries, bad_fusion_entries
 from compiler.runtime.audit import Audit, audit
+from compiler.runtime.check import taken
+from compiler.runtime.fusions import BadFusion, bad_fusions
 
-__all__ = ["asked", "prove"]
+__all__ = ["Proof", "asked", "proof_of", "prove"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a deployed file is: how its nodes run, its size, and fusions that change its numbers.
+
+    ``bytes`` are those of the ``float`` and of the ``deployed`` model.
+    """
+
+    audit: Audit
+    bytes: Mapping[str, int]
+    bad_fusions: Sequence[BadFusion]
+
+    def entries(self) -> dict[str, Any]:
+        """The keys ``audit``, ``bytes`` and ``bad_fusions`` of ``--report``."""
+        return {
+            "audit": audit_entries(self.audit),
+            "bytes": dict(self.bytes),
+            "bad_fusions": bad_fusion_entries(self.bad_fusions),
+        }
+
+
+def proof_of(
+    module: Module,
+    reference: Module,
+    decisions: Mapping[str, Decision],
+    path: Path,
+    feeds: Mapping[str, Any],
+) -> Proof:
+    """The proof of a lowered ``module`` that stands in the file ``path``.
+
+    ``decisions`` are what was asked for, by the names of nodes. ``feeds`` are a sample for the
+    float ``reference``, on which fusions are judged.
+    """
+    return Proof(
+        audit(module, decisions, path),
+        {"float": export_onnx(reference).ByteSize(), "deployed": path.stat().st_size},
+        bad_fusions(path, taken(module, reference, feeds)),
+    )
 
 
 def prove(model: str | Path, target: str = "ort-cpu") -> Audit:

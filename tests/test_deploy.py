@@ -82,3 +82,16 @@ def test_names_that_nothing_has(tiny_onnx: Path, samples: list[dict[str, Any]]) 
 def test_no_data(tiny_onnx: Path) -> None:
     with pytest.raises(compiler.QdqcError, match="no calibration data"):
         compiler.quantize(tiny_onnx, [])
+
+
+def test_a_model_that_is_quantized_already_keeps_its_scales(
+    tiny_onnx: Path, samples: list[dict[str, Any]]
+) -> None:
+    once = compiler.quantize(tiny_onnx, samples)
+    again = compiler.quantize(once.model, samples)
+    for sample in samples[:4]:
+        first = ran(once.model.SerializeToString(), sample)
+        assert ran(again.model.SerializeToString(), sample) == pytest.approx(first, abs=0.05)
+    assert again.report["audit"]["integer"] == once.report["audit"]["integer"]
+    left = compiler.quantize(once.model, samples, mode="f32")
+    assert left.report["audit"]["integer"] == once.report["audit"]["integer"]

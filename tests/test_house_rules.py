@@ -37,7 +37,8 @@ ORDER = (
     ("inspection", "search"),
     ("tuning",),
     ("report",),
-    ("api", "deploy", "proof"),
+    ("api", "proof"),
+    ("deploy",),
     ("__init__",),
 )
 """Rooms and loose files of compiler/ from the ground up; each imports from lower floors only.

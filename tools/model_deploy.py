@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +44,6 @@ class _Deployment:
     def typed(self) -> Module:
         """The module before its casts were spelt out."""
         return self.record.typed or self.module
-
-    def first_sample(self) -> Mapping[str, Any]:
-        """One sample, as the deployed model takes it."""
-        from compiler.runtime.check import taken
-
-        return taken(self.module, self.reference, next(iter(self.samples)))
 
 
 def _deploy(invocation: Invocation) -> int:
@@ -120,8 +114,6 @@ def _pipeline(args: Any, target: str, quantized: bool) -> str:
     """
     from compiler.quant.deployment import deployment_pipeline
 
-    if args.quantize == "F32" and not args.fuse_preprocess:
-        return "lower-to-qdq" if quantized else ""
     return deployment_pipeline(
         args.calibration_table,
         target=target,
@@ -195,55 +187,40 @@ def _write(module: Module, output: Path, lowered: Path) -> None:
 
 def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
     """Tell what onnxruntime makes of the file: which nodes run in integers, and whether rightly."""
+    from compiler.proof import proof_of
     from compiler.quant.targets.known import target_named
-    from compiler.report.audit import (
-        audit_entries,
-        bad_fusion_entries,
-        render_audit,
-        render_bad_fusions,
-    )
+    from compiler.report.audit import render_audit, render_bad_fusions
     from compiler.report.why import node_named, render_why
-    from compiler.runtime.audit import audit
-    from compiler.runtime.fusions import bad_fusions
 
     invocation, name = run.invocation, run.invocation.args.why
-    found = audit(run.module, run.record.decisions, output)
-    invocation.report["audit"] = audit_entries(found)
-    sizes = {"float": _float_bytes(run.reference), "deployed": output.stat().st_size}
-    invocation.report["bytes"] = sizes
-    invocation.tell(render_audit(found))
-    invocation.tell(
-        f"wrote {output}: {sizes['deployed']:,} bytes, float {sizes['float']:,}; IR in {lowered}"
-    )
+    sample = next(iter(run.samples))
+    proof = proof_of(run.module, run.reference, run.record.decisions, output, sample)
+    invocation.report |= proof.entries()
+    invocation.tell(render_audit(proof.audit))
+    sizes = f"{proof.bytes['deployed']:,} bytes, float {proof.bytes['float']:,}"
+    invocation.tell(f"wrote {output}: {sizes}; IR in {lowered}")
     target = target_named(run.target)
     if target.runtime == "onnxruntime":
-        for row in found.findings:
+        for row in proof.audit.findings:
             invocation.warn(f"'{row.name}' ({row.op}) runs in {row.runs}: {row.reason}")
     else:
         invocation.tell(f"that is what onnxruntime makes of it; {target.runtime} has its own way")
-    bad = bad_fusions(output, run.first_sample())
-    invocation.report["bad_fusions"] = bad_fusion_entries(bad)
-    if bad:
-        invocation.warn(render_bad_fusions(bad))
+    if proof.bad_fusions:
+        invocation.warn(render_bad_fusions(proof.bad_fusions))
     if name:
-        node = node_named(run.typed(), name)
-        sys.stdout.write(render_why(node, found, target) + "\n")
-
-
-def _float_bytes(reference: Module) -> int:
-    from compiler.onnx_io.exporter import export_onnx
-
-    return export_onnx(reference).ByteSize()
+        sys.stdout.write(render_why(node_named(run.typed(), name), proof.audit, target) + "\n")
 
 
 def _benchmark(run: _Deployment, output: Path) -> None:
     """Time the file beside the float model, interleaved."""
     from compiler.onnx_io.exporter import export_onnx
     from compiler.report.benchmark import benchmark_entries, render_benchmark
+    from compiler.runtime.check import taken
     from compiler.runtime.timing import op_times, time_models
 
     models = {"float": export_onnx(run.reference), "deployed": str(output)}
-    feeds = {"float": next(iter(run.samples)), "deployed": run.first_sample()}
+    sample = next(iter(run.samples))
+    feeds = {"float": sample, "deployed": taken(run.module, run.reference, sample)}
     times = time_models(models, feeds)
     ops = {name: op_times(model, feeds[name]) for name, model in models.items()}
     run.invocation.report["benchmark"] = benchmark_entries(times, ops)

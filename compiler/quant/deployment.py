@@ -26,8 +26,11 @@ def deployment_pipeline(
     ``qtable`` is a file, too; ``group_size`` weights of 4 bits share a scale. A ``quantized``
     module came in with scales of another tool, and is laid anew; it needs no table.
     ``quant_input`` and ``quant_output`` leave out the casts at the border, ``fuse_preprocess``
-    lets images come in as pixels.
+    lets images come in as pixels. All float needs no step, but for a ``quantized`` module, which
+    keeps what it came in with.
     """
+    if mode == "F32" and not qtable and not fuse_preprocess:
+        return "lower-to-qdq" if quantized else ""
     chosen = f" qtable={print_value(qtable)}" if qtable else ""
     scheme = " symmetric=true" if symmetric else ""
     held, runs = print_value(table or ""), print_value(target)

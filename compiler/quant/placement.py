@@ -113,7 +113,8 @@ def _quantized_result(
 ) -> bool:
     """Whether an op that may give float had better give integers: all its readers take them.
 
-    A reader that stays float would get numbers that were rounded for nothing.
+    A reader that stays float would get numbers that were rounded for nothing; a result of unknown
+    range has no integers.
     """
 
     def takes_integers(user: Node[Any]) -> bool:
@@ -121,5 +122,7 @@ def _quantized_result(
             return False
         return traits[user].kind is Kind.WEIGHTED or (user in fed and user in feeds)
 
-    readers = node.result.users
-    return bool(readers) and not node.result.is_output and all(map(takes_integers, readers))
+    result = node.result
+    if result.tensor.range is None or result.is_output or not result.users:
+        return False
+    return all(map(takes_integers, result.users))

@@ -183,6 +183,20 @@ def test_a_value_without_a_range_leaves_its_readers_float(net: Any, placed: Any)
         value.type = held
 
 
+def test_a_product_that_may_give_floats_needs_no_range_of_its_own(net: Any, placed: Any) -> None:
+    made = net()
+    a = made.op("a", MatMul(), made.input("x", 3, 4), made.weight("w", 4, 4))
+    made.returns(made.op("y", Gemm(), a, made.weight("v", 4, 4)))
+    assert placed(made)["a"].result, "the next product takes its integers"
+    for name in ("a", "y"):
+        value = made.module.value(name)
+        held, value.type = value.type, value.tensor.with_range(None)
+        found = {n.name: d for n, d in decide(made.module.graph, ORT).items()}
+        assert found[name].integer
+        assert not found[name].result
+        value.type = held
+
+
 def test_an_unknown_target_names_the_known() -> None:
     with pytest.raises(
         QdqcError, match="unknown target 'ort-gpu'; did you mean 'ort-cpu'"

@@ -42,7 +42,7 @@ class Target:
         return (
             self.no_kernel(node, traits)
             or self._weight_refusal(node, traits)
-            or _range_refusal(node, traits)
+            or self._range_refusal(node, traits)
         )
 
     def no_kernel(self, node: Node[Any], traits: QuantTraits) -> str | None:
@@ -86,6 +86,23 @@ class Target:
             and _largest(weight) <= self.weight_limit
         )
 
+    def _range_refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
+        """A value that must be quantized needs a calibrated range, or one that the op bounds."""
+        for index in activations(node, traits):
+            value = node.operands[index]
+            if value is None or isinstance(value, Constant):
+                continue
+            if value.tensor.range is None and value.tensor.quant is None:
+                return f"{value} has no calibrated range"
+        result = node.result.tensor
+        if result.expressed().elem is not Elem.F32:
+            return f"its result is {result.elem.text}"
+        if traits.fixed is not None or traits.kind is Kind.PRESERVING or result.range is not None:
+            return None
+        if traits.kind is Kind.WEIGHTED and node.op.name in self.float_result:
+            return None
+        return f"{node.result} has no calibrated range"
+
     def spell(self, node: Node[Any]) -> int:
         """Respell a node that stays float so that the target runs its neighbours in integers.
 
@@ -109,19 +126,3 @@ def activations(node: Node[Any], traits: QuantTraits) -> list[int]:
         if isinstance(value.type, TensorType) and value.type.expressed().elem is Elem.F32:
             found.append(index)
     return found
-
-
-def _range_refusal(node: Node[Any], traits: QuantTraits) -> str | None:
-    """A value that is quantized needs a calibrated range, or one that the op itself bounds."""
-    for index in activations(node, traits):
-        value = node.operands[index]
-        if value is None or isinstance(value, Constant):
-            continue
-        if value.tensor.range is None and value.tensor.quant is None:
-            return f"{value} has no calibrated range"
-    result = node.result.tensor
-    if result.expressed().elem is not Elem.F32:
-        return f"its result is {result.elem.text}"
-    if traits.fixed is None and traits.kind is not Kind.PRESERVING and result.range is None:
-        return f"{node.result} has no calibrated range"
-    return None
