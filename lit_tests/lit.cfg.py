@@ -44,4 +44,4 @@ config.substitutions.append((r"(?<![\w./-])filecheck(?![\w./-])", f'"{_BIN / "fi
 config.substitutions.append(("%python", f'"{sys.executable}"'))
 config.substitutions.append(("%examples", str(_HERE.parent / "examples")))
 
-config.maxIndividualTestTime = 60  # seconds; needs psutil
+config.maxIndividualTestTime = 300  # seconds; needs psutil
