@@ -21,6 +21,11 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if os.environ.get("QDQC_EXPLORE") else "same")
 
 
+DIGITS = Path(__file__).resolve().parents[1] / "examples" / "digits"
+RIGHT = ("--mean", "127.5", "--scale", "0.0078125")
+SWAPPED = ("--mean", "0.0078125", "--scale", "127.5")
+
+
 @pytest.fixture(scope="session")
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """x [N,3,8,8] -> conv, relu -> conv, add, relu -> conv -> pool, flatten, gemm -> y [N,4]."""
@@ -76,3 +81,41 @@ def own_cache(
 ) -> None:
     """Nor does a test find what another one kept."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(caches / f"{hash(request.node.nodeid):x}"))
+
+
+def made(folder: Path, name: str, preprocessing: tuple[str, ...], data: Path) -> Path:
+    """``name``.qir with its .cali_table, calibrated on ``data``."""
+    from tools.model_transform import main as transform
+    from tools.run_calibration import main as calibrate
+
+    qir = folder / f"{name}.qir"
+    shape = ["--pixel_format", "gray", "--resize_dims", "32,32", *preprocessing]
+    assert (
+        transform(["--model_def", f"{DIGITS / 'digits.onnx'}", "-o", str(qir), "-q", *shape]) == 0
+    )
+    table = str(qir.with_suffix(".cali_table"))
+    given = [str(qir), "--dataset", str(data), "-o", table, "-qq", "--no_cache"]
+    assert calibrate(given) == 0
+    return qir
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded digits network at each stage of its way, made once by the commands themselves:
+    a folder with digits.qir, digits.cali_table, digits_int8.onnx and its .qir.
+    """
+    from tools.model_deploy import main as deploy
+
+    folder = tmp_path_factory.mktemp("digits")
+    qir = made(folder, "digits", RIGHT, DIGITS / "calib.npz")
+    given = ["--mlir", str(qir), "--calibration_table", str(qir.with_suffix(".cali_table")), "-qq"]
+    assert deploy([*given, "--model", str(folder / "digits_int8.onnx")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def swapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with swapped.qir, whose mean and scale changed places, calibrated on photos."""
+    folder = tmp_path_factory.mktemp("swapped")
+    made(folder, "swapped", SWAPPED, DIGITS / "photos")
+    return folder

@@ -16,7 +16,9 @@ from tools.ir_options import add_plugin_option
 from tools.progress import Progress
 
 if TYPE_CHECKING:
+    from compiler.inspection.difference import Difference
     from compiler.inspection.inputs import Summary
+    from compiler.inspection.measure import Measured
     from compiler.ir.graph import Module
 
 __all__ = ["main"]
@@ -31,7 +33,9 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "model_inspect",
         "Hold a quantized model against the float one, and name what makes it wrong.",
-        "model_inspect --reference net.qir --quantized net_int8.onnx --input photos --text",
+        "model_inspect --reference net.qir --quantized net_int8.onnx --input photos --text\n"
+        "  model_inspect --diff net.qir net_int8.qir\n"
+        "  model_inspect --quantized net_int8.qir --dot net.dot --onnx net_looked_at.onnx",
     )
     add = parser.add_argument
     add("--reference", metavar="F", help="the float model: .qir or .onnx")
@@ -47,25 +51,97 @@ def _parser() -> CommandParser:
         metavar="COS,EUCLID",
         help="where the runs part (default: 0.99,0.9)",
     )
+    add("--diff", nargs=2, metavar=("A", "B"), help="what differs from A to B, by name (-v: all)")
+    add(
+        "--search",
+        nargs="+",
+        default=[],
+        metavar="F.json",
+        help="for the page: --report of run_sensitive_layer or run_qtable",
+    )
     known = parser.add_argument_group("a run that is known to be right").add_argument
     known("--test_input", metavar="F.npz", help="inputs on which the original model is right")
     known("--test_result", metavar="F.npz", help="values that model_transform wrote of that run")
+    other = parser.add_argument_group(
+        "other viewers, for the model of --quantized or else of --reference"
+    ).add_argument
+    other("--dot", metavar="F.dot", help="write its graph for Graphviz")
+    other("--onnx", metavar="F.onnx", help="write it with ranges and precision as metadata")
     add_plugin_option(parser)
     return parser
 
 
 def _inspect(invocation: Invocation) -> int:
+    args = invocation.args
+    exported = args.quantized or args.reference
+    _check(args, exported)
+    found = _difference(invocation) if args.diff else None
+    measured = _measured(invocation, found) if _is_run(args) else None
+    if args.dot or args.onnx:
+        _export(exported, measured, invocation)
+    return EXIT_OK
+
+
+def _is_run(args: Any) -> bool:
+    """Whether the models are to be run: whatever else is asked for needs no samples."""
+    return bool(args.input or args.output or not (args.diff or args.dot or args.onnx))
+
+
+def _check(args: Any, exported: str | None) -> None:
+    """What can be told before any model is read. Raises QdqcError."""
+    from compiler.files import refuse_inputs, refuse_unwritable
+
+    if _is_run(args):
+        _need(args, "reference", "quantized", "input")
+    elif (args.dot or args.onnx) and not exported:
+        raise QdqcError(
+            "no model is given to write as another format",
+            notes=["give it by --quantized, or by --reference"],
+        )
+    outputs = [path for path in (args.output, args.dot, args.onnx) if path]
+    known = (args.reference, args.quantized, args.input, args.test_input, args.test_result)
+    refuse_inputs(outputs, [i for i in (*known, *(args.diff or ()), *args.search) if i])
+    refuse_unwritable(outputs)
+    if args.output:
+        from compiler.report.page.render import need_libraries
+
+        need_libraries()
+
+
+def _need(args: Any, *wanted: str) -> None:
+    missing = [f"--{name}" for name in wanted if getattr(args, name) is None]
+    if missing:
+        raise QdqcError(
+            f"{' and '.join(missing)} must be given to look into a quantized model",
+            notes=["model_inspect --help shows examples"],
+        )
+
+
+def _difference(invocation: Invocation) -> Difference:
+    """Print what differs from the first model to the second."""
+    from compiler.inspection.difference import difference
+    from compiler.inspection.stages import quantized_stage
+    from compiler.report.difference import difference_entries, render_difference
+
+    before, after = invocation.args.diff
+    found = difference(quantized_stage(before), quantized_stage(after))
+    invocation.report["difference"] = difference_entries(found)
+    sys.stdout.write(render_difference(found, every=invocation.verbosity > 0) + "\n")
+    return found
+
+
+def _measured(invocation: Invocation, found: Difference | None) -> Measured:
+    """Run both models over the samples, and tell what was seen."""
     from compiler.data.dataset import open_dataset
     from compiler.inspection.causes import causes
     from compiler.inspection.measure import measure
     from compiler.inspection.sketch import Sketches
-    from compiler.inspection.stages import pipeline_of, quantized_stage, reference_stage
+    from compiler.inspection.stages import quantized_stage, reference_stage
     from compiler.report.inspection import inspection_entries, render_inspection
+    from compiler.report.page.searched import read_searches
 
     args = invocation.args
-    _need(args, "reference", "quantized", "input")
-    if args.output:
-        _check_output(args)
+    searched = read_searches(args.search)
     reference, quantized = reference_stage(args.reference), quantized_stage(args.quantized)
     tested = _tested(args, reference)
     dataset = open_dataset(args.input, reference.graph, input_num=args.input_num)
@@ -80,28 +156,37 @@ def _inspect(invocation: Invocation) -> int:
             "the models share no value, so there is nothing to compare",
             notes=["give a --quantized that was made from --reference"],
         )
-    found = causes(measured, quantized, reference, tested)
-    invocation.report |= inspection_entries(measured, found)
+    told = causes(measured, quantized, reference, tested)
+    invocation.report |= inspection_entries(measured, told)
     if sketches is not None:
+        from compiler.inspection.stages import pipeline_of
         from compiler.report.page.gather import Sources, gather
 
-        made_by = pipeline_of(args.quantized, quantized)
-        page = Sources(reference, quantized, next(iter(dataset)), made_by)
-        _write_page(gather(page, measured, found, sketches), invocation)
+        sources = Sources(
+            reference,
+            quantized,
+            next(iter(dataset)),
+            pipeline_of(args.quantized, quantized),
+            searched,
+            *_shown_difference(found, args, reference, quantized),
+        )
+        _write_page(gather(sources, measured, told, sketches), invocation)
     if args.text or sketches is None:
-        sys.stdout.write(render_inspection(measured, found) + "\n")
-    return EXIT_OK
+        sys.stdout.write(render_inspection(measured, told) + "\n")
+    return measured
 
 
-def _check_output(args: Any) -> None:
-    """What can be told of the page before the models run."""
-    from compiler.files import refuse_inputs, refuse_unwritable
-    from compiler.report.page.render import need_libraries
+def _shown_difference(
+    found: Difference | None, args: Any, reference: Module, quantized: Module
+) -> tuple[Difference, tuple[str, str]]:
+    """The difference that the page shows, and what it is between: by default the two models."""
+    from compiler.inspection.difference import difference
+    from compiler.report.page.payload import COMPARED
 
-    inputs = [args.reference, args.quantized, args.input, args.test_input, args.test_result]
-    refuse_inputs([args.output], [i for i in inputs if i])
-    refuse_unwritable([args.output])
-    need_libraries()
+    if found is None:
+        return difference(reference, quantized), COMPARED
+    before, after = args.diff
+    return found, (before, after)
 
 
 def _write_page(page: Any, invocation: Invocation) -> None:
@@ -115,13 +200,22 @@ def _write_page(page: Any, invocation: Invocation) -> None:
     invocation.tell(f"wrote {args.output}: {len(text.encode()):,} bytes")
 
 
-def _need(args: Any, *wanted: str) -> None:
-    missing = [f"--{name}" for name in wanted if getattr(args, name) is None]
-    if missing:
-        raise QdqcError(
-            f"{' and '.join(missing)} must be given to look into a quantized model",
-            notes=["model_inspect --help shows an example"],
-        )
+def _export(source: str, measured: Measured | None, invocation: Invocation) -> None:
+    """The model as other viewers take it, with measured errors where it was run."""
+    from compiler.files import write_whole
+    from compiler.inspection.stages import quantized_stage
+    from compiler.report.stage import stage_dot, stage_onnx
+
+    args = invocation.args
+    module = quantized_stage(source)
+    if args.dot:
+        write_whole(args.dot, stage_dot(module, measured))
+        invocation.tell(f"wrote {args.dot}: {len(module.graph)} nodes")
+    if args.onnx:
+        from compiler.onnx_io.saver import save_onnx
+
+        save_onnx(stage_onnx(module, measured), args.onnx)
+        invocation.tell(f"wrote {args.onnx}: it runs as the model does")
 
 
 def _tested(args: Any, reference: Module) -> Summary | None:

@@ -13,9 +13,6 @@ from compiler.text.files import load
 _FUSED = "canonicalize,fuse-activation,"
 """ONNX has no node for a product with its activation, so an exported module has two."""
 
-_RAISED = ",import-qdq"
-"""What ``quantized_stage`` adds to the pipeline in a module's header."""
-
 __all__ = ["load_stage", "pipeline_of", "quantized_stage", "reference_stage"]
 
 
@@ -40,9 +37,15 @@ def reference_stage(path: str | Path) -> Module:
 
 
 def quantized_stage(path: str | Path) -> Module:
-    """The module whose types say what is integer: what ``lower-to-qdq`` spelt out is read back."""
+    """The module whose types say what is integer: what ``lower-to-qdq`` spelt out is read back.
+
+    Its header is that of the file.
+    """
     spelt_out = Path(path).suffix == ".onnx"
-    return run(load_stage(path), f"{_FUSED}import-qdq" if spelt_out else "import-qdq")
+    given = load_stage(path)
+    module = run(given, f"{_FUSED}import-qdq" if spelt_out else "import-qdq")
+    module.header = dict(given.header)
+    return module
 
 
 def pipeline_of(path: str | Path, module: Module) -> str:
@@ -55,4 +58,4 @@ def pipeline_of(path: str | Path, module: Module) -> str:
     if not text.exists():
         return ""
     said = module if text == Path(path) else load(text)
-    return str(said.header.get("pipeline", "")).removesuffix(_RAISED)
+    return str(said.header.get("pipeline", ""))

@@ -7,7 +7,7 @@ what a nested graph captures counts as read by the node that it hangs on.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compiler.ir.core import Node, Value
@@ -197,16 +197,15 @@ def _readers(value: Value) -> Iterator[N]:
             yield node
 
 
-def to_dot(graph: Graph, marked: Sequence[N] = ()) -> str:
-    """DOT text for Graphviz: ops as boxes, types on the edges; ``marked`` nodes are filled."""
+def to_dot(graph: Graph, fills: Mapping[N, str] = {}) -> str:
+    """DOT text for Graphviz: ops as boxes, types on the edges; ``fills`` are colours of nodes."""
     ids = {node: f"n{index}" for index, node in enumerate(graph.nodes())}
-    fill = set(marked)
     lines = ["digraph {", "  node [shape=box fontname=monospace];"]
     for index, value in enumerate(graph.inputs):
         lines.append(f"  in{index} [shape=ellipse label={json.dumps(value.name)}];")
     for node, name in ids.items():
         label = json.dumps(f"{node.op.name}\n{node.name}")
-        style = " style=filled" if node in fill else ""
+        style = f" style=filled fillcolor={json.dumps(fills[node])}" if node in fills else ""
         lines.append(f"  {name} [label={label}{style}];")
     for index, value in enumerate(graph.outputs):
         lines.append(f"  out{index} [shape=ellipse label={json.dumps(value.name)}];")

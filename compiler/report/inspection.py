@@ -13,7 +13,7 @@ from compiler.report.comparison import json_number
 __all__ = ["figures_entry", "inspection_entries", "render_inspection"]
 
 _WORST = 10
-_HEAD = ("op", "held as", "range laid", "values reach", "outside", "own dB", "run dB", "name")
+_HEAD = ("run dB", "own dB", "as", "outside", "range laid", "values reach", "op", "name")
 
 
 def render_inspection(measured: Measured, found: Sequence[Cause]) -> str:
@@ -59,18 +59,20 @@ def _table(figures: Sequence[Figures]) -> list[str]:
     """Rows in columns, names last, as they may be long."""
     rows = [_HEAD, *map(_row, figures)]
     widths = [max(len(r[i]) for r in rows) for i in range(len(_HEAD) - 1)]
-    return [
-        "  " + "  ".join([*(c.rjust(w) for c, w in zip(r, widths, strict=False)), r[-1]])
-        for r in rows
-    ]
+    cells = ([c.rjust(w) for c, w in zip(row, widths, strict=False)] for row in rows)
+    return [" " + "  ".join([*found, row[-1]]) for found, row in zip(cells, rows, strict=True)]
 
 
 def _row(f: Figures) -> tuple[str, ...]:
-    laid = "" if f.laid is None else f"{f.laid[0]:.4g}..{f.laid[1]:.4g}"
+    laid = "" if f.laid is None else _ends(*f.laid)
     own = f"{decibels(f.local):.1f}" if f.local > 0 else "exact"
     outside = "" if f.laid is None else f"{f.outside:.2%}"
-    reach = f"{f.low:.4g}..{f.high:.4g}"
-    return (f.op, f.precision, laid, reach, outside, own, f"{f.sqnr:.1f}", f.name)
+    figures = (f"{f.sqnr:.1f}", own, f.precision, outside, laid, _ends(f.low, f.high))
+    return (*figures, f.op, f.name)
+
+
+def _ends(low: float, high: float) -> str:
+    return f"{low:.3g}..{high:.3g}"
 
 
 def _db(value: float) -> str:

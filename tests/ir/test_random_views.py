@@ -161,7 +161,7 @@ def test_a_convex_region_can_become_one_node(module: Module, data: Any):
 @given(modules(), st.data())
 def test_dot_shows_each_node_and_each_edge_once(module: Module, data: Any):
     marked = some_nodes(data.draw, module)
-    text = to_dot(module.graph, marked)
+    text = to_dot(module.graph, dict.fromkeys(marked, "0.1 0.5 0.9"))
     view = to_networkx(module.graph)
     inputs = sum(v.is_input for n in view for v in reads(n))
     assert text.count(" -> ") == view.number_of_edges() + inputs + len(module.graph.outputs)

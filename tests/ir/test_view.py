@@ -178,11 +178,11 @@ def test_long_chains_need_no_recursion():
 
 def test_dot():
     module, n = build({"a": ["x", "w"], 'b"q': ["a"]}, ['b"q'])
-    assert to_dot(module.graph, marked=[n["a"]]).splitlines() == [
+    assert to_dot(module.graph, {n["a"]: "red"}).splitlines() == [
         "digraph {",
         "  node [shape=box fontname=monospace];",
         '  in0 [shape=ellipse label="x"];',
-        '  n0 [label="test.mix\\na" style=filled];',
+        '  n0 [label="test.mix\\na" style=filled fillcolor="red"];',
         '  n1 [label="test.mix\\nb\\"q"];',
         '  out0 [shape=ellipse label="b\\"q"];',
         '  in0 -> n0 [label="f32[1]"];',

@@ -112,18 +112,42 @@ function drawWeights(detail) {
 }
 
 function drawSearch() {
-  const { ranking, front } = data.searched;
+  const { ranking, front, scores } = data.searched;
   document.getElementById("search").hidden = !ranking && !front;
-  if (ranking) {
-    const rows = ranking.slice(0, 40);
-    chart("ranking", [{ type: "bar", orientation: "h", x: rows.map((r) => r.loss),
-      y: rows.map((r) => plain(r.name)), marker: { color: themeColour("--exact") } }],
-    frame("Layers by what they lose", "loss", "", { height: 60 + 18 * rows.length,
-      yaxis: { autorange: "reversed", automargin: true } }));
+  if (scores) {
+    const mixed = `with ${scores.floats} float layers`;
+    const known = [["INT8", scores.int8_cos], [mixed, scores.mix_cos]];
+    document.getElementById("scores").textContent = known.filter(([, score]) => score !== undefined)
+      .map(([label, score]) => `${label} ${score.toFixed(6)}`).join(" · ");
   }
-  if (front) {
-    chart("front", [{ x: front.map((p) => p.latency), y: front.map((p) => p.accuracy),
-      text: front.map((p) => plain(p.name ?? "")), mode: "lines+markers" }],
-    frame("Accuracy and latency", "latency", "accuracy"));
-  }
+  if (ranking) drawRanking(ranking.slice(0, MOST_RANKED));
+  if (front) drawFront(front);
+}
+
+const MOST_RANKED = 30;
+
+function drawRanking(rows) {
+  const colours = rows.map((r) => themeColour(r.float ? "--held" : "--exact"));
+  chart("ranking", [{ type: "bar", orientation: "h", x: rows.map((r) => r.loss),
+    y: rows.map((_, place) => place), marker: { color: colours },
+    text: rows.map((r) => plain(`${r.op} ${r.name}`)), textposition: "none",
+    hovertemplate: "%{text}<br>%{x}<extra></extra>" }],
+  frame("Layers by what they lose alone in integers (orange: float)", "loss", "", {
+    height: 80 + 18 * rows.length, yaxis: { autorange: "reversed", automargin: true,
+      tickvals: rows.map((_, place) => place),
+      ticktext: rows.map((r) => plain(clipped(r.name, 44))) } }));
+  const place = document.getElementById("ranking");
+  place.removeAllListeners?.("plotly_click");
+  place.on("plotly_click", (event) => {
+    const row = rowOf.get(rows[event.points[0].y].name);
+    if (row !== undefined) choose(row);
+  });
+}
+
+function drawFront(front) {
+  chart("front", [{ x: front.map((p) => p.ms), y: front.map((p) => p.score),
+    text: front.map((p) => `${p.floats} float layers, predicted ${p.predicted.toFixed(2)} ms`),
+    hovertemplate: "%{x:.2f} ms, %{y:.6f}<br>%{text}<extra></extra>", mode: "lines+markers",
+    marker: { size: 8, color: themeColour("--held") }, line: { color: themeColour("--held") } }],
+  frame("Accuracy and latency of mixed models", "measured ms", "score"));
 }

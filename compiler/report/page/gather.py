@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compiler.inspection.causes import Cause
+from compiler.inspection.difference import Difference
 from compiler.inspection.measure import Measured
 from compiler.inspection.sketch import Sketches
 from compiler.inspection.steps import Replay, replayed
@@ -19,7 +20,7 @@ from compiler.onnx_io.saver import save_onnx
 from compiler.pipeline.discovery import pipelines
 from compiler.pipeline.spec import resolve
 from compiler.quant.lowering import lower
-from compiler.report.page.payload import Inspection
+from compiler.report.page.payload import COMPARED, Inspection
 from compiler.runtime.audit import Audit, audit
 from compiler.runtime.check import taken
 from compiler.runtime.node_times import node_times
@@ -35,7 +36,7 @@ _ROUNDS = 10
 class Sources:
     """Both modules, one sample, and what was said of them elsewhere.
 
-    ``pipeline`` is that of the quantized module's header; ``searched`` is as in ``Inspection``.
+    ``pipeline`` is that of the quantized module's header; the rest is as in ``Inspection``.
     """
 
     reference: Module
@@ -43,7 +44,8 @@ class Sources:
     sample: Feeds
     pipeline: str = ""
     searched: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    difference: str = ""
+    difference: Difference | None = None
+    compared: tuple[str, str] = COMPARED
 
 
 def gather(
@@ -79,6 +81,7 @@ def gather(
         pipeline=_pass_names(sources.pipeline),
         searched=sources.searched,
         difference=sources.difference,
+        compared=sources.compared,
     )
 
 

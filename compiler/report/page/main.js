@@ -28,14 +28,21 @@ function showSummary() {
     ? `No value is below tolerance ${data.tolerance.join(", ")}.`
     : `The runs part first at ${data.first} (tolerance ${data.tolerance.join(", ")}).`;
   document.getElementById("pipeline").textContent = data.pipeline.join(", ") || "not known";
-  document.getElementById("differences").hidden = !data.difference;
-  document.getElementById("difference").textContent = data.difference;
 }
 
 function drawCharts() {
   drawDepth();
   drawSearch();
   if (chosen.row !== null) showPane(chosen.row);
+}
+
+// The node that is looked at first: that of the likeliest cause, else where the runs part, else
+// the worst one.
+function firstChosen() {
+  const named = [...data.causes.map(([, name]) => name), data.first].map((name) => rowOf.get(name));
+  const known = data.rows.map((_, row) => row).filter((row) => cell(row, "sqnr") !== null);
+  const worst = known.reduce((a, b) => (cell(b, "sqnr") < cell(a, "sqnr") ? b : a), known[0]);
+  return named.find((row) => row !== undefined) ?? worst;
 }
 
 function setTheme(name) {
@@ -49,11 +56,12 @@ function start() {
     drawCharts();
   });
   showSummary();
+  startChanges();
   startTable();
   startGraph();
   chosen.listeners.push(showPane);
   drawCharts();
-  const first = data.causes.length ? rowOf.get(data.causes[0][1]) : rowOf.get(data.first);
+  const first = firstChosen();
   if (first !== undefined) choose(first);
   document.documentElement.dataset.ready = "yes";
 }

@@ -10,6 +10,7 @@ function showPane(row) {
   drawScatter(detail);
   drawWeights(detail);
   drawSteps(detail.steps);
+  drawChangesOf(row);
 }
 
 function drawSteps(steps) {

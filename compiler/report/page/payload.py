@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.inspection.causes import Cause
+from compiler.inspection.difference import Difference
 from compiler.inspection.folding import Group, folded
 from compiler.inspection.measure import Figures, Measured, decibels
 from compiler.inspection.sketch import Sketches
@@ -19,7 +20,7 @@ from compiler.ir.core import Node, Value
 from compiler.ir.graph import Module
 from compiler.ir.view import reads
 
-__all__ = ["COLUMNS", "Inspection", "payload"]
+__all__ = ["COLUMNS", "COMPARED", "Inspection", "payload"]
 
 COLUMNS = (
     "name",
@@ -41,6 +42,8 @@ COLUMNS = (
 )
 """What a row of the table holds, in this order; null where nothing is known."""
 
+COMPARED = ("the float model", "the quantized one")
+
 _BINS = 48
 _CHANNELS = 128
 """Channels of a weight that are drawn; of more, the ranges of neighbours are joined."""
@@ -58,7 +61,8 @@ class Inspection:
 
     ``runs`` gives by name whether a node runs in integers, and why not; times are seconds by
     name. ``facts`` are pairs of a label and a text for the summary. ``searched`` holds what
-    reports of searches had: a ``ranking`` of layers, and a ``front`` of accuracy and latency.
+    reports of searches had, as ``read_searches`` gives it. ``difference`` is that of the two
+    modules that ``compared`` names.
     """
 
     reference: Module
@@ -71,7 +75,8 @@ class Inspection:
     facts: Sequence[tuple[str, str]] = ()
     pipeline: Sequence[str] = ()
     searched: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    difference: str = ""
+    difference: Difference | None = None
+    compared: tuple[str, str] = COMPARED
 
 
 def payload(found: Inspection) -> dict[str, Any]:
@@ -99,8 +104,20 @@ def payload(found: Inspection) -> dict[str, Any]:
         "pipeline": found.pipeline,
         "refused": found.replay.refused,
         "searched": found.searched,
-        "difference": found.difference,
+        "difference": _difference(found),
     }
+
+
+def _difference(found: Inspection) -> dict[str, Any] | None:
+    if found.difference is None:
+        return None
+    changes = [
+        [c.sign, c.op, c.name, c.note, [[d.aspect, d.before, d.after] for d in c.details]]
+        for c in found.difference.changes
+    ]
+    before, after = found.compared
+    nodes = found.difference.nodes
+    return {"before": before, "after": after, "nodes": nodes, "changes": changes}
 
 
 def _row(value: Value, f: Figures | None, found: Inspection) -> list[Any]:

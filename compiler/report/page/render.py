@@ -11,7 +11,16 @@ from compiler.report.page.payload import Inspection, payload
 
 __all__ = ["need_libraries", "render_page", "script_json"]
 
-_SCRIPTS = ("state.js", "table.js", "layout.js", "graph.js", "charts.js", "pane.js", "main.js")
+_SCRIPTS = (
+    "state.js",
+    "table.js",
+    "layout.js",
+    "graph.js",
+    "charts.js",
+    "pane.js",
+    "changes.js",
+    "main.js",
+)
 
 
 def render_page(found: Inspection, title: str) -> str:

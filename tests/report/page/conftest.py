@@ -11,6 +11,7 @@ import pytest
 
 import compiler
 from compiler.inspection.causes import causes
+from compiler.inspection.difference import difference
 from compiler.inspection.measure import measure
 from compiler.inspection.sketch import Sketches
 from compiler.ir.graph import Module
@@ -69,6 +70,14 @@ def inspection(modules: tuple[Module, Module], samples: Any) -> Inspection:
     measured = measure(quantized, reference, samples, sketches=sketches)
     found = causes(measured, quantized, reference)
     pipeline = str(quantized.header["pipeline"])
-    searched = {"ranking": [{"name": HOSTILE, "loss": 0.5}, {"name": "y", "loss": 0.1}]}
-    sources = Sources(reference, quantized, samples[0], pipeline, searched, f"- {HOSTILE}")
+    layer = {"name": HOSTILE, "op": HOSTILE, "loss": 0.5, "float": True}
+    point = {"ms": 1.0, "predicted": 1.1, "score": 0.9, "floats": 1}
+    searched = {
+        "scores": {"int8_cos": 0.98, "mix_cos": 0.99, "floats": 1},
+        "ranking": [layer, {**layer, "name": "y", "loss": 0.1}],
+        "front": [point, {**point, "ms": 2.0}],
+    }
+    apart = difference(reference, quantized)
+    names = (HOSTILE, "the quantized one")
+    sources = Sources(reference, quantized, samples[0], pipeline, searched, apart, names)
     return gather(sources, measured, found, sketches)

@@ -122,9 +122,46 @@ def test_groups_unfold_and_fold(tab) -> None:
     assert tab.run(boxes) == 4
 
 
-def test_the_search_and_the_difference_are_shown(tab, hostile: str) -> None:
+def texts(tab, selector: str) -> list[str]:
+    return tab.run(f"[...document.querySelectorAll({selector!r})].map(e => e.textContent)")
+
+
+def typed(tab, field: str, text: str) -> None:
+    tab.run(
+        f"(() => {{ const f = document.getElementById({field!r}); f.value = {text!r};"
+        "f.dispatchEvent(new Event('input')); })()"
+    )
+
+
+def test_what_a_search_found_is_shown(tab, hostile: str) -> None:
     assert not tab.run("document.getElementById('search').hidden")
+    scores = tab.run("document.getElementById('scores').textContent")
+    assert scores == "INT8 0.980000 · with 1 float layers 0.990000"
     ticks = tab.run("document.getElementById('ranking').textContent")
-    assert "window.stolen=1" in ticks
+    assert "onerror=window.stolen=1" in ticks
     assert tab.run("document.querySelectorAll('#ranking img').length") == 0
-    assert tab.run("document.getElementById('difference').textContent") == f"- {hostile}"
+    assert tab.run("document.querySelectorAll('#front .point').length") == 2
+
+
+def test_differences_are_listed_filtered_and_lead_to_their_node(tab, hostile: str) -> None:
+    assert tab.run("document.getElementById('compared').textContent").startswith(f"from {hostile}")
+    heads = texts(tab, "#changes b")
+    assert f"~ conv {hostile}" in heads
+    count = len(heads)
+    typed(tab, "find-change", "conv precision")
+    assert texts(tab, "#changes b") == [f"~ conv {hostile}"]
+    assert tab.run("document.getElementById('changes-count').textContent") == f"1 of {count}"
+    tab.click("#changes b")
+    assert tab.run("document.getElementById('chosen').textContent") == f"conv {hostile}"
+    assert texts(tab, "#changed b") == [f"~ conv {hostile}"]
+    assert "precisionf32 → u8" in texts(tab, "#changed code")
+    typed(tab, "find-change", "nothing like it")
+    assert texts(tab, "#changes b") == []
+    assert tab.errors == []
+
+
+def test_the_first_node_that_is_open_is_the_worst(tab) -> None:
+    worst = tab.run(
+        "data.rows.reduce((a, b) => b[column.sqnr] < a[column.sqnr] ? b : a)[column.name]"
+    )
+    assert tab.run("document.getElementById('chosen').textContent").endswith(worst)
