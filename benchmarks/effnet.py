@@ -38,7 +38,7 @@ from photos import (
 from qdqc_commands import Deployed, calibrate, deploy, transform
 from side_by_side import FLOAT, OWN, PEER, print_kernels, print_latency
 
-__all__ = ["main"]
+__all__ = ["logits_of", "main"]
 
 PLAIN = f"{OWN} --no-correct-bias"
 """The project's model without the step that its peer lacks."""
@@ -93,7 +93,7 @@ def _print_audit(deployed: Deployed) -> None:
     print(f"audit: {deployed.products()} products in integers; integer nodes: {by_op}")
 
 
-def _logits(models: dict[str, Path], photos: list[Labelled], count: int) -> dict[str, Any]:
+def logits_of(models: dict[str, Path], photos: list[Labelled], count: int) -> dict[str, Any]:
     """Logits of each model, f32 [photos,views,1000], photo by photo to keep memory small."""
     sessions = {name: session(path) for name, path in models.items()}
     found: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in models}
@@ -106,7 +106,7 @@ def _logits(models: dict[str, Path], photos: list[Labelled], count: int) -> dict
 
 
 def _accuracy(models: dict[str, Path], photos: list[Labelled], count: int) -> None:
-    logits = _logits(models, photos, count)
+    logits = logits_of(models, photos, count)
     labels = [photo.label for photo in photos]
     exact = logits[FLOAT]
     exact_hits = top1(exact[:, 0], labels)

@@ -40,7 +40,7 @@ from simplify import INPUTS, TOLERANCE
 if TYPE_CHECKING:
     from compiler.ir.graph import Module
 
-__all__ = ["main"]
+__all__ = ["DYNAMIC", "embeddings", "main"]
 
 DYNAMIC, MATMULS = "onnxruntime dynamic", f"{PEER}, MatMul and Gemm"
 _MODEL, _PAIRS, _CALIB = "models/minilm.onnx", "sts/headlines_val.npz", "sts/calib"
@@ -224,23 +224,23 @@ def _quantized_matmuls(model: Path, out: Path, samples: Iterator[Sample]) -> Pat
     return out
 
 
-def _embeddings(model: Path, setting: Setting) -> npt.NDArray[np.float64]:
-    """Embeddings of all sentences, [2N,384], one sentence at a time."""
+def embeddings(model: Path, pairs: Pairs, tokens: int = 0) -> npt.NDArray[np.float64]:
+    """Embeddings of all sentences, [2N,384], one sentence at a time; ``tokens`` as ``batch``'s."""
     net = session(model)
     found: list[npt.NDArray[np.float64]] = []
-    for row in range(len(setting.pairs.ids)):
-        feeds = batch(setting.pairs, [row], setting.tokens)
+    for row in range(len(pairs.ids)):
+        feeds = batch(pairs, [row], tokens)
         found.append(embedding(net.run(None, feeds)[0], feeds["attention_mask"]))
     return np.concatenate(found)
 
 
 def _accuracy(models: dict[str, Path], setting: Setting) -> None:
     count = len(setting.pairs.score)
-    exact = _embeddings(models[FLOAT], setting)
+    exact = embeddings(models[FLOAT], setting.pairs, setting.tokens)
     base = spearman(cosine(exact[:count], exact[count:]), setting.pairs.score)
     rows: list[list[object]] = [[FLOAT, f"{base:.4f}", "", "", ""]]
     for name in list(models)[1:]:
-        found = _embeddings(models[name], setting)
+        found = embeddings(models[name], setting.pairs, setting.tokens)
         ranked = spearman(cosine(found[:count], found[count:]), setting.pairs.score)
         near = cosine(found, exact)
         difference = f"{ranked - base:+.4f}"
