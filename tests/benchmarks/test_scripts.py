@@ -42,6 +42,7 @@ def start(script: str, *options: str) -> subprocess.CompletedProcess[str]:
         ("calibration_kills.py", ()),
         ("minilm.py", ()),
         ("deploy.py", ()),
+        ("accuracy.py", ("lite0", "minilm", "w4")),
     ],
 )
 def test_without_assets_a_script_says_that_it_skips(script: str, options: tuple[str, ...]) -> None:
