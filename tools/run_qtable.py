@@ -13,10 +13,11 @@ from tools.command import CommandParser, Invocation, execute
 from tools.data_options import count
 from tools.ir_options import add_plugin_option
 from tools.progress import Progress
-from tools.search_files import qtable_text
+from tools.search_files import qtable_text, refuse_files, write_plot
 from tools.search_options import DEFAULT_METHODS, Request, add_search_options
 
 if TYPE_CHECKING:
+    from compiler.report.search_plot import SearchPlot
     from compiler.search.mixes import Mix, Mixes
     from compiler.search.pareto import Point
 
@@ -61,16 +62,13 @@ def _parser() -> CommandParser:
 
 
 def _search(invocation: Invocation) -> int:
-    from compiler.files import refuse_inputs, refuse_unwritable
     from compiler.text.files import load
 
     args = invocation.args
     outputs = [args.quantize_table]
     if args.strategy == "mix":
         outputs.append(loss_path(args))
-    given = (args.dataset, args.data_list, args.labels, args.metric, args.post_process)
-    refuse_inputs(outputs, [args.model, args.calibration_table, *filter(None, given)])
-    refuse_unwritable(outputs)
+    refuse_files(args, outputs)
     search = TableSearch(invocation, Request(invocation, load(args.model)))
     try:
         search.run()
@@ -146,8 +144,7 @@ class TableSearch:
                 f"{', '.join(sorted(step.group))}: {step.score:.6f}"
                 f"{'' if step.kept else ', taken back'}"
             )
-        base = self._mixes.score()
-        self.losses = {min(step.group): step.score - base for step in done}
+        self.losses = {min(step.group): step.gain for step in done}
 
     def _pareto(self) -> None:
         from compiler.search.cost import measure_costs
@@ -202,8 +199,30 @@ class TableSearch:
             text = loss_table(self.cosines, args.target, args.fp_type)
             files.append((loss_path(args), text))
         write_together(files)
+        write_plot(args, self._plot)
         self._report(floats)
         return True
+
+    def _plot(self) -> SearchPlot:
+        from compiler.report.search_plot import SearchPlot
+
+        args = self.request.args
+        measure = {"mix": "1 - cosine of the layer", "accuracy": "gain in float"}
+        limit = args.max_latency if args.strategy == "pareto" else None
+        return SearchPlot(
+            title=f"{args.model}, {args.strategy}: INT8 {self.int8:.6f}",
+            losses={
+                x.name: self.losses[x.name]
+                for x in self._mixes.trials.layers.integer
+                if x.name in self.losses
+            },
+            measure=measure.get(args.strategy, "loss alone in INT8"),
+            verified=self._mixes.verified.values(),
+            chosen=self.result,
+            goal=self._mixes.goal,
+            points=self.points,
+            limit=None if limit is None else limit / 1000,
+        )
 
     def _report(self, floats: list[str]) -> None:
         ops = {x.name: x.op for x in self._mixes.trials.layers.integer}
@@ -253,6 +272,8 @@ class TableSearch:
                 f"no model that was tried reaches {self._mixes.goal:.6f}; the best one is written"
             )
         self.invocation.tell(f"Output mix quantization table to {args.quantize_table}")
+        if args.plot:
+            self.invocation.tell(f"wrote {args.plot}")
 
     def _note(self, line: str) -> None:
         if self.invocation.verbosity > 0:

@@ -13,11 +13,19 @@ from tools.command import CommandParser, Invocation, execute
 from tools.data_options import count
 from tools.ir_options import add_plugin_option
 from tools.progress import Progress
-from tools.search_files import log_path, new_table_path, qtable_text, write_search
+from tools.search_files import (
+    log_path,
+    new_table_path,
+    qtable_text,
+    refuse_files,
+    write_plot,
+    write_search,
+)
 from tools.search_options import DEFAULT_METHODS, Request, add_search_options
 
 if TYPE_CHECKING:
     from compiler.calibration.table import Table
+    from compiler.report.search_plot import SearchPlot
     from compiler.search.mixes import Mix, Mixes
     from compiler.search.sensitivity import Sensitivity
     from compiler.search.trials import Trials
@@ -65,18 +73,11 @@ def sensitive_layer_parser() -> CommandParser:
 
 def search_layers(invocation: Invocation) -> int:
     """Search as the options say, and write what was found; the exit code."""
-    from compiler.files import refuse_inputs, refuse_unwritable
     from compiler.text.files import load
 
     args = invocation.args
-    outputs = [
-        args.quantize_table,
-        new_table_path(args.quantize_table),
-        log_path(args.quantize_table),
-    ]
-    given = (args.dataset, args.data_list, args.labels, args.metric, args.post_process)
-    refuse_inputs(outputs, [args.model, args.calibration_table, *filter(None, given)])
-    refuse_unwritable(outputs)
+    qtable: str = args.quantize_table
+    refuse_files(args, [qtable, new_table_path(qtable), log_path(qtable)])
     search = LayerSearch(invocation, Request(invocation, load(args.model)))
     try:
         search.run()
@@ -221,8 +222,25 @@ class LayerSearch:
         ]
         text = qtable_text(self.request.args, floats, moved, notes)
         write_search(self.request.args, text, self.table, lines)
+        write_plot(self.request.args, self._plot)
         self._report(floats)
         return True
+
+    def _plot(self) -> SearchPlot:
+        from compiler.report.search_plot import SearchPlot
+
+        assert self.sensitivity is not None
+        assert self.mixes is not None
+        layers, judged = self.mixes.trials.layers.integer, self.sensitivity.judged
+        losses = {x.name: judged[x.key].loss for x in layers if x.key in judged}
+        return SearchPlot(
+            title=f"{self.request.args.model}: INT8 {self.int8:.6f}",
+            losses=losses,
+            measure="loss alone in INT8",
+            verified=self.mixes.verified.values(),
+            chosen=self.result,
+            goal=self.mixes.goal,
+        )
 
     def _report(self, floats: list[str]) -> None:
         from compiler.report.sensitivity import ranking_entries
@@ -254,6 +272,8 @@ class LayerSearch:
             )
         written = f"{args.quantize_table}, {new_table_path(args.quantize_table)}"
         self.invocation.tell(f"wrote {written} and {log_path(args.quantize_table)}")
+        if args.plot:
+            self.invocation.tell(f"wrote {args.plot}")
 
     def log(self, line: str) -> None:
         """A line of the log; told with ``-v``."""

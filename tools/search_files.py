@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.files import write_together
+from compiler.files import write_together, write_whole
 
 if TYPE_CHECKING:
     from compiler.calibration.table import Table
+    from compiler.report.search_plot import SearchPlot
 
-__all__ = ["LOG", "log_path", "new_table_path", "qtable_text", "write_search"]
+__all__ = [
+    "LOG",
+    "log_path",
+    "new_table_path",
+    "qtable_text",
+    "refuse_files",
+    "write_plot",
+    "write_search",
+]
 
 LOG = "SensitiveLayerSearch"
 
@@ -26,6 +35,23 @@ def new_table_path(qtable: str) -> Path:
 def log_path(qtable: str) -> Path:
     """The log stands beside the qtable."""
     return Path(qtable).with_name(LOG)
+
+
+def refuse_files(args: Any, outputs: Sequence[str | Path]) -> None:
+    """What can be told of files before a search begins. Raises QdqcError.
+
+    No output is an input, all can be written, and a plot can be drawn.
+    """
+    from compiler.files import refuse_inputs, refuse_unwritable
+
+    written = [*outputs, *filter(None, [args.plot])]
+    given = (args.dataset, args.data_list, args.labels, args.metric, args.post_process)
+    refuse_inputs(written, [args.model, args.calibration_table, *filter(None, given)])
+    refuse_unwritable(written)
+    if args.plot:
+        from compiler.report.search_plot import check_plot
+
+        check_plot(args.plot)
 
 
 def qtable_text(
@@ -55,3 +81,11 @@ def write_search(args: Any, qtable: str, table: Table, lines: Iterable[str]) -> 
     path: str = args.quantize_table
     files = [(new_table_path(path), print_table(table)), (log_path(path), log)]
     write_together([*files, (Path(path), qtable)])
+
+
+def write_plot(args: Any, found: Callable[[], SearchPlot]) -> None:
+    """The plot where one was asked for; the other files are written before it. Raises QdqcError."""
+    if args.plot:
+        from compiler.report.search_plot import draw
+
+        write_whole(args.plot, draw(found(), args.plot))

@@ -53,6 +53,7 @@ def add_search_options(parser: CommandParser) -> None:
     add("-o", "--quantize_table", required=True, metavar="QTABLE", help="the qtable, written")
     _add_target(parser)
     _add_goal(parser)
+    add("--plot", metavar="F", help="a picture of what was found, .png or .svg, written")
     add_effort_options(parser)
 
 

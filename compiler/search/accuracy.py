@@ -26,11 +26,18 @@ Group = frozenset[str]
 
 @dataclass(frozen=True)
 class Revert:
-    """A group that was taken back to float: the score with it, and whether it was kept."""
+    """A group that was taken back to float: the score with it, and its ``gain`` by that.
+
+    It is ``kept`` where it gained anything.
+    """
 
     group: Group
     score: float
-    kept: bool
+    gain: float
+
+    @property
+    def kept(self) -> bool:
+        return self.gain > 0
 
 
 def control_accuracy(
@@ -58,11 +65,10 @@ def control_accuracy(
         group = order.pop(0)
         left = [g for g in left if g != group]
         found = mixes.score(floats | group)
-        kept = found > score
-        done.append(Revert(group, found, kept))
+        done.append(Revert(group, found, found - score))
         if found >= mixes.goal:
             return done
-        if kept:
+        if done[-1].kept:
             floats, score, changed = floats | group, found, True
         elif changed:
             order, changed = _ranking(subset, mixes, floats, left, told), False

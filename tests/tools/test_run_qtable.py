@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ def test_each_strategy_writes_what_deployment_takes(
         assert {"float_layers", "score", "predicted_ms", "measured_ms"} <= set(found["front"][0])
     model = ["--model", str(tmp_path / "net.onnx"), "--calibration_table", str(made[1]), "-qq"]
     assert deploy(["--mlir", str(made[0]), "--quantize_table", str(qtable), *model]) == 0
+
+
+@pytest.mark.parametrize("strategy", ["mix", "accuracy", "pareto"])
+def test_each_strategy_has_its_plot(args: list[str], tmp_path: Path, strategy: str) -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra 'plot'")
+    plot, report = tmp_path / "p.svg", tmp_path / "r.json"
+    given = ["--strategy", strategy, "--expected_cos", "0.99999999", "--points", "3"]
+    assert main([*args, *given, "--report", str(report), "--plot", str(plot), "-qq"]) == 0
+    text, found = plot.read_text(), json.loads(report.read_text())
+    bars = re.findall(r'<g id="loss ([^"]+)">', text)
+    assert sorted(bars) == sorted(row["name"] for row in found["ranking"])
+    assert bars
+    assert ("milliseconds" in text) == (strategy == "pareto")
 
 
 def test_all_files_are_written_when_int8_is_good_enough(args: list[str], tmp_path: Path) -> None:

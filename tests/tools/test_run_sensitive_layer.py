@@ -119,9 +119,40 @@ def test_post_processing_and_named_layers(args: list[str], tmp_path: Path) -> No
     report_of(tmp_path, args, "--samples", "worst", "--benchmark_method", "snr", "--exact")
 
 
+def test_a_plot_shows_each_layer_and_what_was_written(args: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra 'plot'")
+    plot = tmp_path / "p.svg"
+    found = report_of(tmp_path, args, "--max_float_layers", "2", "--plot", str(plot))
+    text = plot.read_text()
+    ranking, floats = found["ranking"], found["float_layers"]
+    assert isinstance(ranking, list)
+    assert isinstance(floats, list)
+    bars = re.findall(r'<g id="loss ([^"]+)">(.*?)</g>', text, re.DOTALL)
+    assert sorted(name for name, _ in bars) == sorted(row["name"] for row in ranking)
+    assert {name for name, bar in bars if "#d55e00" in bar} == set(floats)
+    assert f"1  {ranking[0]['loss']:.2e}" in text.replace("\xa0", " ")
+
+
+def test_a_plot_that_fails_leaves_the_other_files(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib", reason="plots need the extra 'plot'")
+
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("compiler.report.search_plot.draw", fail)
+    given = ["--max_float_layers", "1", "--plot", str(tmp_path / "p.png")]
+    assert main([*args, *given, "-qq"]) == 3
+    assert len(read_qtable(str(tmp_path / "net.qtable"))) == 1
+    assert not (tmp_path / "p.png").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (["--plot", "p.jpg"], "'p.jpg' does not say what kind of picture it is"),
+        (["--plot", "none/p.svg"], "there is no folder 'none'"),
         (["--global_compare_layers", "yy"], "there is no value 'yy' to compare"),
         (["--global_compare_layers", "y:0.3"], "sum to 0.3, not to 1"),
         (["--global_compare_layers", "y:a"], "'a' is no weight of 'y'"),
