@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ("debugging.md", "deployment.md", "writing-a-pass.md")
+PAGES = ("debugging.md", "deployment.md", "search.md", "writing-a-pass.md")
 
 _BLOCK = re.compile(r"```(\w+)(?: (\S+))?\n(.*?)```\n", re.DOTALL)
 _SECONDS = re.compile(r"^ *\d+\.\d{4} +\d+\.\d%", re.MULTILINE)
@@ -29,7 +29,7 @@ def shell(command: str, folder: Path) -> str:
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
-        env={**os.environ, "PATH": path, "LC_ALL": "C"},
+        env={**os.environ, "PATH": path, "LC_ALL": "C", "XDG_CACHE_HOME": str(folder / ".cache")},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
