@@ -86,10 +86,7 @@ def calibrate(
     *,
     settings: Settings = PLAIN,
     header: Mapping[str, str] = {},
-    progress: Progress | None = None,
     warn: Callable[[Diagnostic], None] | None = None,
-    resources: Resources = SERIAL,
-    masking: Masking | None = None,
 ) -> Table:
     """The calibration table of a module over samples, by a method of ``thresholds.METHODS``.
 
@@ -97,16 +94,7 @@ def calibrate(
     Raises QdqcError.
     """
     tables = calibrate_by(
-        module,
-        samples,
-        open_taps,
-        [method],
-        settings=settings,
-        header=header,
-        progress=progress,
-        warn=warn,
-        resources=resources,
-        masking=masking,
+        module, samples, open_taps, [method], settings=settings, header=header, warn=warn
     )
     return tables[method_name(method)]
 

@@ -18,7 +18,14 @@ from compiler.ops.inference import (
     window_dims,
 )
 
-__all__ = ["CausalConvWithState", "Col2Im", "Conv", "ConvTranspose", "DeformConv"]
+__all__ = [
+    "CausalConvWithState",
+    "Col2Im",
+    "Conv",
+    "ConvTranspose",
+    "Convolution",
+    "DeformConv",
+]
 
 
 def _times(a: Dim, b: int) -> Dim:
@@ -47,33 +54,23 @@ def _check_ranks(x: tuple[Dim, ...], weight: tuple[Dim, ...]) -> None:
         )
 
 
-class Conv(Op):
-    """N-d convolution; x is NC..., weight is OI..., bias may be absent.
-
-    Empty ``pads``, ``strides`` and ``dilations`` stand for zeros and ones. ``clamp`` is a fused
-    activation: Relu is [0, inf], Relu6 [0, 6].
-    """
-
-    name = "conv"
-    operands = ("x", "weight", "bias?")
-    results = ("y",)
-    onnx = Onnx("Conv", ignored=("kernel_shape",))
+class Convolution(Op):
+    """What the convolutions of floats and of integers share: attributes, and the result's shape."""
 
     pads: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
     dilations: tuple[int, ...] = ()
     group: int = 1
     auto_pad: AutoPad = "NOTSET"
-    clamp: tuple[float, float] | None = None
 
-    def infer(
+    def result_shape(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None
-    ) -> tuple[TensorType]:
-        same_elem(x=x, weight=weight, bias=bias)
+    ) -> tuple[Dim, ...] | None:
+        """The shape of x convolved; x is NC..., weight is OI... Raises ValueError."""
         _check_group(self.group)
         _check_bias(bias, weight.shape[0] if weight.shape else None)
         if x.shape is None or weight.shape is None:
-            return (TensorType(x.elem, None),)
+            return None
         _check_ranks(x.shape, weight.shape)
         self._check_channels(x.shape[1], weight.shape)
         dims = window_dims(
@@ -84,7 +81,7 @@ class Conv(Op):
             pads=self.pads,
             auto_pad=self.auto_pad,
         )
-        return (TensorType(x.elem, (x.shape[0], weight.shape[0], *dims)),)
+        return (x.shape[0], weight.shape[0], *dims)
 
     def _check_channels(self, channels: Dim, weight: tuple[Dim, ...]) -> None:
         taken = weight[1]
@@ -96,6 +93,27 @@ class Conv(Op):
             raise ValueError(
                 f"weight gives {weight[0]} channels, which do not make {self.group} groups"
             )
+
+
+class Conv(Convolution):
+    """N-d convolution; x is NC..., weight is OI..., bias may be absent.
+
+    Empty ``pads``, ``strides`` and ``dilations`` stand for zeros and ones. ``clamp`` is a fused
+    activation: Relu is [0, inf], Relu6 [0, 6].
+    """
+
+    name = "conv"
+    operands = ("x", "weight", "bias?")
+    results = ("y",)
+    onnx = Onnx("Conv", ignored=("kernel_shape",))
+
+    clamp: tuple[float, float] | None = None
+
+    def infer(
+        self, x: TensorType, weight: TensorType, bias: TensorType | None = None
+    ) -> tuple[TensorType]:
+        same_elem(x=x, weight=weight, bias=bias)
+        return (TensorType(x.elem, self.result_shape(x, weight, bias)),)
 
     def quant(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None

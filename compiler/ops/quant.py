@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.ir.op import Onnx, Op
 from compiler.ir.types import Elem, TensorType, Type
-from compiler.ops.conv import Conv
-from compiler.ops.inference import AutoPad, axis_in, need_elem
+from compiler.ops.conv import Convolution
+from compiler.ops.inference import axis_in, need_elem
 from compiler.ops.matmul import MatMul
 from compiler.ops.shape import Identity
 
@@ -165,18 +165,12 @@ class QLinearMatMul(Op):
         return (TensorType(y_zero_point.elem, product[0].shape),)
 
 
-class ConvInteger(Op):
+class ConvInteger(Convolution):
     """Convolution on 8-bit integers, summed in i32; attributes are those of Conv."""
 
     name = "conv_integer"
     operands = ("x", "weight", "x_zero_point?", "weight_zero_point?")
     onnx = Onnx("ConvInteger", since=10, ignored=("kernel_shape",))
-
-    pads: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    dilations: tuple[int, ...] = ()
-    group: int = 1
-    auto_pad: AutoPad = "NOTSET"
 
     def infer(
         self,
@@ -187,17 +181,10 @@ class ConvInteger(Op):
     ) -> tuple[TensorType]:
         need_elem(x, "x", Elem.U8, Elem.I8)
         need_elem(weight, "weight", Elem.U8, Elem.I8)
-        conv = Conv(
-            pads=self.pads,
-            strides=self.strides,
-            dilations=self.dilations,
-            group=self.group,
-            auto_pad=self.auto_pad,
-        )
-        return conv.infer(TensorType(Elem.I32, x.shape), TensorType(Elem.I32, weight.shape))
+        return (TensorType(Elem.I32, self.result_shape(x, weight)),)
 
 
-class QLinearConv(Op):
+class QLinearConv(Convolution):
     """Convolution on the numbers that quantized x and weight stand for, quantized again.
 
     Scales and zero points are operands; ``bias`` is i32 in the scale x_scale * weight_scale.
@@ -210,12 +197,6 @@ class QLinearConv(Op):
         *("y_scale", "y_zero_point", "bias?"),
     )
     onnx = Onnx("QLinearConv", since=10, ignored=("kernel_shape",))
-
-    pads: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    dilations: tuple[int, ...] = ()
-    group: int = 1
-    auto_pad: AutoPad = "NOTSET"
 
     def infer(
         self,
@@ -231,15 +212,7 @@ class QLinearConv(Op):
     ) -> tuple[TensorType]:
         if bias is not None:
             need_elem(bias, "bias", Elem.I32)
-        conv = Conv(
-            pads=self.pads,
-            strides=self.strides,
-            dilations=self.dilations,
-            group=self.group,
-            auto_pad=self.auto_pad,
-        )
-        sums = (TensorType(Elem.I32, x.shape), TensorType(Elem.I32, weight.shape), bias)
-        return (TensorType(y_zero_point.elem, conv.infer(*sums)[0].shape),)
+        return (TensorType(y_zero_point.elem, self.result_shape(x, weight, bias)),)
 
 
 CASTS = (Quantize, Dequantize, Restate)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.calibration.calibrate import calibrate, make_table
+from compiler.calibration.calibrate import calibrate, calibrate_by, make_table
 from compiler.calibration.collection import collect
 from compiler.calibration.thresholds import Settings
 from compiler.diagnostics import Diagnostic, QdqcError
@@ -59,15 +59,16 @@ SAMPLES = [{"x": np.full((2, 3), v)} for v in (1.0, -3.0, 2.0)]
 def test_the_table_of_max() -> None:
     warnings: list[Diagnostic] = []
     seen: list[tuple[int, int]] = []
-    table = calibrate(
+    tables = calibrate_by(
         module(),
         SAMPLES,
         open_taps,
-        "use_max",
+        ["use_max"],
         header={"model": "m.qir"},
         progress=lambda *told: seen.append(told),
         warn=warnings.append,
     )
+    table = tables["max"]
     assert table.rows["double"] == Range(-6, 4, 6)
     assert table.rows["y"] == Range(0, 2, 2)
     assert table.observed["double"] == (-6, 4)

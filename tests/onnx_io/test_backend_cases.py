@@ -26,6 +26,7 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.case.test_case import TestCase as Case
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedByRuntime
+from protos import opset_of
 
 from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Module
@@ -314,10 +315,6 @@ def one_of_each_op() -> list[Done]:
 def may_be_written_out(done: Done) -> bool:
     """Whether an opset that lacks the op has other ops for it; the source's opset decides."""
     return done.module is not None and any(may_expand(n) for n in done.module.walk())
-
-
-def opset_of(model: ModelProto) -> int:
-    return next(entry.version for entry in model.opset_import if not entry.domain)
 
 
 def exported_at(module: Module, opset: int) -> ModelProto | None:

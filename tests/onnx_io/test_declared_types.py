@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
-from onnx import TensorProto, ValueInfoProto, numpy_helper
-from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+from onnx import TensorProto, ValueInfoProto
+from onnx.helper import make_graph, make_node, make_opsetid
+from protos import info, model, run, tensor
 
 from compiler.ir.dims import symbol
 from compiler.ir.types import Elem, SequenceType, TensorType
@@ -16,28 +16,6 @@ from compiler.onnx_io.importer import import_onnx
 from compiler.text.printer import print_module
 
 F, INT = TensorProto.FLOAT, TensorProto.INT64
-
-
-def info(name, shape, elem=F):
-    return make_tensor_value_info(name, elem, shape)
-
-
-def model(nodes, inputs, outputs, held=(), opset=17, **more):
-    graph = make_graph(nodes, "g", inputs, outputs, list(held), **more)
-    return make_model(graph, opset_imports=[make_opsetid("", opset)], ir_version=8)
-
-
-def tensor(name, array):
-    return numpy_helper.from_array(np.asarray(array), name)
-
-
-def run(proto, feed):
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    return ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"]).run(
-        None, feed
-    )
 
 
 def invented():

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+from protos import opset_of, run
 
 from compiler.diagnostics import QdqcError
 from compiler.ir.data import Data
@@ -34,13 +34,6 @@ X = np.random.default_rng(1).standard_normal((1, 3, 4, 4)).astype(np.float32)
 
 def f32(*shape):
     return TensorType(Elem.F32, shape)
-
-
-def run(proto, feed):
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = proto if isinstance(proto, str) else proto.SerializeToString()
-    return ort.InferenceSession(source, options, ["CPUExecutionProvider"]).run(None, feed)
 
 
 def conv(clamp=None):
@@ -96,10 +89,6 @@ def test_the_lowest_opset_that_suffices():
         export_onnx(module, opset=13)
     with pytest.raises(QdqcError, match="opset 999"):
         export_onnx(module, opset=999)
-
-
-def opset_of(proto):
-    return next(e.version for e in proto.opset_import if e.domain == "")
 
 
 def opaque(type, version, *more):

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
+from protos import opset_of, run
 
 from compiler.diagnostics import QdqcError
 from compiler.ir.data import Data
@@ -26,17 +26,6 @@ from compiler.ops.pool import AveragePool, LpPool, MaxPool
 from compiler.ops.shape import Squeeze
 
 INF = math.inf
-
-
-def run(proto, feed):
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    source = proto if isinstance(proto, str) else proto.SerializeToString()
-    return ort.InferenceSession(source, options, ["CPUExecutionProvider"]).run(None, feed)
-
-
-def opset_of(proto):
-    return next(e.version for e in proto.opset_import if e.domain == "")
 
 
 def one(op, shape=(2, 3), elem=Elem.F32):

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
+from protos import opset_of
 
 from compiler.diagnostics import QdqcError
 from compiler.ir.data import Data
@@ -28,10 +29,6 @@ def run(proto, feed):
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
     return session.run(None, feed)
-
-
-def opset_of(proto):
-    return next(e.version for e in proto.opset_import if e.domain == "")
 
 
 def quantized(elem, quant, shape=(2, 3, 2)):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+from onnx.helper import make_graph, make_node, make_opsetid
+from protos import info, model, ops, same, tensor
 
 from compiler.diagnostics import QdqcError
 from compiler.ir.core import Constant
@@ -18,41 +18,6 @@ from compiler.onnx_io.exporter import export_onnx
 from compiler.onnx_io.importer import import_onnx
 from compiler.onnx_io.shapes import parse_dim
 from compiler.onnx_io.tensors import TensorReader
-
-F = TensorProto.FLOAT
-
-
-def info(name, shape, elem=F):
-    return make_tensor_value_info(name, elem, shape)
-
-
-def model(nodes, inputs, outputs, initializers=(), opset=17, **more):
-    graph = make_graph(nodes, "g", inputs, outputs, list(initializers), **more)
-    return make_model(graph, opset_imports=[make_opsetid("", opset)], ir_version=8)
-
-
-def tensor(name, array):
-    return numpy_helper.from_array(np.asarray(array), name)
-
-
-def run(proto, feed):
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(proto.SerializeToString(), options, ["CPUExecutionProvider"])
-    return session.run(None, feed)
-
-
-def same(proto, feed):
-    """Import and export keep the outputs; gives the module."""
-    module = import_onnx(proto)
-    for a, b in zip(run(proto, feed), run(export_onnx(module), feed), strict=True):
-        np.testing.assert_array_equal(a, b)
-    return module
-
-
-def ops(module):
-    return [node.op.name for node in module.walk()]
-
 
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
 

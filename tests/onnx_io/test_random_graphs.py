@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+from protos import run
 
 from compiler.ir.verify import check
 from compiler.onnx_io.exporter import export_onnx
@@ -262,15 +262,6 @@ def models(draw: Any, steps: int = 5) -> ModelProto:
     shown = [make_tensor_value_info(name, F, [None, 3]) for name in outputs]
     graph = finished(draft, draw(NAMES), inputs, shown)
     return make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8)
-
-
-def run(proto: ModelProto, feed: dict[str, Any]) -> list[Any]:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    source = proto.SerializeToString()
-    return ort.InferenceSession(source, options, ["CPUExecutionProvider"]).run(None, feed)
 
 
 def nameless(proto: ModelProto) -> ModelProto:
