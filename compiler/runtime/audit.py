@@ -193,7 +193,8 @@ def _row(
     elif not integer:
         reason = decision.reason if decision is not None else "it was not to be quantized"
     elif not wanted and node.op.name in PRODUCTS:
-        reason = "planned in float, but onnxruntime runs it in integers"
+        why = f" ({decision.reason})" if decision is not None and decision.reason else ""
+        reason = f"planned in float{why}, but onnxruntime runs it in integers"
     runs = "integer" if integer else "float"
     shown = "" if kernel in _CASTS else kernel
     return AuditRow(name, node.op.name, runs, shown, reason)

@@ -1,0 +1,153 @@
+"""The proof of a deployment, and the audit of models that other tools laid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import compiler
+from compiler.calibration.calibrate import calibrate
+from compiler.calibration.table import save_table
+from compiler.ir.graph import Module
+from compiler.onnx_io.importer import import_onnx
+from compiler.onnx_io.saver import save_onnx
+from compiler.pipeline.manager import run
+from compiler.proof import Proof, asked, proof_of, prove
+from compiler.quant.deployment import deployment_pipeline
+from compiler.quant.record import Record
+from compiler.quant.targets.known import target_named
+from compiler.runtime.session import Runner
+
+ORT = target_named("ort-cpu")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_onnx: Path) -> Module:
+    return run(import_onnx(tiny_onnx), "@transform")
+
+
+@pytest.fixture(scope="module")
+def sample(tiny_data: Path) -> dict[str, Any]:
+    return {"x": np.load(tiny_data)["x"][:1]}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny: Module, sample: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    table = tmp_path_factory.mktemp("proof") / "table"
+    save_table(calibrate(tiny, [sample], lambda names: Runner(tiny, names).run, "max"), table)
+    return deployment_pipeline(str(table))
+
+
+def proven(tiny: Module, pipeline: str, sample: dict[str, Any], path: Path) -> Proof:
+    record = Record()
+    deployed = run(tiny, pipeline, instruments=[record])
+    save_onnx(deployed, path)
+    return proof_of(deployed, tiny, record.decisions, path, sample)
+
+
+def test_the_proof_of_a_deployment(
+    tiny: Module, pipeline: str, sample: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "m.onnx"
+    found = proven(tiny, pipeline, sample, path)
+    assert [r.name for r in found.audit.products("integer")] == ["r1", "c2", "c3", "y"]
+    assert found.audit.findings == ()
+    assert found.bytes["deployed"] == path.stat().st_size
+    floats = sum(c.data.nbytes for c in tiny.constants.values())
+    assert found.bytes["float"] > floats
+    assert list(found.bad_fusions) == []
+    entries = found.entries()
+    json.dumps(entries, allow_nan=False)
+    assert set(entries) == {"audit", "bytes", "bad_fusions"}
+    assert entries["audit"]["integer"] == 4
+
+
+def test_a_file_that_was_changed_behind_its_module_is_found_out(
+    tiny: Module, pipeline: str, sample: dict[str, Any], tmp_path: Path
+) -> None:
+    """The proof is of the file: a cast that is gone there is a finding, whatever the IR says."""
+    path = tmp_path / "m.onnx"
+    record = Record()
+    deployed = run(tiny, pipeline, instruments=[record])
+    save_onnx(deployed, path)
+    proto = onnx.load(path)
+    casts = [n for n in proto.graph.node if n.op_type == "QuantizeLinear"]
+    broken = casts[1]
+    view = next(n for n in proto.graph.node if broken.output[0] in n.input[:1])
+    for node in proto.graph.node:
+        for index, name in enumerate(node.input):
+            if name == view.output[0]:
+                node.input[index] = broken.input[0]
+    proto.graph.node.remove(view)
+    proto.graph.node.remove(broken)
+    onnx.save(proto, path)
+    found = proof_of(deployed, tiny, record.decisions, path, sample)
+    assert found.audit.findings
+    assert all("onnxruntime left it float" in r.reason for r in found.audit.findings)
+    assert len(found.audit.products("integer")) < 4
+
+
+def test_types_ask_for_integers(tiny: Module, pipeline: str) -> None:
+    record = Record()
+    run(tiny, pipeline, instruments=[record])
+    assert record.typed is not None
+    wanted = asked(record.typed.graph, ORT)
+    assert {n for n, d in wanted.items() if d.integer} == {"r1", "c2", "r2", "c3", "p", "f", "y"}
+    assert not [d.reason for d in wanted.values() if d.reason]
+    floats = asked(tiny.graph, ORT)
+    assert {d.reason for d in floats.values()} == {"it reads and gives floats"}
+
+
+def foreign(path: Path, *, wrong_axis: bool) -> Path:
+    """A QDQ Conv by hand. ``wrong_axis`` has its scales along the input channels."""
+    held: dict[str, Any] = {
+        "xs": np.float32(0.02),
+        "xz": np.uint8(128),
+        "w": np.arange(-8, 8, dtype=np.int8).reshape(4, 4, 1, 1),
+        "ws": np.full(4, 0.01, np.float32),
+        "wz": np.zeros(4, np.int8),
+        "ys": np.float32(0.05),
+        "yz": np.uint8(128),
+    }
+    make = helper.make_node
+    axis = int(wrong_axis)
+    nodes = [
+        make("QuantizeLinear", ["x", "xs", "xz"], ["xq"]),
+        make("DequantizeLinear", ["xq", "xs", "xz"], ["xd"]),
+        make("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=axis),
+        make("Conv", ["xd", "wd"], ["c"]),
+        make("QuantizeLinear", ["c", "ys", "yz"], ["yq"]),
+        make("DequantizeLinear", ["yq", "ys", "yz"], ["y"]),
+    ]
+    shapes = ("x", [1, 4, 3, 3]), ("y", [1, 4, 3, 3])
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes]
+    constants = [numpy_helper.from_array(np.asarray(a), n) for n, a in held.items()]
+    graph = helper.make_graph(nodes, "foreign", ends[:1], ends[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def test_a_model_of_another_tool_is_audited(tmp_path: Path) -> None:
+    good = prove(foreign(tmp_path / "good.onnx", wrong_axis=False))
+    assert [(r.op, r.runs) for r in good.rows if r.is_product] == [("conv", "integer")]
+    assert good.findings == ()
+    bad = compiler.prove(foreign(tmp_path / "bad.onnx", wrong_axis=True))
+    (row,) = (r for r in bad.rows if r.is_product)
+    assert row.runs == "integer", "onnxruntime asks nobody for the axis"
+    assert "(weight-axis: the weight's scales run along axis 1, not 0)" in row.reason
+    assert bad.findings == (row,)
+
+
+def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"nothing of the kind")
+    for name in ("no.onnx", "none.onnx"):
+        with pytest.raises(compiler.QdqcError):
+            prove(tmp_path / name)
+    with pytest.raises(compiler.QdqcError, match="unknown target"):
+        prove(foreign(tmp_path / "m.onnx", wrong_axis=False), "tpu")
