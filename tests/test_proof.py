@@ -144,6 +144,50 @@ def test_a_model_of_another_tool_is_audited(tmp_path: Path) -> None:
     assert bad.findings == (row,)
 
 
+def rows_of(*nodes: Any, channels: int = 4) -> dict[str, tuple[str, str]]:
+    """How the nodes of a small image network run, by the names of values."""
+    rng = np.random.default_rng(1)
+    held = {
+        "w": rng.standard_normal((channels, channels, 1, 1)).astype(np.float32),
+        "halves": np.array([0, 2, channels // 2, 4, 4]),
+        "whole": np.array([0, channels, 4, 4]),
+    }
+    shapes = ("x", [1, channels, 4, 4]), ("y", [1, channels, 4, 4])
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes]
+    constants = [numpy_helper.from_array(a, n) for n, a in held.items()]
+    made = [helper.make_node(op, inputs, [out], **more) for op, inputs, out, more in nodes]
+    graph = helper.make_graph(made, "m", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data = [{"x": rng.standard_normal((1, channels, 4, 4), np.float32)} for _ in range(4)]
+    report = compiler.quantize(model, data).report
+    return {r["name"]: (r["runs"], r["reason"]) for r in report["audit"]["ops"]}
+
+
+def test_integers_are_followed_through_all_that_moves_them() -> None:
+    """The optimised file states no types for values in the middle of such a chain."""
+    found = rows_of(
+        ("Conv", ["x", "w"], "c", {}),
+        ("Relu", ["c"], "r", {}),
+        ("Reshape", ["r", "halves"], "s", {}),
+        ("Transpose", ["s"], "t", {"perm": [0, 2, 1, 3, 4]}),
+        ("Reshape", ["t", "whole"], "u", {}),
+        ("Conv", ["u", "w"], "y", {}),
+    )
+    assert found == dict.fromkeys(["r", "s", "t", "u", "y"], ("integer", ""))
+
+
+def test_a_product_whose_integers_are_restated_keeps_its_name() -> None:
+    """A HardSigmoid adds to the integers of the product before it under another scale."""
+    found = rows_of(
+        ("Conv", ["x", "w"], "c", {}),
+        ("HardSigmoid", ["c"], "h", {}),
+        ("Mul", ["x", "h"], "g", {}),
+        ("Conv", ["g", "w"], "y", {}),
+    )
+    assert found["c"] == ("integer", "")
+    assert found["y"] == ("integer", "")
+
+
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"nothing of the kind")
     for name in ("no.onnx", "none.onnx"):

@@ -51,6 +51,24 @@ INTEGER_KERNELS = frozenset(
     }
 )
 
+_MOVERS = frozenset(
+    {
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Ops whose one kernel takes any element type and hands it on."""
+
 _INTEGER_TYPES = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8})
 _CASTS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
@@ -134,10 +152,12 @@ def audit(lowered: Module, decisions: Mapping[str, Decision], model: str | Path)
 def _names(result: Value) -> list[str]:
     """Names of a lowered result: its integer tensor, itself, and last the value's own name.
 
-    A matmul with a bias is written out as two nodes: the product stands first.
+    A matmul with a bias is written out as two nodes: the product stands first. Integers that
+    only a restatement reads have no view that bears the value's name.
     """
     stored = [u.result for u in result.users if isinstance(u.op, Quantize)]
     views = [u.result.name for s in stored for u in s.users if isinstance(u.op, Dequantize)]
+    views = views or [s.name.removesuffix("_q") for s in stored]
     node = result.producer
     biased = node is not None and isinstance(node.op, MatMul) and node.operand("bias") is not None
     product = [f"{result.name}_{MatMul.name}"] if biased else []
@@ -159,11 +179,14 @@ def _wanted(node: Node[Any], decision: Decision | None) -> bool:
 
 
 def _integer_values(model: onnx.ModelProto) -> set[str]:
+    """Names of 8-bit tensors. The file states the types of few; what moves integers gives some."""
     typed = [*model.graph.value_info, *model.graph.input, *model.graph.output]
     found = {v.name for v in typed if v.type.tensor_type.elem_type in _INTEGER_TYPES}
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear"):
             found.update(node.output)
+        elif node.op_type in _MOVERS and node.input[0] in found:
+            found.update(node.output[:1] if node.op_type == "MaxPool" else node.output)
     return found
 
 
