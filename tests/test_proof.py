@@ -144,6 +144,26 @@ def test_a_model_of_another_tool_is_audited(tmp_path: Path) -> None:
     assert bad.findings == (row,)
 
 
+@pytest.mark.parametrize("activation", ["", "Relu", "Sigmoid"])
+def test_a_product_of_tokens_with_bias_and_activation(activation: str) -> None:
+    """A product, its bias and its clamp are three nodes of the file and one of the module."""
+    rng = np.random.default_rng(2)
+    make = helper.make_node
+    held = {n: rng.standard_normal((8, 8)).astype(np.float32) for n in ("w", "v")}
+    held |= {n: rng.standard_normal(8).astype(np.float32) for n in ("b", "c")}
+    nodes = [make("MatMul", ["x", "w"], ["p"]), make("Add", ["p", "b"], ["s"])]
+    nodes += [make(activation, ["s"], ["a"])] if activation else []
+    nodes += [make("MatMul", ["a" if activation else "s", "v"], ["q"])]
+    nodes += [make("Add", ["q", "c"], ["y"])]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 3, 8]) for n in "xy"]
+    constants = [numpy_helper.from_array(a, n) for n, a in held.items()]
+    graph = helper.make_graph(nodes, "m", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data = [{"x": rng.standard_normal((1, 3, 8), np.float32)} for _ in range(4)]
+    rows = compiler.quantize(model, data).report["audit"]["ops"]
+    assert [r["runs"] for r in rows if r["op"] == "matmul"] == ["integer", "integer"]
+
+
 def rows_of(*nodes: Any, channels: int = 4) -> dict[str, tuple[str, str]]:
     """How the nodes of a small image network run, by the names of values."""
     rng = np.random.default_rng(1)

@@ -223,7 +223,7 @@ def deploys(model: ModelProto, mode: str, **options: Any) -> None:
         found = compiler.quantize(model, data, mode=mode, **options)
     onnx.checker.check_model(found.model, full_check=True)
     assert found.report["bad_fusions"] == []
-    if mode == "int8":
+    if mode == "int8" and options.get("target") != "openvino":
         rows = found.report["audit"]["ops"]
         assert not [r for r in rows if r["reason"].startswith(("laid for", "planned in float"))]
     exact = np.concatenate([outputs(model, d).ravel() for d in data])

@@ -152,15 +152,16 @@ def audit(lowered: Module, decisions: Mapping[str, Decision], model: str | Path)
 def _names(result: Value) -> list[str]:
     """Names of a lowered result: its integer tensor, itself, and last the value's own name.
 
-    A matmul with a bias is written out as two nodes: the product stands first. Integers that
-    only a restatement reads have no view that bears the value's name.
+    A matmul with a bias is written out as two nodes, and a clamp as a third: the product stands
+    first. Integers that only a restatement reads have no view that bears the value's name.
     """
     stored = [u.result for u in result.users if isinstance(u.op, Quantize)]
     views = [u.result.name for s in stored for u in s.users if isinstance(u.op, Dequantize)]
     views = views or [s.name.removesuffix("_q") for s in stored]
     node = result.producer
     biased = node is not None and isinstance(node.op, MatMul) and node.operand("bias") is not None
-    product = [f"{result.name}_{MatMul.name}"] if biased else []
+    before = (f"{result.name}_{MatMul.name}", f"{result.name}_preact_{MatMul.name}")
+    product = before if biased else ()
     return [*product, *(s.name for s in stored), result.name, *views[:1]]
 
 
