@@ -213,24 +213,40 @@ def outputs(model: ModelProto, feeds: dict[str, Array], *, plain: bool = False) 
     return np.asarray(session.run(None, feeds)[0])
 
 
-def deploys(model: ModelProto, mode: str, **options: Any) -> None:
-    """Quantize a network on noise and hold the result to all that is promised of one."""
+def samples_of(model: ModelProto) -> list[dict[str, Array]]:
     shape = [d.dim_value or 1 for d in model.graph.input[0].type.tensor_type.shape.dim]
     rng = np.random.default_rng(7)
-    data = [{"x": rng.standard_normal(shape, np.float32)} for _ in range(SAMPLES)]
+    return [{"x": rng.standard_normal(shape, np.float32)} for _ in range(SAMPLES)]
+
+
+def quantized(
+    model: ModelProto, data: list[dict[str, Array]], **options: Any
+) -> compiler.Quantized:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        found = compiler.quantize(model, data, mode=mode, **options)
+        return compiler.quantize(model, data, **options)
+
+
+def every(model: ModelProto, data: list[dict[str, Array]], *, plain: bool = False) -> Array:
+    """The output on all samples in a row."""
+    return np.concatenate([outputs(model, feeds, plain=plain).ravel() for feeds in data])
+
+
+def deploys(model: ModelProto, mode: str, **options: Any) -> None:
+    """Quantize a network on noise and hold the result to all that is promised of one."""
+    data = samples_of(model)
+    found = quantized(model, data, mode=mode, **options)
     onnx.checker.check_model(found.model, full_check=True)
     assert found.report["bad_fusions"] == []
     if mode == "int8" and options.get("target") != "openvino":
         rows = found.report["audit"]["ops"]
         assert not [r for r in rows if r["reason"].startswith(("laid for", "planned in float"))]
-    exact = np.concatenate([outputs(model, d).ravel() for d in data])
-    fast = np.concatenate([outputs(found.model, d).ravel() for d in data])
-    slow = np.concatenate([outputs(found.model, d, plain=True).ravel() for d in data])
-    norms = np.linalg.norm(exact) * np.linalg.norm(fast)
-    assert exact @ fast / norms > LEAST[mode]
+    exact, fast, slow = (
+        every(model, data),
+        every(found.model, data),
+        every(found.model, data, plain=True),
+    )
+    assert exact @ fast / np.linalg.norm(exact) / np.linalg.norm(fast) > LEAST[mode]
     assert np.abs(fast - slow).max() <= 0.04 * np.ptp(exact), "kernels compute what casts say"
 
 
@@ -265,3 +281,61 @@ def test_token_networks_in_every_mode(model: ModelProto, mode: str) -> None:
 @given(model=image_networks(), target=st.sampled_from(["ort-cpu-avx2", "openvino"]))
 def test_image_networks_for_other_targets(model: ModelProto, target: str) -> None:
     deploys(model, "int8", target=target)
+
+
+EITHER = st.one_of(image_networks(), token_networks())
+
+
+@SETTINGS
+@given(model=EITHER)
+def test_simplification_keeps_the_function(model: ModelProto) -> None:
+    module = compiler.run(compiler.import_onnx(model), "@transform")
+    data = samples_of(model)
+    exact, found = every(model, data, plain=True), every(compiler.export_onnx(module), data)
+    assert np.abs(found - exact).max() <= 1e-4 * np.abs(exact).max()
+
+
+@SETTINGS
+@given(model=EITHER)
+def test_a_deployed_network_comes_back_and_is_laid_as_it_was(model: ModelProto) -> None:
+    """Scales of a file are taken over: laying it anew moves nothing by more than few roundings."""
+    data = samples_of(model)
+    once = quantized(model, data)
+    again = quantized(once.model, data)
+    assert again.report["audit"]["integer"] == once.report["audit"]["integer"]
+    first, second = every(once.model, data), every(again.model, data)
+    assert np.abs(second - first).max() <= 0.04 * np.ptp(first)
+
+
+@SETTINGS
+@given(model=image_networks(), symmetric=st.booleans())
+def test_integers_in_and_out_are_those_of_the_casts(model: ModelProto, symmetric: bool) -> None:
+    data = samples_of(model)
+    held = {"symmetric": symmetric}
+    whole = quantized(model, data, **held)
+    bare = quantized(model, data, quant_input=True, quant_output=True, **held)
+    assert bare.model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+    assert bare.model.graph.output[0].type.tensor_type.elem_type == TensorProto.UINT8
+    cast = next(n for n in whole.model.graph.node if n.op_type == "QuantizeLinear")
+    constants = {t.name: numpy_helper.to_array(t) for t in whole.model.graph.initializer}
+    scale, zero = (constants[n] for n in cast.input[1:3])
+    for feeds in data[:2]:
+        stored = np.clip(np.rint(feeds["x"] / scale) + zero, 0, 255).astype(np.uint8)
+        integers = outputs(bare.model, {"x": stored}).astype(np.float64)
+        floats = outputs(whole.model, feeds).astype(np.float64)
+        if np.ptp(floats) > 0:  # one scale and zero point lie between them
+            step, offset = np.polyfit(integers.ravel(), floats.ravel(), 1)
+            assert np.abs(integers * step + offset - floats).max() <= 1.01 * abs(step)
+
+
+@SETTINGS
+@given(model=EITHER)
+def test_a_deployed_module_survives_its_text(model: ModelProto) -> None:
+    data = samples_of(model)
+    deployed = compiler.import_onnx(quantized(model, data).model)
+    text = compiler.to_text(deployed)
+    again = compiler.from_text(text, weights=deployed)
+    assert compiler.to_text(again) == text
+    np.testing.assert_array_equal(
+        every(compiler.export_onnx(again), data), every(compiler.export_onnx(deployed), data)
+    )
