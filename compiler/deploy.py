@@ -105,7 +105,8 @@ def quantize(
         outputs = _similarities(deployed, reference, samples)
         path = Path(folder) / "model.onnx"
         save_onnx(deployed, path)
-        proof = proof_of(deployed, reference, record.decisions, path, next(iter(samples)))
+        runtime, first = target_named(target).runtime, next(iter(samples))
+        proof = proof_of(deployed, reference, record.decisions, path, first, runtime)
     return Quantized(export_onnx(deployed), {"outputs": outputs} | proof.entries())
 
 

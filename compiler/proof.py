@@ -50,21 +50,22 @@ def proof_of(
     decisions: Mapping[str, Decision],
     path: Path,
     feeds: Mapping[str, Any],
+    runtime: str = "onnxruntime",
 ) -> Proof:
     """The proof of a lowered ``module`` that stands in the file ``path``.
 
     ``decisions`` are what was asked for, by the names of nodes. ``feeds`` are a sample for the
-    float ``reference``, on which fusions are judged.
+    float ``reference``, on which fusions are judged. ``runtime`` is whose kernels are looked at.
     """
     return Proof(
-        audit(module, decisions, path),
+        audit(module, decisions, path, runtime),
         {"float": export_onnx(reference).ByteSize(), "deployed": path.stat().st_size},
         bad_fusions(path, taken(module, reference, feeds)),
     )
 
 
 def prove(model: str | Path, target: str = "ort-cpu") -> Audit:
-    """How each node of a QDQ model file runs under onnxruntime; the reason names a broken rule.
+    """How each node of a QDQ model file runs under the target's runtime, and which rule it breaks.
 
     The file may come from any tool. A node that should run in integers by the target's rules and
     does not, or the other way round, is a finding. Raises QdqcError for what can't be read.
@@ -78,7 +79,7 @@ def prove(model: str | Path, target: str = "ort-cpu") -> Audit:
         place = next((places[n] for n in node.loc.names if n in places), None)
         if node.name not in decisions and place is not None:
             decisions[node.name] = decisions[place]
-    return audit(module, decisions, model)
+    return audit(module, decisions, model, target_named(target).runtime)
 
 
 def asked(graph: Graph, target: Target) -> dict[str, Decision]:

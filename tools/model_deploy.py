@@ -186,25 +186,27 @@ def _write(module: Module, output: Path, lowered: Path) -> None:
 
 
 def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
-    """Tell what onnxruntime makes of the file: which nodes run in integers, and whether rightly."""
+    """Tell what a runtime makes of the file: which nodes run in integers, and whether rightly."""
     from compiler.proof import proof_of
     from compiler.quant.targets.known import target_named
     from compiler.report.audit import render_audit, render_bad_fusions
     from compiler.report.why import node_named, render_why
 
     invocation, name = run.invocation, run.invocation.args.why
-    sample = next(iter(run.samples))
-    proof = proof_of(run.module, run.reference, run.record.decisions, output, sample)
+    sample, target = next(iter(run.samples)), target_named(run.target)
+    proof = proof_of(
+        run.module, run.reference, run.record.decisions, output, sample, target.runtime
+    )
     invocation.report |= proof.entries()
     invocation.tell(render_audit(proof.audit))
     sizes = f"{proof.bytes['deployed']:,} bytes, float {proof.bytes['float']:,}"
     invocation.tell(f"wrote {output}: {sizes}; IR in {lowered}")
-    target = target_named(run.target)
-    if target.runtime == "onnxruntime":
+    if target.runtime == proof.audit.runtime:
         for row in proof.audit.findings:
             invocation.warn(f"'{row.name}' ({row.op}) runs in {row.runs}: {row.reason}")
     else:
-        invocation.tell(f"that is what onnxruntime makes of it; {target.runtime} has its own way")
+        extra = f"pip install 'qdq-compiler[{target.name}]' lets the audit ask {target.runtime}"
+        invocation.tell(f"that is what {proof.audit.runtime} makes of it; {extra}")
     if proof.bad_fusions:
         invocation.warn(render_bad_fusions(proof.bad_fusions))
     if name:

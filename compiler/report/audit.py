@@ -21,7 +21,8 @@ def render_audit(audit: Audit) -> str:
     others = [r for r in audit.rows if not r.is_product]
     count = sum(r.runs == "integer" for r in others)
     total = len(integer) + len(floats)
-    head = f"integer: {len(integer)} of {total} Conv, ConvTranspose, MatMul and Gemm"
+    under = "" if audit.runtime == "onnxruntime" else f" under {audit.runtime}"
+    head = f"integer{under}: {len(integer)} of {total} Conv, ConvTranspose, MatMul and Gemm"
     lines = [f"{head}; {count} of {len(others)} other nodes"]
     lines += _by_reason("float", floats)
     lines += _by_reason("integer", [r for r in audit.findings if r.runs == "integer"])
@@ -59,6 +60,7 @@ def audit_entries(audit: Audit) -> dict[str, Any]:
             {"name": r.name, "op": r.op, "runs": r.runs, "kernel": r.kernel, "reason": r.reason}
             for r in audit.rows
         ],
+        "runtime": audit.runtime,
         "integer": len(audit.products("integer")),
         "float": len(audit.products("float")),
     }

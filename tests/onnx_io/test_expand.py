@@ -15,7 +15,7 @@ from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Module
 from compiler.onnx_io.exporter import export_onnx
 from compiler.onnx_io.schemas import NEWEST
-from compiler.runtime.audit import optimised_model
+from compiler.runtime.kernels import optimised_model
 from compiler.text.parser import parse_module
 
 CASES = {

@@ -17,7 +17,7 @@ from compiler.ir.types import Elem
 from compiler.onnx_io.exporter import export_onnx
 from compiler.onnx_io.importer import import_onnx
 from compiler.pipeline.manager import run
-from compiler.runtime.audit import optimised_model
+from compiler.runtime.kernels import optimised_model
 from compiler.runtime.session import open_session
 
 SHAPE = [1, 3, 8, 8]

@@ -25,7 +25,7 @@ from compiler.ir.verify import verify
 from compiler.onnx_io.exporter import export_onnx
 from compiler.ops import Dequantize, Quantize
 from compiler.pipeline.manager import run
-from compiler.runtime.audit import optimised_model
+from compiler.runtime.kernels import optimised_model
 from compiler.runtime.session import Runner, open_session
 from compiler.text.printer import print_module
 

@@ -20,7 +20,7 @@ from compiler.onnx_io.exporter import export_onnx
 from compiler.ops import Add, Conv, Gather, Gemm, MatMul, Softmax
 from compiler.pipeline.manager import run
 from compiler.quant.arithmetic import block_quant, dequantize, quantize
-from compiler.runtime.audit import optimised_model
+from compiler.runtime.kernels import optimised_model
 from compiler.runtime.session import Runner
 
 PASSES = "quantize-weights,quantize-dynamic,convert-half,quantize,verify-target,lower-to-qdq"

@@ -22,7 +22,8 @@ from compiler.pipeline.manager import run
 from compiler.quant.placement import Decision, decide
 from compiler.quant.targets.known import target_named
 from compiler.report.audit import audit_entries, render_audit
-from compiler.runtime.audit import INTEGER_KERNELS, Audit, audit, optimised_model
+from compiler.runtime.audit import Audit, audit
+from compiler.runtime.kernels import INTEGER_KERNELS, optimised_model
 from compiler.runtime.taps import observable
 from compiler.text.parser import parse_module
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compiler.diagnostics import QdqcError
-from compiler.runtime.audit import optimised_model
+from compiler.runtime.kernels import optimised_model
 from compiler.runtime.timing import Spread, interleave, op_times, ratio, spread, time_models
 
 Samples = list[dict[str, Any]]
