@@ -1,0 +1,125 @@
+"""Forms of arguments: what they take, and what is told of anything else."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.text.parser import parse_module
+from tools.arguments import (
+    check_samples,
+    floats,
+    indices,
+    machine_memory,
+    memory,
+    names,
+    pair,
+    shapes,
+    tolerance,
+)
+
+Wrong = argparse.ArgumentTypeError
+
+
+@given(st.lists(st.floats(allow_nan=False), min_size=1))
+def test_floats_are_read_as_python_writes_them(numbers: list[float]) -> None:
+    assert floats(",".join(map(repr, numbers))) == tuple(numbers)
+
+
+@given(st.lists(st.lists(st.integers(0, 2**40), max_size=5).filter(bool), min_size=1))
+def test_shapes_are_read_as_python_writes_them(wanted: list[list[int]]) -> None:
+    assert shapes(str(wanted)) == wanted
+    assert shapes(str(wanted[0])) == [wanted[0]]
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for form in (floats, indices, pair, shapes, tolerance, memory):
+        with contextlib.suppress(Wrong):
+            form(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [
+        ("1", 1),
+        ("8GB", 8_000_000_000),
+        ("500MiB", 500 * 2**20),
+        ("1.5g", 1_500_000_000),
+        ("2 KiB", 2048),
+        (" 3TB ", 3_000_000_000_000),
+    ],
+)
+def test_sizes_of_memory(text: str, bytes_: int) -> None:
+    assert memory(text) == bytes_
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1GB", "GB", "1XB", "1e9", "inf", "nan", "0.1"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(Wrong, match="no size of memory such as 8GB or 500MiB"):
+        memory(text)
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "told"),
+    [
+        (floats, "1,x", "no list of numbers such as 1,2.5"),
+        (floats, "", "no list of numbers"),
+        (indices, "1,2.5", "no list of whole numbers"),
+        (pair, "224", "no height and width such as 256,256"),
+        (pair, "1,2,3", "no height and width"),
+        (tolerance, "0.9", "no pair of similarities such as 0.99,0.99"),
+        (shapes, "[[1,-1]]", r"no list of shapes such as \[\[1,3,224,224\]\]"),
+        (shapes, "[]", "no list of shapes"),
+        (shapes, "[[1,'a']]", "no list of shapes"),
+        (shapes, "__import__('os')", "no list of shapes"),
+        (shapes, "[" * 10_000, "no list of shapes"),
+    ],
+)
+def test_what_is_told(form: object, text: str, told: str) -> None:
+    assert callable(form)
+    with pytest.raises(Wrong, match=told):
+        form(text)
+
+
+def test_names_may_have_blanks_around_them() -> None:
+    assert names(" a, b ,,c") == ["a", "b", "c"]
+    assert names("") == []
+    assert pair("3, 4") == (3, 4)
+
+
+def test_this_machine_has_memory() -> None:
+    found = machine_memory()
+    assert found is None or found > 2**27
+
+
+SYMBOLIC = """module @m {opsets = {"" = 17}} {
+  const %s : i64[2] = dense[BATCH, 4]
+  graph (%x : f32[N,2,2]) -> (%y) {
+    %y = reshape(%x, %s) : f32[M,4]
+  }
+}"""
+
+
+def test_random_samples_stay_within_what_was_seen() -> None:
+    module = parse_module(SYMBOLIC.replace("BATCH", "-1"))
+    samples, origin = check_samples(module, None, 3, {"x": (-0.5, 2.0)})
+    assert origin == "random"
+    assert len(samples) == 3
+    every = np.concatenate([s["x"].ravel() for s in samples])
+    assert every.min() >= -0.5
+    assert every.max() <= 2.0
+    assert math.isfinite(float(every.sum()))
+
+
+def test_a_batch_that_is_fixed_inside_gets_samples_that_run() -> None:
+    """The symbol claims any size, and the graph takes one row only."""
+    module = parse_module(SYMBOLIC.replace("BATCH", "1"))
+    samples, _ = check_samples(module, None, 2)
+    assert {s["x"].shape for s in samples} == {(1, 2, 2)}
