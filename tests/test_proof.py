@@ -164,6 +164,32 @@ def test_a_product_of_tokens_with_bias_and_activation(activation: str) -> None:
     assert [r["runs"] for r in rows if r["op"] == "matmul"] == ["integer", "integer"]
 
 
+def test_a_cast_that_onnxruntime_moves_takes_no_product_out_of_sight() -> None:
+    """It moves casts up through what moves values; the product before them has an integer kernel
+    under a name of its own."""
+    rng = np.random.default_rng(4)
+    held = {
+        "w": rng.standard_normal((8, 8)).astype(np.float32),
+        "image": np.array([-1, 8, 2, 2]),
+        "k": rng.standard_normal((4, 8, 1, 1)).astype(np.float32),
+    }
+    make = helper.make_node
+    nodes = [
+        make("MatMul", ["x", "w"], ["p"]),
+        make("Transpose", ["p"], ["t"], perm=[0, 2, 1]),
+        make("Reshape", ["t", "image"], ["i"]),
+        make("Conv", ["i", "k"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 2, 2])
+    constants = [numpy_helper.from_array(a, n) for n, a in held.items()]
+    graph = helper.make_graph(nodes, "m", [x], [y], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data = [{"x": rng.standard_normal((1, 4, 8), np.float32)} for _ in range(4)]
+    rows = {r["name"]: r for r in compiler.quantize(model, data).report["audit"]["ops"]}
+    assert rows["p"]["runs"] == rows["y"]["runs"] == "integer"
+
+
 def rows_of(*nodes: Any, channels: int = 4) -> dict[str, tuple[str, str]]:
     """How the nodes of a small image network run, by the names of values."""
     rng = np.random.default_rng(1)

@@ -66,6 +66,9 @@ _MOVERS = frozenset(
 _INTEGER_TYPES = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8})
 _CASTS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
+_MOVED = "_q_to_dq"
+"""What onnxruntime adds to a float value's name where it moved the cast behind it to before it."""
+
 _NO_WORK = frozenset({"Const", "Convert", "FakeQuantize", "Input", "Output", "Reorder"})
 """Layers of OpenVINO that compute nothing of a network."""
 
@@ -108,7 +111,7 @@ def onnxruntime_kernels(path: str | Path) -> dict[str, Kernel]:
     model = optimised_model(path)
     integers = _integer_values(model)
     return {
-        name: Kernel(node.op_type, _is_integer(node, integers))
+        name.removesuffix(_MOVED): Kernel(node.op_type, _is_integer(node, integers))
         for node in model.graph.node
         for name in node.output
         if name
