@@ -87,7 +87,8 @@ def chains(draw: Any, depth: int = 5) -> tuple[Chain, Value]:
 def test_the_polynomial_of_any_chain_is_what_it_computes(made: tuple[Chain, Value]) -> None:
     chain, root = made
     algebra = chain.algebra(root)
-    terms, affine = algebra.terms(root), algebra.affine(root.producer.operands[0])  # type: ignore[union-attr]
+    assert root.producer is not None
+    terms, affine = algebra.terms(root), algebra.affine(root.producer.need("a"))
     with np.errstate(invalid="ignore"):
         numbers = chain.numbers()
         exact = numbers[root.name].astype(np.float64)
