@@ -33,13 +33,16 @@ _AT_ONCE = 400
 class Moments:
     """Of columns of K numbers, group by group: ``mean`` [G,K] and second moments [G,K,K].
 
-    The mean is that of all columns; second moments are those of a part, drawn evenly.
+    The mean is that of all columns; second moments are those of a part, drawn evenly. They are
+    added up around an ``origin`` near the mean: around zero, what varies little beside its mean
+    would lose all its digits.
     """
 
     def __init__(self, groups: int, depth: int) -> None:
         self.count = 0
         self.drawn = 0
         self._sums = np.zeros((groups, depth))
+        self._origin: npt.NDArray[np.float32] | None = None
         self._drawn_sums = np.zeros((groups, depth))
         self._products = np.zeros((groups, 0, 0), np.float32)
         self._waiting: list[npt.NDArray[np.float32]] = []
@@ -57,11 +60,18 @@ class Moments:
     def _add_up(self) -> None:
         columns = np.concatenate(self._waiting, axis=1)
         self._waiting.clear()
-        self.drawn += columns.shape[1]
-        self._drawn_sums += columns.sum(axis=1, dtype=np.float64)
+        if not columns.shape[1]:
+            return
         with np.errstate(over="ignore", invalid="ignore"):
+            origin = self._origin
+            if origin is None:
+                origin = columns.mean(axis=1, dtype=np.float64).astype(np.float32)
+                self._origin = origin
+            columns = columns - origin[:, None, :]
+            self.drawn += columns.shape[1]
+            self._drawn_sums += columns.sum(axis=1, dtype=np.float64)
             found = columns.transpose(0, 2, 1) @ columns
-        self._products = self._products + found if self._products.size else found
+            self._products = self._products + found if self._products.size else found
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
@@ -70,17 +80,22 @@ class Moments:
 
     @property
     def is_finite(self) -> bool:
-        """Whether no number that was seen is NaN or infinite."""
-        return bool(np.isfinite(self._sums).all())
+        """Whether no number that was seen, nor its square, is NaN or infinite."""
+        if self._waiting:
+            self._add_up()
+        return bool(np.isfinite(self._sums).all() and np.isfinite(self._products).all())
 
     def second(self, *, centred: bool) -> npt.NDArray[np.float64]:
         """E[c c^T], or the covariance E[(c - E[c]) (c - E[c])^T]: [G,K,K]."""
         if self._waiting:
             self._add_up()
+        assert self._origin is not None
         found = self._products / np.float64(self.drawn)
-        if centred:
-            mean = self._drawn_sums / self.drawn
-            found -= mean[:, :, None] * mean[:, None, :]
+        shift = self._drawn_sums / self.drawn
+        found -= shift[:, :, None] * shift[:, None, :]
+        if not centred:
+            mean = shift + self._origin
+            found += mean[:, :, None] * mean[:, None, :]
         return found
 
 

@@ -19,6 +19,7 @@ from compiler.runtime.session import Runner
 from compiler.tuning import moments as room
 from compiler.tuning.columns import Product, product_of
 from compiler.tuning.moments import Moments, moments_of
+from compiler.tuning.rounding import damped
 from compiler.tuning.stream import Wanted
 
 
@@ -145,13 +146,38 @@ def test_no_samples(net: Any) -> None:
         list(moments_of(module, [product(node)], []))
 
 
-def test_centred_moments_do_not_lose_their_digits_beside_a_large_mean() -> None:
+@pytest.mark.parametrize("mean", [0.0, 30.0, 3000.0])
+def test_second_moments_do_not_lose_their_digits_beside_a_large_mean(mean: float) -> None:
     rng = np.random.default_rng(0)
-    columns = (rng.normal(size=(1, 2000, 2)) * [1, 3] + 30).astype(np.float32)
+    columns = (rng.normal(size=(1, 2000, 2)) * [1, 3] + mean).astype(np.float32)
     found = Moments(1, 2)
     for part in np.split(columns, 20, axis=1):
         found.update(part.sum(axis=1, dtype=np.float64), part.shape[1], part)
-    second = found.second(centred=True)[0]
+    exact = columns[0].astype(np.float64)
     np.testing.assert_allclose(
-        second, covariance(columns[0].astype(np.float64)), rtol=0.01, atol=0.02
+        found.second(centred=True)[0], covariance(exact), rtol=1e-4, atol=1e-3
     )
+    np.testing.assert_allclose(
+        found.second(centred=False)[0], exact.T @ exact / 2000, rtol=1e-5, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 1000.0])
+def test_columns_that_never_vary_have_a_covariance_that_can_be_factored(mean: float) -> None:
+    """A dead channel beside others, in one group: damped, no eigenvalue falls below zero."""
+    rng = np.random.default_rng(1)
+    columns = rng.normal(size=(3, 900, 5)).astype(np.float32) * 1e-3 + np.float32(mean)
+    columns[1] = mean
+    columns[:, :, 2] = mean
+    found = Moments(3, 5)
+    for part in np.split(columns, 3, axis=1):
+        found.update(part.sum(axis=1, dtype=np.float64), part.shape[1], part)
+    least = np.linalg.eigvalsh(damped(found.second(centred=True), 0.01)).min()
+    assert least > 0
+
+
+def test_squares_that_overflow_are_not_finite() -> None:
+    columns = np.array([[[1e30, 1.0], [-1e30, 2.0]]], np.float32)
+    found = Moments(1, 2)
+    found.update(columns.sum(axis=1, dtype=np.float64), 2, columns)
+    assert not found.is_finite
