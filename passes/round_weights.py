@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import threading
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compiler.diagnostics import QdqcError, suggestion
+from compiler.calibration.in_order import in_threads
+from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Graph
-from compiler.ir.types import Elem, Quant
+from compiler.ir.types import Array, Elem, Quant
 from compiler.ops import MatMul
 from compiler.pipeline.pass_ import PassContext
 from compiler.quant.arithmetic import block_quant, spread, weight_quant
 from compiler.quant.targets.known import target_named
 from compiler.tuning.blas import single_threaded
-from compiler.tuning.columns import Product, product_of
+from compiler.tuning.columns import Product
 from compiler.tuning.data_pass import DataPass
+from compiler.tuning.integer import SCHEMES, check_choice, integer_products
 from compiler.tuning.moments import Moments, moments_of
 from compiler.tuning.rounding import (
     Grid,
@@ -31,7 +35,21 @@ from compiler.tuning.rounding import (
 __all__ = ["RoundWeights"]
 
 _METHODS = ("gptq", "nearest")
-_SCHEMES = ("per-channel", "per-tensor")
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What a weight becomes: ``stored`` integers, and the ``shift`` that its bias takes, [O].
+
+    So many rows are ``better`` than rounded to nearest.
+    """
+
+    stored: Array
+    elem: Elem
+    quant: Quant
+    shift: npt.NDArray[np.float64]
+    better: int
 
 
 class RoundWeights(DataPass):
@@ -63,25 +81,25 @@ class RoundWeights(DataPass):
         data = self.data(graph, ctx)
         found = moments_of(
             graph.module,
-            self._products(graph, ctx),
+            integer_products(graph, self.target, self.name, ctx),
             data.samples,
             data.masking,
             second=self.method == "gptq",
         )
         changes = 0
         with single_threaded():
-            for sharing, moments in found:
-                for product in sharing:
-                    if not moments.is_finite:
-                        ctx.warn(f"%{product.x.name} is not finite on the data", product.node)
-                        continue
-                    self._round(product, moments, ctx)
-                    changes += 1
+            work = in_threads(self._rounded, found, _THREADS, threading.Event())
+            for product, rounding in itertools.chain.from_iterable(work):
+                if rounding is None:
+                    ctx.warn(f"%{product.x.name} is not finite on the data", product.node)
+                    continue
+                self._store(product, rounding, ctx)
+                changes += 1
         return changes + graph.module.drop_unused_constants()
 
     def _check_options(self) -> None:
-        _known("method", self.method, _METHODS)
-        _known("scheme", self.scheme, _SCHEMES)
+        check_choice("method", self.method, _METHODS)
+        check_choice("scheme", self.scheme, SCHEMES)
         if self.bits not in (8, 4):
             raise QdqcError(f"weights have no form of {self.bits} bits", notes=["give 8 or 4"])
         if self.group_size < 16 or self.group_size & (self.group_size - 1):
@@ -92,40 +110,38 @@ class RoundWeights(DataPass):
         if not self.damping >= 0:
             raise QdqcError(f"a damping of {self.damping:g} is none", notes=["give 0.01 or so"])
 
-    def _products(self, graph: Graph, ctx: PassContext) -> list[Product]:
-        """The products with a float weight that the target may run in integers."""
-        target = target_named(self.target)
-        found: list[Product] = []
-        for node in graph.nodes():
-            traits = node.op.quant(*node.operand_types())
-            product = product_of(node)
-            reason = target.no_kernel(node, traits) if isinstance(product, Product) else product
-            if node.mode in ("F32", "F16"):
-                reason = f"its mode is {node.mode}"
-            if isinstance(product, Product) and reason is None:
-                found.append(product)
-            elif traits.weight is not None:
-                ctx.decline(self.name, node, reason or "")
-        return found
+    def _rounded(
+        self, group: tuple[list[Product], Moments]
+    ) -> list[tuple[Product, Rounding | None]]:
+        """How each of the products that read the same is rounded; None where that is not finite."""
+        products, moments = group
+        if not moments.is_finite:
+            return [(product, None) for product in products]
+        return [(product, self._round(product, moments)) for product in products]
 
-    def _round(self, product: Product, moments: Moments, ctx: PassContext) -> None:
+    def _round(self, product: Product, moments: Moments) -> Rounding:
         quant, elem = self._quant(product)
-        rows = product.rows(product.weight.data.array()).astype(np.float64)
-        scale, zero = spread(quant, product.weight.data.array().ndim)
+        weight = product.weight.data.array()
+        rows = product.rows(weight).astype(np.float64)
         step, zero = (
-            product.rows(np.broadcast_to(a, product.weight.data.shape)) for a in (scale, zero)
+            product.rows(np.broadcast_to(a, weight.shape)) for a in spread(quant, weight.ndim)
         )
         grid = self._grid(elem, step, zero)
-        whole = rounded_to_nearest(rows, grid)
+        whole, better = rounded_to_nearest(rows, grid), 0
         if self.method == "gptq":
             second = moments.second(centred=product.takes_bias)
             whole, better = self._settled(rows, grid, second, whole)
-            ctx.statistics["rows that err less than rounded to nearest"] += better
+        shift = np.einsum("gok,gk->go", rows - whole * step, moments.mean).reshape(-1)
+        stored = product.as_weight(whole + zero).astype(elem.dtype)
+        return Rounding(stored, elem, quant, shift, better)
+
+    def _store(self, product: Product, rounding: Rounding, ctx: PassContext) -> None:
+        if self.method == "gptq":
+            ctx.statistics["rows that err less than rounded to nearest"] += rounding.better
         if product.takes_bias:
-            lost = rows - whole * step
-            product.add_to_bias(np.einsum("gok,gk->go", lost, moments.mean).reshape(-1))
-        product.store_weight(product.as_weight(whole + zero).astype(elem.dtype), elem, quant)
-        ctx.statistics[f"weights of {elem.bits} bits"] += 1
+            product.add_to_bias(rounding.shift)
+        product.store_weight(rounding.stored, rounding.elem, rounding.quant)
+        ctx.statistics[f"weights of {rounding.elem.bits} bits"] += 1
 
     def _quant(self, product: Product) -> tuple[Quant, Elem]:
         array, traits = product.weight.data.array(), product.traits
@@ -150,11 +166,3 @@ class RoundWeights(DataPass):
         before, after = (squared_error(rows - w * step, second) for w in (nearest, found))
         better = after < before
         return np.where(better[:, :, None], found, nearest), int(better.sum())
-
-
-def _known(option: str, given: str, known: Sequence[str]) -> None:
-    if given not in known:
-        raise QdqcError(
-            f"unknown {option} '{given}'{suggestion(given, known)}",
-            notes=[f"{option}s are {', '.join(known)}"],
-        )
