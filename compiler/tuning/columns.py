@@ -184,10 +184,14 @@ class Product:
         groups, _, depth = rows.shape
         taps = depth * groups // len(factors)
         scaled = rows * np.repeat(factors.reshape(groups, -1), taps, axis=1)[:, None, :]
+        self.store_rows(scaled, scaled_name(self.weight))
+
+    def store_rows(self, rows: npt.NDArray[Any], name: str) -> None:
+        """Let the node read a float weight with these rows, by that name."""
         module, place = self.node.graph.module, self.traits.weight
         assert place is not None
-        data = Data.of(self.as_weight(scaled).astype(np.float32))
-        self._set(place, module.add_constant(scaled_name(self.weight), data))
+        data = Data.of(self.as_weight(rows).astype(np.float32))
+        self._set(place, module.add_constant(name, data))
 
     def store_weight(self, stored: Array, elem: Elem, quant: Quant) -> None:
         """Let the node read integers in place of its weight."""

@@ -14,13 +14,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Grid", "damped", "rounded_in_order", "rounded_to_nearest", "settled", "squared_error"]
+__all__ = [
+    "Grid",
+    "best_reach",
+    "damped",
+    "rounded_in_order",
+    "rounded_to_nearest",
+    "settled",
+    "squared_error",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 
 _BLOCK = 64
 """Columns whose errors are passed on one by one; those behind get them as one product."""
+
+_REACHES = np.linspace(0.3, 1.0, 15)
+"""Shares of the largest weight that a scale may be laid for."""
 
 _LEAST = 1e-12
 """Of a diagonal of zeros, where any number will do."""
@@ -73,6 +84,28 @@ def damped(second: Doubles, damping: float) -> Doubles:
 def squared_error(lost: Doubles, second: Doubles) -> Doubles:
     """``d H d^T`` for each row d of what rounding lost: [G,O]."""
     return np.einsum("gok,gok->go", lost @ second, lost)
+
+
+def best_reach(
+    rows: Doubles, largest: Doubles, second: Doubles, limit: int, *, shared: bool
+) -> Doubles:
+    """The share of ``largest`` [G,O,1] that a scale of ``limit`` steps errs least at: [G,O,1].
+
+    Rows are clipped to it and rounded to nearest; ``shared`` takes one share for all rows. Of
+    equal shares the largest counts.
+    """
+    held, moments = rows.astype(np.float32), second.astype(np.float32)
+    least = np.full(largest.shape, np.inf)
+    best = np.ones(largest.shape)
+    for share in _REACHES[::-1]:
+        step = np.maximum(share * largest / limit, np.finfo(np.float32).tiny).astype(np.float32)
+        lost = np.clip(np.rint(held / step), -limit, limit) * step - held
+        error = np.einsum("gok,gok->go", lost @ moments, lost)[:, :, None].astype(np.float64)
+        if shared:
+            error = np.full_like(error, error.sum())
+        best = np.where(error < least, share, best)
+        least = np.minimum(error, least)
+    return best
 
 
 def rounded_in_order(rows: Floats, grid: Grid, second: Doubles) -> Doubles:
