@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,16 +69,7 @@ def tuned_by_recipe(
     invocation.report["recipe"] = {
         "name": args.recipe,
         "tuned": args.tuned,
-        "steps": [
-            {
-                "pipeline": s.pipeline,
-                "before": asdict(s.before),
-                "after": None if s.after is None else asdict(s.after),
-                "kept": s.kept,
-                "seconds": s.seconds,
-            }
-            for s in found.steps
-        ],
+        "steps": found.entries(),
     }
     return found.table
 

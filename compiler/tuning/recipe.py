@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -61,6 +61,9 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
 _SELECTING = "best"
 """The recipe whose steps are kept only where they help samples that they have not seen."""
 
+_SLACK = 0.1
+"""Of another recipe, a step that loses more than so many dB on the judges is left out."""
+
 _EVERY, _MOST = 5, 20
 """One sample in so many is held back to judge by, and not more than so many."""
 
@@ -91,6 +94,10 @@ class Tuned:
     module: Module
     table: Table
     steps: tuple[Step, ...]
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The steps as a report has them."""
+        return [asdict(step) for step in self.steps]
 
 
 def recipe_named(name: str) -> tuple[Stage, ...]:
@@ -138,7 +145,8 @@ def tune(
     """Run the steps of a recipe on samples, which must come again when they are asked for again.
 
     ``calibrate`` gives the ranges of a module's values. The samples that judge are every fifth;
-    of ``best`` the steps do not see these, and stay only where they raise the SQNR there.
+    of ``best`` the steps do not see these, and stay only where they raise the SQNR there. Of
+    the others a step is left out where it clearly loses.
     ``mask`` names an input that is 0 where there is padding. Raises QdqcError.
     """
     stages, selects = recipe_named(recipe), recipe == _SELECTING
@@ -166,7 +174,7 @@ def tune(
         found = replace(found, header={**found.header, "digest": digest})
         seconds = time.perf_counter() - start
         then = judged(changed, found)
-        kept = not selects or then.sqnr > now.sqnr
+        kept = then.sqnr > (now.sqnr if selects else now.sqnr - _SLACK)
         done.append(Step(pipeline, now, then, kept, seconds))
         if kept:
             module, table, now = changed, found, then

@@ -21,7 +21,7 @@ from compiler.ops import Conv
 from compiler.pipeline.manager import run
 from compiler.quant.deployment import deployment_pipeline
 from compiler.runtime.session import Runner
-from compiler.search.deployed import Deployment
+from compiler.search.deployed import Deployment, Fidelity
 from compiler.text.digest import module_digest
 from compiler.text.parser import parse_module
 from compiler.tuning import recipe as room
@@ -137,8 +137,38 @@ def test_best_leaves_out_what_does_not_help_samples_it_did_not_see(
     assert [s.kept for s in found.steps] == [False]
     assert found.module == module
     assert found.table == ranges(samples)(module)
-    assert [s.kept for s in tune(module, samples, "balanced", ranges(samples)).steps] == [True]
+    assert [s.kept for s in tune(module, samples, "balanced", ranges(samples)).steps] == [False]
     assert GIVEN == [24, 30]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "after", "kept"),
+    [
+        ("best", 30.01, True),
+        ("best", 29.99, False),
+        ("balanced", 29.95, True),
+        ("balanced", 29.85, False),
+        ("fast", 29.95, True),
+        ("fast", 29.85, False),
+    ],
+)
+def test_a_step_stays_by_what_the_judges_see(
+    held: tuple[Module, Samples],
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: str,
+    after: float,
+    kept: bool,
+) -> None:
+    """``best`` wants a gain, the others put up with a loss of a tenth of a dB."""
+    module, samples = held
+    seen = iter([Fidelity(0.9, 30.0), Fidelity(0.9, after)])
+    monkeypatch.setattr(room, "fidelity_to", lambda *_: next(seen))
+    monkeypatch.setattr(room, "RECIPES", {r: (Stage("round-weights"),) for r in RECIPES})
+    found = tune(module, samples, recipe, ranges(samples))
+    assert [s.kept for s in found.steps] == [kept]
+    assert (found.module == module) is not kept
+    assert found.entries()[0]["after"] == {"cos": 0.9, "sqnr": after}
+    assert found.steps[0].gain == pytest.approx(after - 30)
 
 
 def test_few_samples_judge_themselves(held: tuple[Module, Samples]) -> None:
