@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from compiler.calibration.calibrate import calibrate
-from compiler.calibration.table import save_table
+from compiler.calibration.masking import masking_by
+from compiler.calibration.table import Table, save_table
 from compiler.calibration.thresholds import DEFAULT
-from compiler.data.dataset import open_dataset
+from compiler.data.dataset import Dataset, open_dataset
 from compiler.diagnostics import QdqcError, suggestion
 from compiler.ir.clone import clone
 from compiler.ir.graph import Module
@@ -35,6 +36,7 @@ from compiler.report.comparison import similarity_entries
 from compiler.runtime.check import check_against
 from compiler.runtime.cpu import has_vnni
 from compiler.runtime.session import Runner
+from compiler.tuning.recipe import recipe_named, tune
 
 __all__ = ["Quantized", "fitting_target", "quantize"]
 
@@ -63,6 +65,8 @@ def quantize(
     quant_input: bool = False,
     quant_output: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    recipe: str | None = None,
+    mask: str = "",
 ) -> Quantized:
     """Simplify, calibrate, quantize and check a float model; no file is left behind.
 
@@ -70,24 +74,24 @@ def quantize(
     names of the inputs, or a file or a folder as ``run_calibration`` takes it. ``mode`` is
     int8, dyn8, w8, w4, f16 or f32, and ``qtable`` that of single nodes: a file, or modes by names
     and patterns. The data give int8 its ranges by ``method``, and the report
-    ``outputs.{name}.{cos,euclid,sqnr}`` against the float model over the first samples. The other
-    options are those of ``model_deploy``. Raises QdqcError.
+    ``outputs.{name}.{cos,euclid,sqnr}`` against the float model over the first samples. A
+    ``recipe`` tunes int8 weights on the data, and the report's ``recipe`` has its steps; ``mask``
+    is an input that is 0 for padding. Other options are ``model_deploy``'s. Raises QdqcError.
     """
     chosen = _mode(mode)
     target = fitting_target(target, warnings.warn)
-    imported = import_onnx(model, input_shapes=input_shapes)
-    module = run(imported, "@transform")
+    module = run(import_onnx(model, input_shapes=input_shapes), "@transform")
     quantized = has_quantized_activations(module)
-    reference = clone(module)
-    lower(reference)  # where the module is quantized already
+    _check_recipe(recipe, chosen, quantized=quantized)
+    lower(reference := clone(module))  # where the module is quantized already
     data = dataset if isinstance(dataset, str | Path) else list(dataset)
     samples = open_dataset(data, module.graph)
     with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
         lines = _qtable_file(qtable, Path(folder) / "qtable")
-        table = None
+        table, told = None, dict[str, Any]()
         if (chosen == "INT8" or lines) and not quantized:
             table = str(Path(folder) / "table")
-            save_table(calibrate(module, samples, partial(_taps, module), method), table)
+            module, told = _tuned(module, samples, table, method, recipe, target, mask)
         pipeline = deployment_pipeline(
             table,
             target=target,
@@ -103,11 +107,10 @@ def quantize(
         record = Record()
         deployed = run(module, pipeline, instruments=[record])
         outputs = _similarities(deployed, reference, samples)
-        path = Path(folder) / "model.onnx"
-        save_onnx(deployed, path)
+        save_onnx(deployed, path := Path(folder) / "model.onnx")
         runtime, first = target_named(target).runtime, next(iter(samples))
         proof = proof_of(deployed, reference, record.decisions, path, first, runtime)
-    return Quantized(export_onnx(deployed), {"outputs": outputs} | proof.entries())
+    return Quantized(export_onnx(deployed), {"outputs": outputs} | told | proof.entries())
 
 
 def fitting_target(name: str, warn: Callable[[str], object]) -> str:
@@ -141,6 +144,46 @@ def _qtable_file(qtable: Mapping[str, str] | str | Path | None, path: Path) -> s
         return None if qtable is None else str(qtable)
     path.write_text("".join(f"{json.dumps(n)} {m}\n" for n, m in qtable.items()), encoding="utf-8")
     return str(path)
+
+
+def _check_recipe(recipe: str | None, mode: str, *, quantized: bool) -> None:
+    """Raises QdqcError for an unknown recipe, and where there are no float weights to tune."""
+    if recipe is None:
+        return
+    recipe_named(recipe)
+    if mode != "INT8" or quantized:
+        what = "a model that is quantized already" if quantized else f"mode {mode}"
+        raise QdqcError(
+            f"a recipe tunes float weights for int8, and not those of {what}",
+            notes=["leave recipe out"],
+        )
+
+
+def _tuned(
+    module: Module,
+    samples: Dataset,
+    path: str,
+    method: str,
+    recipe: str | None,
+    target: str,
+    mask: str,
+) -> tuple[Module, dict[str, Any]]:
+    """What a recipe makes of the module, else the module as it is, and what the report says of
+    it; the table that belongs to it is written to ``path``.
+    """
+    ranges = partial(_ranges, samples=samples, method=method, mask=mask)
+    if recipe is None:
+        save_table(ranges(module), path)
+        return module, {}
+    tuned = tune(module, samples, recipe, ranges, target=target, mask=mask)
+    save_table(tuned.table, path)
+    return tuned.module, {"recipe": tuned.entries()}
+
+
+def _ranges(module: Module, *, samples: Iterable[Any], method: str, mask: str) -> Table:
+    """The calibration table of a module over the samples."""
+    masking = masking_by(module.graph, mask) if mask else None
+    return calibrate(module, samples, partial(_taps, module), method, masking=masking)
 
 
 def _taps(module: Module, names: Sequence[str], /) -> Callable[..., Any]:

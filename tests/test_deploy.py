@@ -95,3 +95,74 @@ def test_a_model_that_is_quantized_already_keeps_its_scales(
     assert again.report["audit"]["integer"] == once.report["audit"]["integer"]
     left = compiler.quantize(once.model, samples, mode="f32")
     assert left.report["audit"]["integer"] == once.report["audit"]["integer"]
+
+
+@pytest.mark.parametrize("recipe", ["fast", "balanced", "best"])
+def test_a_recipe_tunes_the_weights_and_tells_what_each_step_gained(
+    tiny_onnx: Path, samples: list[dict[str, Any]], recipe: str
+) -> None:
+    plain = compiler.quantize(tiny_onnx, samples)
+    tuned = compiler.quantize(tiny_onnx, samples, recipe=recipe)
+    assert "recipe" not in plain.report
+    steps = tuned.report["recipe"]
+    assert [s["pipeline"].partition("{")[0] for s in steps] == {
+        "fast": ["round-weights"],
+        "balanced": ["smooth-activations", "round-weights"],
+        "best": ["equalize-channels", "smooth-activations", "round-weights"],
+    }[recipe]
+    assert tuned.report["audit"]["integer"] == plain.report["audit"]["integer"]
+    assert noise(tuned.model, tiny_onnx, samples) < 1.05 * noise(plain.model, tiny_onnx, samples)
+    held = {i.name for i in tuned.model.graph.initializer}
+    assert any("_i8" in name for name in held) is steps[-1]["kept"]
+
+
+def noise(model: Any, exact: Path, samples: list[dict[str, Any]]) -> float:
+    """The squared error of the outputs over all samples, by sessions of their own."""
+    found = [ran(model.SerializeToString(), s) - ran(str(exact), s) for s in samples]
+    return float(np.square(found).sum())
+
+
+def test_a_recipe_and_what_it_has_no_use_for(
+    tiny_onnx: Path, samples: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(compiler.QdqcError, match="unknown recipe 'bst'; did you mean 'best'"):
+        compiler.quantize(tiny_onnx, samples, recipe="bst")
+    with pytest.raises(compiler.QdqcError, match="not those of mode W8"):
+        compiler.quantize(tiny_onnx, samples, recipe="best", mode="w8")
+    once = compiler.quantize(tiny_onnx, samples)
+    with pytest.raises(compiler.QdqcError, match="a model that is quantized already"):
+        compiler.quantize(once.model, samples, recipe="best")
+
+
+def test_padding_under_a_mask_has_no_part_in_ranges(tmp_path: Path) -> None:
+    """Without the mask a pad of 1000 widens the range, and all else rounds to few steps."""
+    make = onnx.helper.make_tensor_value_info
+    weight = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    kinds = onnx.TensorProto
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["h"]),
+        onnx.helper.make_node("Cast", ["mask"], ["m"], to=kinds.FLOAT),
+        onnx.helper.make_node("Unsqueeze", ["m", "two"], ["m3"]),
+        onnx.helper.make_node("Mul", ["h", "m3"], ["y"]),
+    ]
+    inputs = [make("x", kinds.FLOAT, [1, 6, 4]), make("mask", kinds.INT64, [1, 6])]
+    held = [
+        onnx.numpy_helper.from_array(weight, "w"),
+        onnx.numpy_helper.from_array(np.array([2]), "two"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "m", inputs, [make("y", kinds.FLOAT, [1, 6, 4])], held)
+    path = tmp_path / "masked.onnx"
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    rng = np.random.default_rng(1)
+    samples = [
+        {"x": rng.normal(size=(1, 6, 4)).astype(np.float32), "mask": np.array([[1] * 4 + [0] * 2])}
+        for _ in range(8)
+    ]
+    for sample in samples:
+        sample["x"][:, 4:] = 1000
+    told = {
+        mask: compiler.quantize(path, samples, mask=mask, method="max").report["outputs"]["y"]
+        for mask in ("", "mask")
+    }
+    assert told["mask"]["sqnr"] > 30 > told[""]["sqnr"]
