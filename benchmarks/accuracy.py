@@ -44,10 +44,20 @@ RECIPES = ("fast", "balanced", "best")
 PASSES = {
     "round-weights, nearest": 'round-weights{{method="nearest"{0}}}',
     "round-weights": "round-weights{{{0}}}",
+    "refine-weight-scales": "refine-weight-scales{{{0}}}",
     "smooth-activations": "smooth-activations{{{0}}}",
     "equalize-channels": "equalize-channels",
 }
 """Each pass by what its row is called; 0 is the mask as an option."""
+
+_ONE_SCALE = (
+    "",
+    "equalize-channels",
+    "refine-weight-scales{0}",
+    "round-weights{0}",
+    "refine-weight-scales{0},round-weights{0}",
+)
+"""Pipelines for weights with one scale; 0 is the option that says so."""
 
 EXACT = ("equalize-channels", "smooth-activations")
 _NET, _CALIB, _MINILM = "models/effnet_lite0.onnx", "imagenet_dev/calib", "models/minilm.onnx"
@@ -186,9 +196,8 @@ def _equalize(folder: Path) -> None:
         return
     _print_declined(net)
     rows = []
-    for name in ("", *(p for n, p in PASSES.items() if n != "smooth-activations")):
-        scheme = ' scheme="per-tensor"' if name.startswith("round") else ""
-        module = net.tuned(name.format(scheme))
+    for name in _ONE_SCALE:
+        module = net.tuned(name.format('{scheme="per-tensor"}'))
         found = net.near(net.deployed(module, per_tensor=True))
         rows.append([name.format("") or "none, but for correct-bias", *found.cells()])
     print_table("Lite0, one scale a weight, centre views", ["pass", *head[2:]], rows)
