@@ -48,29 +48,18 @@ class Grid:
     low: npt.ArrayLike
     high: npt.ArrayLike
 
-    def spread(self, shape: tuple[int, ...]) -> Grid:
-        """The grid with arrays of that shape, of float64."""
-        every = (self.step, self.low, self.high)
-        return Grid(*(np.broadcast_to(np.asarray(a, np.float64), shape) for a in every))
-
-    def along(self, order: npt.NDArray[np.int64]) -> Grid:
-        """With columns in another order."""
-        every = (self.step, np.asarray(self.low), np.asarray(self.high))
-        return Grid(*(np.take_along_axis(a, order, axis=2) for a in every))
-
-    def column(self, index: int) -> Grid:
-        """That of one column, [G,O]."""
-        every = (self.step, np.asarray(self.low), np.asarray(self.high))
-        return Grid(*(a[:, :, index] for a in every))
-
-    def nearest(self, numbers: Floats) -> Doubles:
-        """The whole numbers n nearest to what they stand for."""
-        return np.clip(np.rint(numbers / self.step), self.low, self.high)
+    def spread(self, shape: tuple[int, ...]) -> tuple[Doubles, Doubles, Doubles]:
+        """Steps, least and largest whole numbers, each an array of that shape."""
+        step, low, high = (
+            np.broadcast_to(np.asarray(a, np.float64), shape)
+            for a in (self.step, self.low, self.high)
+        )
+        return step, low, high
 
 
 def rounded_to_nearest(rows: Floats, grid: Grid) -> Doubles:
     """Each weight by itself; the whole numbers, [G,O,K]."""
-    return grid.spread(rows.shape).nearest(rows.astype(np.float64))
+    return _nearest(rows.astype(np.float64), *grid.spread(rows.shape))
 
 
 def damped(second: Doubles, damping: float) -> Doubles:
@@ -116,22 +105,24 @@ def rounded_in_order(rows: Floats, grid: Grid, second: Doubles) -> Doubles:
     for Generative Pre-trained Transformers, 2022, without its lazy choice of order.) ``second``
     is damped, so that it has an inverse. Returns whole numbers, [G,O,K].
     """
-    order = np.argsort(-np.diagonal(second, axis1=1, axis2=2), axis=1, kind="stable")[:, None]
-    spread = grid.spread(rows.shape).along(order)
-    held = np.take_along_axis(rows.astype(np.float64), order, axis=2)
-    moments: Doubles = np.take_along_axis(second, order.transpose(0, 2, 1), axis=1)
-    upper = _inverse_factor(np.take_along_axis(moments, order, axis=2))
+    order = np.argsort(-np.diagonal(second, axis1=1, axis2=2), axis=1, kind="stable")
+    step, low, high = (_turned(a, order) for a in grid.spread(rows.shape))
+    held = _turned(rows, order)
+    moments: Doubles = np.take_along_axis(second, order[:, :, None], axis=1)
+    passed = _inverse_factor(np.take_along_axis(moments, order[:, None, :], axis=2))
+    passed = passed / np.einsum("gkk->gk", passed)[:, :, None]  # U[j,k] / U[j,j]
     out = np.empty_like(held)
-    for block in _blocks(held.shape[2]):
-        errors = np.empty((*held.shape[:2], block.stop - block.start))
+    for block in _blocks(held.shape[1]):
+        errors = np.empty((len(held), block.stop - block.start, held.shape[2]))
         for place, j in enumerate(range(block.start, block.stop)):
-            chosen = spread.column(j)
-            out[:, :, j] = chosen.nearest(held[:, :, j])
-            error = (held[:, :, j] - out[:, :, j] * chosen.step) / upper[:, None, j, j]
-            held[:, :, j : block.stop] -= error[:, :, None] * upper[:, None, j, j : block.stop]
-            errors[:, :, place] = error
-        held[:, :, block.stop :] -= errors @ upper[:, block, block.stop :]
-    return np.take_along_axis(out, np.argsort(order, axis=2, kind="stable"), axis=2)
+            out[:, j] = _nearest(held[:, j], step[:, j], low[:, j], high[:, j])
+            error = held[:, j] - out[:, j] * step[:, j]
+            inside = slice(j + 1, block.stop)
+            held[:, inside] -= passed[:, j, inside, None] * error[:, None]
+            errors[:, place] = error
+        behind = passed[:, block, block.stop :]
+        held[:, block.stop :] -= behind.transpose(0, 2, 1) @ errors
+    return _turned_back(out, order)
 
 
 def settled(whole: Doubles, rows: Floats, grid: Grid, second: Doubles, sweeps: int) -> Doubles:
@@ -140,23 +131,44 @@ def settled(whole: Doubles, rows: Floats, grid: Grid, second: Doubles, sweeps: i
     The error as a function of one number is a parabola, whose least point on the grid is the
     one nearest to its vertex; so no step makes it larger. Returns whole numbers, [G,O,K].
     """
-    spread = grid.spread(rows.shape)
-    out = whole.copy()
-    diagonal = np.einsum("gkk->gk", second)
+    order = np.broadcast_to(np.arange(rows.shape[2]), (len(rows), rows.shape[2]))
+    step, low, high = (_turned(a, order) for a in grid.spread(rows.shape))
+    exact, out = _turned(rows, order), _turned(whole, order)
+    inverse = 1 / np.einsum("gkk->gk", second)
     for _ in range(sweeps):
-        slope = (out * spread.step - rows) @ second
-        for block in _blocks(out.shape[2]):
-            before = out[:, :, block].copy()
+        slope = second @ (out * step - exact)
+        for block in _blocks(out.shape[1]):
+            before = out[:, block].copy()
             for j in range(block.start, block.stop):
-                chosen = spread.column(j)
-                held = out[:, :, j] * chosen.step
-                best = chosen.nearest(held - slope[:, :, j] / diagonal[:, None, j])
-                move = best * chosen.step - held
-                slope[:, :, block] += move[:, :, None] * second[:, None, j, block]
-                out[:, :, j] = best
-            moved = (out[:, :, block] - before) * spread.step[:, :, block]
-            slope[:, :, block.stop :] += moved @ second[:, block, block.stop :]
-    return out
+                held = out[:, j] * step[:, j]
+                vertex = held - slope[:, j] * inverse[:, j, None]
+                out[:, j] = _nearest(vertex, step[:, j], low[:, j], high[:, j])
+                move = out[:, j] * step[:, j] - held
+                inside = slice(j + 1, block.stop)
+                slope[:, inside] += second[:, inside, j, None] * move[:, None]
+            moved = (out[:, block] - before) * step[:, block]
+            slope[:, block.stop :] += second[:, block.stop :, block] @ moved
+    return _turned_back(out, order)
+
+
+def _nearest(numbers: Doubles, step: Doubles, low: Doubles, high: Doubles) -> Doubles:
+    """The whole numbers n from low to high for which ``step * n`` is nearest."""
+    found = np.rint(numbers / step)
+    np.maximum(found, low, out=found)
+    return np.minimum(found, high, out=found)
+
+
+def _turned(rows: Floats, order: npt.NDArray[np.int64]) -> Doubles:
+    """[G,O,K] as [G,K,O], columns in an order [G,K]: what is worked on together lies together."""
+    turned = rows.transpose(0, 2, 1).astype(np.float64)
+    return np.ascontiguousarray(np.take_along_axis(turned, order[:, :, None], axis=1))
+
+
+def _turned_back(columns: Doubles, order: npt.NDArray[np.int64]) -> Doubles:
+    """The inverse of ``_turned``."""
+    places = np.argsort(order, axis=1, kind="stable")
+    found = np.take_along_axis(columns, places[:, :, None], axis=1)
+    return np.ascontiguousarray(found.transpose(0, 2, 1))
 
 
 def _blocks(size: int) -> Iterator[slice]:
