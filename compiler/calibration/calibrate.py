@@ -87,14 +87,22 @@ def calibrate(
     settings: Settings = PLAIN,
     header: Mapping[str, str] = {},
     warn: Callable[[Diagnostic], None] | None = None,
+    masking: Masking | None = None,
 ) -> Table:
     """The calibration table of a module over samples, by a method of ``thresholds.METHODS``.
 
-    ``warn`` is told of numbers that are not finite and of values that are always zero.
-    Raises QdqcError.
+    ``masking`` leaves padding out. ``warn`` is told of numbers that are not finite and of values
+    that are always zero. Raises QdqcError.
     """
     tables = calibrate_by(
-        module, samples, open_taps, [method], settings=settings, header=header, warn=warn
+        module,
+        samples,
+        open_taps,
+        [method],
+        settings=settings,
+        header=header,
+        warn=warn,
+        masking=masking,
     )
     return tables[method_name(method)]
 
