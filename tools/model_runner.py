@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,9 @@ from compiler.diagnostics import EXIT_OK, QdqcError
 from compiler.files import refuse_inputs, refuse_unwritable
 from tools.command import CommandParser, Invocation, execute
 from tools.ir_options import add_plugin_option
+from tools.progress import Progress
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from compiler.ir.graph import Graph
     from compiler.runtime.onnx_file import OnnxRunner
     from compiler.runtime.session import Runner
@@ -43,8 +42,8 @@ def _parser() -> CommandParser:
 
 
 def _run(invocation: Invocation) -> int:
-    from compiler.data.archive import write_arrays
     from compiler.data.dataset import open_dataset
+    from compiler.data.spool import Spool
 
     args = invocation.args
     output, source = Path(args.output), Path(args.model)
@@ -52,16 +51,20 @@ def _run(invocation: Invocation) -> int:
     refuse_inputs([output], inputs)
     refuse_unwritable([output])
     runner, graph = _open(source, args)
-    rounds = [runner.run(feeds) for feeds in open_dataset(args.input, graph)]
-    values = joined(rounds)
-    write_arrays(output, values)
+    dataset = open_dataset(args.input, graph)
+    progress = Progress("run", shown=invocation.verbosity >= 0)
+    with Spool(output.resolve().parent) as spool:
+        for feeds in progress.track(dataset, len(dataset)):
+            spool.add(runner.run(feeds))
+        headers = spool.write(output)
+        samples = spool.rounds
     invocation.report |= {
         "model": str(source),
-        "samples": len(rounds),
-        "values": {n: {"shape": a.shape, "type": str(a.dtype)} for n, a in values.items()},
+        "samples": samples,
+        "values": {n: {"shape": h.shape, "type": str(h.dtype)} for n, h in headers.items()},
     }
-    count = f"{len(rounds)} samples" if len(rounds) > 1 else "1 sample"
-    invocation.tell(f"wrote {output}: {len(values)} values of {count}")
+    count = f"{samples} samples" if samples > 1 else "1 sample"
+    invocation.tell(f"wrote {output}: {len(headers)} values of {count}")
     return EXIT_OK
 
 
@@ -84,30 +87,6 @@ def _open(source: Path, args: Any) -> tuple[Runner | OnnxRunner, Graph]:
 
     module = load(source, verify=True)
     return Runner(module, None if every else (), fixed=fixed), module.graph
-
-
-def joined(
-    rounds: Sequence[Mapping[str, npt.NDArray[Any]]],
-) -> dict[str, npt.NDArray[Any]]:
-    """The values of several samples, one behind the other along axis 0, scalars as a vector.
-
-    Raises QdqcError where the shapes of two samples do not fit.
-    """
-    import numpy as np
-
-    if len(rounds) == 1:
-        return dict(rounds[0])
-    out: dict[str, npt.NDArray[Any]] = {}
-    for name in rounds[0] if rounds else ():
-        parts = [np.atleast_1d(r[name]) for r in rounds]
-        if len({p.shape[1:] for p in parts}) > 1:
-            raise QdqcError(
-                f"'%{name}' has shape {list(parts[0].shape)} for one sample and another shape "
-                "for others, so they can't stand in one array",
-                notes=["give the samples one at a time"],
-            )
-        out[name] = np.concatenate(parts)
-    return out
 
 
 if __name__ == "__main__":

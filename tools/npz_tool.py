@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compiler.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError, suggestion
 from tools.arguments import names, tolerance
@@ -38,7 +39,7 @@ def _overview() -> CommandParser:
     parser = CommandParser(
         "npz_tool",
         "Look into npz files, and compare two of them. Commands:\n"
-        + "\n".join(f"  {name:<10}{text}" for name, (_, _, text) in _COMMANDS.items()),
+        + "\n".join(f"  {name:<15}{text}" for name, (_, _, text) in _COMMANDS.items()),
         "npz_tool compare int8.npz float.npz --tolerance 0.9,0.8 -v\n  npz_tool compare --help",
     )
     parser.add_argument(
@@ -68,23 +69,37 @@ def _compare_parser() -> CommandParser:
         help="least similarity (default: 0.99,0.99)",
     )
     add("--excepts", type=names, default=[], metavar="A,B", help="names or globs to leave out")
+    add(
+        "--per_axis_compare",
+        type=_axis,
+        metavar="N",
+        help="a row for each index along this axis too, such as 1 for channels",
+    )
     add("--save", metavar="F.csv", help="write all figures")
     return parser
+
+
+def _axis(word: str) -> int:
+    if word.isdecimal():
+        return int(word)
+    raise argparse.ArgumentTypeError(f"'{word}' is no axis; axes count from 0")
 
 
 def _compare(invocation: Invocation) -> int:
     from compiler.data.archive import Archive
     from compiler.files import refuse_inputs, refuse_unwritable, write_whole
     from compiler.report.comparison import comparison_csv, render_comparison
-    from compiler.runtime.compare import compare
+    from compiler.runtime.compare_files import compare_files
 
     args = invocation.args
     if args.save:
         refuse_inputs([args.save], [args.target, args.reference])
         refuse_unwritable([args.save])
-    target, reference = Archive(args.target), Archive(args.reference)
-    _check_names(target, reference, invocation)
-    comparison = compare(target, reference, args.tolerance, args.excepts)
+    with Archive(args.target) as target, Archive(args.reference) as reference:
+        _check_names(target, reference, invocation)
+        comparison = compare_files(
+            target, reference, args.tolerance, args.excepts, args.per_axis_compare
+        )
     if not comparison.rows:
         raise QdqcError("--excepts leaves nothing to compare", notes=["name fewer arrays in it"])
     if args.save:
@@ -144,17 +159,106 @@ def _dump_parser() -> CommandParser:
 
 def _dump(invocation: Invocation) -> int:
     from compiler.data.archive import Archive
-    from compiler.report.arrays import render_array, summary_line
+    from compiler.report.arrays import render_array
 
     args = invocation.args
-    archive = Archive(args.file)
-    if args.key is not None:
-        sys.stdout.write(render_array(args.key, archive[args.key], args.count) + "\n")
-        return EXIT_OK
-    for name, array in archive.items():
-        sys.stdout.write(summary_line(name, array) + "\n")
-    invocation.report["arrays"] = list(archive)
+    with Archive(args.file) as archive:
+        if args.key is not None:
+            sys.stdout.write(render_array(archive, args.key, args.count) + "\n")
+            return EXIT_OK
+        for name in archive:
+            sys.stdout.write(f"{name}  {archive.header(name)}\n")
+        invocation.report["arrays"] = list(archive)
     return EXIT_OK
+
+
+def _statistic_parser() -> CommandParser:
+    parser = CommandParser(
+        "npz_tool statistic",
+        "Extremes, moments, zeros and odd elements (NaN, infinities) of the arrays of an npz file.",
+        "npz_tool statistic out.npz '/block1/*' --per_axis 1 --save out.csv",
+    )
+    add = parser.add_argument
+    add("file", metavar="F.npz", help="what is looked into")
+    add("names", nargs="?", type=names, default=["*"], metavar="A,B", help="names or globs")
+    add("--per_axis", type=_axis, metavar="N", help="a row for each index along this axis too")
+    add("--save", metavar="F.csv", help="write all figures")
+    return parser
+
+
+def _statistic(invocation: Invocation) -> int:
+    from compiler.data.archive import Archive
+    from compiler.files import refuse_inputs, refuse_unwritable, write_whole
+    from compiler.report.arrays import render_statistics, statistics_csv, statistics_of
+    from compiler.runtime.compare import excepted
+
+    args = invocation.args
+    if args.save:
+        refuse_inputs([args.save], [args.file])
+        refuse_unwritable([args.save])
+    with Archive(args.file) as archive:
+        chosen = [n for n in archive if excepted(n, args.names)]
+        if not chosen:
+            raise QdqcError(
+                f"no array is named {_listed(args.names)}{suggestion(args.names[0], archive)}",
+                file=args.file,
+                notes=[f"npz_tool dump {args.file} lists its {len(archive)} arrays"],
+            )
+        rows = [row for name in chosen for row in statistics_of(archive, name, args.per_axis)]
+    if args.save:
+        write_whole(args.save, statistics_csv(rows))
+    invocation.report["arrays"] = chosen
+    sys.stdout.write(render_statistics(rows) + "\n")
+    return EXIT_OK
+
+
+def _visualize_parser() -> CommandParser:
+    parser = CommandParser(
+        "npz_tool visualize_diff",
+        "Show where an array differs between two npz files.",
+        "npz_tool visualize_diff int8.npz float.npz logits --per_axis 1",
+    )
+    add = parser.add_argument
+    add("target", metavar="A.npz", help="what is judged")
+    add("reference", metavar="B.npz", help="what it is held against")
+    add("key", nargs="?", metavar="NAME", help="the array (default: the one that is worst)")
+    add("--count", type=int, default=10, metavar="K", help="elements that are listed")
+    add("--per_axis", type=_axis, metavar="N", help="the worst indices along this axis too")
+    return parser
+
+
+def _visualize(invocation: Invocation) -> int:
+    from compiler.data.archive import Archive
+    from compiler.report.apart import apart, render_apart, worst_parts
+    from compiler.report.comparison import render_similarity
+    from compiler.runtime.compare_files import similarities
+
+    args = invocation.args
+    with Archive(args.target) as target, Archive(args.reference) as reference:
+        name = args.key or _worst(target, reference, invocation)
+        found = apart(target, reference, name, max(0, args.count))
+        rows = similarities(name, target, reference)
+        sys.stdout.write(f"{render_similarity(next(rows))}\n{render_apart(found)}\n")
+        if args.per_axis is not None and args.per_axis < len(found.shape):
+            parts = worst_parts(target, reference, name, args.per_axis)
+            sys.stdout.write("\n".join([f"worst along axis {args.per_axis}:", *parts]) + "\n")
+    invocation.report |= {"name": name, "largest": found.reach, "rms": found.rms}
+    return EXIT_OK
+
+
+def _worst(target: Archive, reference: Archive, invocation: Invocation) -> str:
+    """The array with the lowest euclidean similarity, of those that can be held together."""
+    from compiler.runtime.compare_files import compare_files
+
+    _check_names(target, reference, invocation)
+    rows = [r for r in compare_files(target, reference).worst(len(reference)) if not r.note]
+    if not rows:
+        raise QdqcError(
+            "no array has the same shape in both files",
+            file=str(target.path),
+            notes=["npz_tool compare shows the shapes"],
+        )
+    return rows[0].name
 
 
 def _extract_parser() -> CommandParser:
@@ -174,8 +278,8 @@ def _extract(invocation: Invocation) -> int:
     from compiler.data.archive import Archive
 
     args = invocation.args
-    archive = Archive(args.file)
-    return _write({n: archive[n] for n in args.names}, [args.file], invocation)
+    with Archive(args.file) as archive:
+        return _write({n: (archive, n) for n in args.names}, invocation)
 
 
 def _merge_parser() -> CommandParser:
@@ -193,10 +297,9 @@ def _merge_parser() -> CommandParser:
 def _merge(invocation: Invocation) -> int:
     from compiler.data.archive import Archive
 
-    merged: dict[str, Any] = {}
-    for path in invocation.args.files:
-        merged |= Archive(path)
-    return _write(merged, invocation.args.files, invocation)
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context(Archive(path)) for path in invocation.args.files]
+        return _write({name: (file, name) for file in files for name in file}, invocation)
 
 
 def _rename_parser() -> CommandParser:
@@ -217,23 +320,23 @@ def _rename(invocation: Invocation) -> int:
     from compiler.data.archive import Archive
 
     args = invocation.args
-    archive = Archive(args.file)
-    if args.new in archive:
-        raise QdqcError(
-            f"there is already an array '{args.new}'",
-            file=args.file,
-            notes=["give another name"],
-        )
-    archive[args.old]
-    renamed = {args.new if n == args.old else n: a for n, a in archive.items()}
-    return _write(renamed, [args.file], invocation)
+    with Archive(args.file) as archive:
+        if args.new in archive:
+            raise QdqcError(
+                f"there is already an array '{args.new}'",
+                file=args.file,
+                notes=["give another name"],
+            )
+        archive.header(args.old)
+        renamed = {args.new if n == args.old else n: (archive, n) for n in archive}
+        return _write(renamed, invocation)
 
 
-def _write(arrays: dict[str, Any], inputs: Sequence[str], invocation: Invocation) -> int:
-    from compiler.data.archive import write_arrays
+def _write(arrays: dict[str, tuple[Archive, str]], invocation: Invocation) -> int:
+    from compiler.data.archive import copy_arrays
 
     output = Path(invocation.args.output)
-    write_arrays(output, arrays, inputs)
+    copy_arrays(output, arrays)
     invocation.report["arrays"] = list(arrays)
     invocation.tell(f"wrote {output}: {len(arrays)} arrays")
     return EXIT_OK
@@ -243,6 +346,8 @@ _COMMANDS: dict[
     str, tuple[Callable[[], CommandParser], Callable[[Invocation], int | None], str]
 ] = {
     "compare": (_compare_parser, _compare, "hold the arrays of two files against each other"),
+    "visualize_diff": (_visualize_parser, _visualize, "show where an array differs"),
+    "statistic": (_statistic_parser, _statistic, "extremes, moments and odd elements"),
     "dump": (_dump_parser, _dump, "list the arrays of a file, or show one"),
     "extract": (_extract_parser, _extract, "write some arrays to another file"),
     "merge": (_merge_parser, _merge, "write the arrays of several files to one"),

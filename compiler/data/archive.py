@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 import numpy.lib.format as npy_format
@@ -18,7 +19,12 @@ from compiler.diagnostics import QdqcError, suggestion
 from compiler.files import write_whole
 from compiler.ir.types import Elem
 
-__all__ = ["Archive", "read_header", "write_arrays"]
+__all__ = ["Archive", "ArrayHeader", "copy_arrays", "plain", "read_header", "write_arrays"]
+
+CHUNK = 1 << 18
+"""Elements that are held at a time where arrays are streamed."""
+
+_COPIED = 1 << 20
 
 _DAMAGED = (
     EOFError,
@@ -35,9 +41,21 @@ _DAMAGED = (
 _SUFFIX = ".npy"
 
 
+class ArrayHeader(NamedTuple):
+    """Element type and shape of an array, and whether its first axis lies closest together."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran: bool
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
+
 class Archive(Mapping[str, npt.NDArray[Any]]):
     """The arrays of an npz file by name; each is read when it is asked for.
 
+    ``with`` keeps the file open, which saves reading its list of names for every array.
     Raises QdqcError where the file is missing or is no npz, and, when an array is looked up,
     for an unknown name (with the nearest), pickled objects and damaged contents.
     """
@@ -56,8 +74,54 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
         except _DAMAGED as error:
             raise self._damaged(error) from None
         self._members = {n.removesuffix(_SUFFIX): n for n in names}
+        self._held: zipfile.ZipFile | None = None
+
+    def __enter__(self) -> Self:
+        self._held = zipfile.ZipFile(self.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        with self._opened(name) as (_, stream):
+            return np.asarray(npy_format.read_array(stream, allow_pickle=False))
+
+    def header(self, name: str) -> ArrayHeader:
+        """Element type and shape of an array, without its contents. Raises QdqcError."""
+        with self._opened(name) as (header, _):
+            return header
+
+    def chunks(self, name: str) -> Iterator[npt.NDArray[Any]]:
+        """The elements of an array, the last axis counting fastest, at most ``CHUNK`` at a time.
+
+        An array that lies the other way round is read whole. Raises QdqcError.
+        """
+        if self.header(name).fortran:
+            flat = self[name].reshape(-1)
+            yield from (flat[i : i + CHUNK] for i in range(0, flat.size, CHUNK))
+            return
+        with self._opened(name) as (header, stream):
+            _array_header(stream)
+            left = math.prod(header.shape)
+            while left:
+                count = min(left, CHUNK)
+                held = stream.read(count * header.dtype.itemsize)
+                yield np.frombuffer(held, header.dtype, count)
+                left -= count
+            stream.read(1)  # the end, where the contents are held against their checksum
+
+    def copy(self, name: str, out: IO[bytes]) -> None:
+        """Write an array to another file as it lies here. Raises QdqcError."""
+        with self._opened(name) as (_, stream):
+            while part := stream.read(_COPIED):
+                out.write(part)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Generator[tuple[ArrayHeader, IO[bytes]]]:
+        """An array's header, and its npy from the beginning; damage becomes a QdqcError."""
         member = self._members.get(name)
         if member is None:
             raise QdqcError(
@@ -66,14 +130,19 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
                 notes=[f"npz_tool dump {self.path} lists its {len(self)} arrays"],
             )
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with self._archive() as archive:
                 size = archive.getinfo(member).file_size
                 with archive.open(member) as stream:
-                    read_header(stream, size)
+                    header = _array_header(stream, size)
                 with archive.open(member) as stream:
-                    return np.asarray(npy_format.read_array(stream, allow_pickle=False))
+                    yield header, stream
         except _DAMAGED as error:
             raise self._damaged(error, name) from None
+
+    def _archive(self) -> contextlib.AbstractContextManager[zipfile.ZipFile]:
+        if self._held is not None:
+            return contextlib.nullcontext(self._held)
+        return zipfile.ZipFile(self.path)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
@@ -99,16 +168,21 @@ def read_header(stream: Any, size: int) -> tuple[np.dtype[Any], tuple[int, ...]]
 
     Raises ValueError for pickled objects, and where it claims more than these bytes.
     """
+    found = _array_header(stream, size)
+    return found.dtype, found.shape
+
+
+def _array_header(stream: Any, size: int | None = None) -> ArrayHeader:
     version = npy_format.read_magic(stream)
     first = version == (1, 0)
     read = npy_format.read_array_header_1_0 if first else npy_format.read_array_header_2_0
-    shape, _, dtype = read(stream)
+    shape, fortran, dtype = read(stream)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects, which are never loaded")
     wanted = math.prod(shape) * dtype.itemsize
-    if stream.tell() + wanted > size:
+    if size is not None and stream.tell() + wanted > size:
         raise ValueError(f"it is cut short: {wanted} bytes of numbers do not fit into {size}")
-    return dtype, shape
+    return ArrayHeader(dtype, shape, fortran)
 
 
 def write_arrays(
@@ -126,12 +200,28 @@ def write_arrays(
         with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
             for name, array in arrays.items():
                 with archive.open(f"{name}{_SUFFIX}", "w", force_zip64=True) as stream:
-                    npy_format.write_array(stream, _plain(array), allow_pickle=False)
+                    npy_format.write_array(stream, plain(array), allow_pickle=False)
 
     write_whole(path, fill, inputs)
 
 
-def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def copy_arrays(path: str | Path, arrays: Mapping[str, tuple[Archive, str]]) -> None:
+    """Write arrays of other files under new names, a piece at a time. Raises QdqcError.
+
+    The file appears whole or not at all, and never over one that is read.
+    """
+
+    def fill(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w", allowZip64=True) as written:
+            for name, (archive, held) in arrays.items():
+                with written.open(f"{name}{_SUFFIX}", "w", force_zip64=True) as out:
+                    archive.copy(held, out)
+
+    write_whole(path, fill, {archive.path for archive, _ in arrays.values()})
+
+
+def plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array of a type that npz has, as ``write_arrays`` says."""
     found = np.asanyarray(array)
     if found.dtype.kind == "O":
         return found.astype(np.str_)

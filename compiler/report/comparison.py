@@ -21,6 +21,8 @@ __all__ = [
 def render_similarity(row: Similarity, kinds: Mapping[str, str] | None = None) -> str:
     """One value in one line: its level and figures."""
     kind = f" '{kinds[row.name]}'" if kinds and row.name in kinds else ""
+    if row.note:
+        return f"{row.level.value:<11} {row.note}  {row.name}{kind}"
     return (
         f"{row.level.value:<11} cos {row.cos:.6f}  euclid {row.euclid:.6f}  "
         f"sqnr {row.sqnr:6.1f} dB  {row.name}{kind}"
@@ -53,10 +55,10 @@ def comparison_csv(comparison: Comparison) -> str:
     """All values with their figures as CSV, in the order of the comparison."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "level", "passed", "cos", "euclid", "sqnr"])
+    writer.writerow(["name", "level", "passed", "cos", "euclid", "sqnr", "note"])
     for row in comparison.rows:
         figures = [f"{x:.8g}" for x in (row.cos, row.euclid, row.sqnr)]
-        writer.writerow([row.name, row.level.value, str(row.passed).lower(), *figures])
+        writer.writerow([row.name, row.level.value, str(row.passed).lower(), *figures, row.note])
     return out.getvalue()
 
 

@@ -6,7 +6,7 @@ import enum
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,20 @@ __all__ = [
     "Comparison",
     "Level",
     "Similarity",
+    "Sums",
     "compare",
     "cosine",
     "euclidean_similarity",
+    "excepted",
     "inner_product",
+    "mismatch",
     "similarity",
     "sqnr",
 ]
 
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+_NUMBERS = {"b", "i", "u", "f", "c"}
 _EPSILON = 1e-7
 _RELATIVE = 1e-3
 _ABSOLUTE = 1e-8
@@ -47,6 +53,8 @@ class Similarity:
     euclid: float
     sqnr: float
     level: Level
+    note: str = ""
+    """Why there are no figures."""
 
     @property
     def passed(self) -> bool:
@@ -76,55 +84,124 @@ class Comparison:
 
 def cosine(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """a.b / (|a| |b|); 1 when both are zero, 0 when one is."""
-    return _Products.of(a, b).cosine
+    return Sums.of(a, b).cosine()
 
 
 def euclidean_similarity(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """1 - |a - b| / (|(a + b) / 2| + 1e-7), as TPU-MLIR's npz_tool defines it."""
-    return _Products.of(a, b).euclid
+    return Sums.of(a, b).euclid()
 
 
 def sqnr(value: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     """Signal to quantization noise in dB: 10 log10(sum r^2 / sum (r - v)^2); inf when equal."""
-    return _Products.of(value, reference).sqnr
+    return Sums.of(value, reference).sqnr()
 
 
-@dataclass(frozen=True)
-class _Products:
-    """Sums of products of the elements of two arrays: v.v, r.r, v.r, |r - v|^2, |(v + r) / 2|^2."""
+class Sums:
+    """Sums over pairs of elements, piece by piece, for each of ``parts`` parts of an array.
 
-    value: float
-    reference: float
-    both: float
-    noise: float
-    middle: float
+    They are v.v, r.r, v.r, |r - v|^2 and |(v + r) / 2|^2. NaN and infinities count as 0 and
+    +-1e4; what is no number is equal or not; complex numbers count as their two parts.
+    """
+
+    def __init__(self, parts: int = 1) -> None:
+        self.parts = parts
+        self._sums = np.zeros((5, parts))
+        self._same = np.ones(parts, np.bool_)
+        self._close = np.ones(parts, np.bool_)
+        self._numbers = True
 
     @classmethod
-    def of(cls, value: npt.ArrayLike, reference: npt.ArrayLike) -> _Products:
-        v, r = _flat(value), _flat(reference)
+    def of(cls, value: npt.ArrayLike, reference: npt.ArrayLike) -> Sums:
+        """The sums of two whole arrays."""
+        made = cls()
+        made._add(_flat(value), _flat(reference), None)
+        return made
+
+    def see(
+        self,
+        value: npt.NDArray[Any],
+        reference: npt.NDArray[Any],
+        part: npt.NDArray[np.intp] | None = None,
+    ) -> None:
+        """Take in elements at the same places; ``part`` says of which part each of them is."""
+        alike = value == reference
+        if value.dtype.kind in "fc" and reference.dtype.kind in "fc":
+            alike |= np.isnan(value) & np.isnan(reference)
+        self._keep(self._same, np.asarray(alike), part)
+        if {value.dtype.kind, reference.dtype.kind} - _NUMBERS:
+            self._numbers = False
+            return
+        v, r = _finite(value), _finite(reference)
+        twice = part is not None and v.size > part.size
+        place = np.tile(part, 2) if part is not None and twice else part
+        difference = self._add(v, r, place)
+        np.abs(difference, out=difference)
+        least = _ABSOLUTE + _RELATIVE * np.abs(r)
+        self._keep(self._close, difference <= least, place)
+
+    def _add(self, v: Floats, r: Floats, part: npt.NDArray[np.intp] | None) -> Floats:
+        """Add products to the sums; gives the difference."""
         difference, middle = r - v, (v + r) / 2
         pairs = ((v, v), (r, r), (v, r), (difference, difference), (middle, middle))
-        return cls(*(inner_product(a, b) for a, b in pairs))
+        for row, (a, b) in zip(self._sums, pairs, strict=True):
+            row += (
+                inner_product(a, b)
+                if part is None
+                else np.bincount(part, a * b, minlength=self.parts)
+            )
+        return difference
 
-    @property
-    def cosine(self) -> float:
-        norms = float(np.sqrt(self.value) * np.sqrt(self.reference))
+    @staticmethod
+    def _keep(
+        kept: npt.NDArray[np.bool_], fits: npt.NDArray[np.bool_], part: npt.NDArray[np.intp] | None
+    ) -> None:
+        if part is not None:
+            kept[part[~fits.reshape(-1)]] = False
+        elif not fits.all():
+            kept[:] = False
+
+    def cosine(self, part: int = 0) -> float:
+        value, reference, both = self._sums[:3, part]
+        norms = float(np.sqrt(value) * np.sqrt(reference))
         if norms == 0:
-            return 1.0 if self.value == self.reference == 0 else 0.0
-        return float(np.clip(self.both / norms, -1.0, 1.0))
+            return 1.0 if value == reference == 0 else 0.0
+        return float(np.clip(both / norms, -1.0, 1.0))
 
-    @property
-    def euclid(self) -> float:
-        return 1.0 - float(np.sqrt(self.noise)) / (float(np.sqrt(self.middle)) + _EPSILON)
+    def euclid(self, part: int = 0) -> float:
+        noise, middle = np.sqrt(self._sums[3:, part])
+        return 1.0 - float(noise) / (float(middle) + _EPSILON)
 
-    @property
-    def sqnr(self) -> float:
-        if self.noise == 0:
+    def sqnr(self, part: int = 0) -> float:
+        reference, noise = self._sums[1, part], self._sums[3, part]
+        if noise == 0:
             return float("inf")
-        return 10 * float(np.log10(self.reference / self.noise)) if self.reference else -np.inf
+        return 10 * float(np.log10(reference / noise)) if reference else -np.inf
+
+    def similarity(self, name: str, tolerance: tuple[float, float], part: int = 0) -> Similarity:
+        """The figures of one part, and what they amount to."""
+        if not self._numbers:
+            if self._same[part]:
+                return Similarity(name, 1.0, 1.0, float("inf"), Level.EQUAL)
+            return mismatch(name, "the contents differ")
+        cos, euclid = self.cosine(part), self.euclid(part)
+        if self._same[part]:
+            level = Level.EQUAL
+        elif self._close[part]:
+            level = Level.CLOSE
+        elif cos >= tolerance[0] and euclid >= tolerance[1]:
+            level = Level.SIMILAR
+        else:
+            level = Level.NOT_SIMILAR
+        return Similarity(name, cos, euclid, self.sqnr(part), level)
 
 
-def inner_product(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+def mismatch(name: str, note: str) -> Similarity:
+    """Two values that can't be held against each other."""
+    return Similarity(name, 0.0, 0.0, float("-inf"), Level.NOT_MATCH, note)
+
+
+def inner_product(a: Floats, b: Floats) -> float:
     """``sum a * b`` of vectors. BLAS would ask for threads, which wait for each other."""
     return float(np.einsum("i,i->", a, b))
 
@@ -135,37 +212,12 @@ def similarity(
     reference: npt.NDArray[Any],
     tolerance: tuple[float, float] = (0.99, 0.99),
 ) -> Similarity:
-    """The figures of one value; NaN and infinities count as 0 and +-1e4 in them.
-
-    Texts are equal or do not match; complex numbers count as their two parts.
-    """
+    """The figures of one value, as ``Sums`` takes them."""
     if value.shape != reference.shape:
-        return Similarity(name, 0.0, 0.0, float("-inf"), Level.NOT_MATCH)
-    if "U" in (value.dtype.kind, reference.dtype.kind):
-        if np.array_equal(value, reference):
-            return Similarity(name, 1.0, 1.0, float("inf"), Level.EQUAL)
-        return Similarity(name, 0.0, 0.0, float("-inf"), Level.NOT_MATCH)
-    same = np.array_equal(value, reference, equal_nan=value.dtype.kind in "fc")
-    v, r = _finite(value), _finite(reference)
-    products = _Products.of(v, r)
-    cos, euclid, noise = products.cosine, products.euclid, products.sqnr
-    if same:
-        level = Level.EQUAL
-    elif _is_close(v, r):
-        level = Level.CLOSE
-    elif cos >= tolerance[0] and euclid >= tolerance[1]:
-        level = Level.SIMILAR
-    else:
-        level = Level.NOT_SIMILAR
-    return Similarity(name, cos, euclid, noise, level)
-
-
-def _is_close(v: npt.NDArray[np.float64], r: npt.NDArray[np.float64]) -> bool:
-    """Whether all elements agree to ``_RELATIVE``, as numpy's allclose has it."""
-    difference = np.abs(v - r)
-    if difference.max(initial=0.0) > _ABSOLUTE + _RELATIVE * np.abs(r).max(initial=0.0):
-        return False
-    return bool(np.all(difference <= _ABSOLUTE + _RELATIVE * np.abs(r)))
+        return mismatch(name, f"shape {list(value.shape)} against {list(reference.shape)}")
+    sums = Sums()
+    sums.see(value, reference)
+    return sums.similarity(name, tolerance)
 
 
 def compare(
@@ -178,20 +230,22 @@ def compare(
     rows = [
         similarity(name, values[name], found, tolerance)
         for name, found in reference.items()
-        if name in values and not _excepted(name, excepts)
+        if name in values and not excepted(name, excepts)
     ]
     return Comparison(tuple(rows), tolerance)
 
 
-def _excepted(name: str, excepts: Iterable[str]) -> bool:
+def excepted(name: str, excepts: Iterable[str]) -> bool:
+    """Whether one of the globs is the name's."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in excepts)
 
 
-def _flat(array: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def _flat(array: npt.ArrayLike) -> Floats:
     return np.asarray(array).astype(np.float64).reshape(-1)
 
 
-def _finite(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    if array.dtype.kind == "c":
-        array = np.stack([np.real(array), np.imag(array)])
-    return np.nan_to_num(array.astype(np.float64), nan=0.0, posinf=1e4, neginf=-1e4)
+def _finite(array: npt.NDArray[Any]) -> Floats:
+    flat = array.reshape(-1)
+    if flat.dtype.kind == "c":
+        flat = np.concatenate([np.real(flat), np.imag(flat)])
+    return np.nan_to_num(flat.astype(np.float64), copy=False, nan=0.0, posinf=1e4, neginf=-1e4)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from compiler.data.archive import Archive, write_arrays
+from compiler.data import archive as archive_module
+from compiler.data.archive import Archive, copy_arrays, write_arrays
 from compiler.diagnostics import QdqcError
 
 NAMES = st.text("abc/._:- é", min_size=1, max_size=12).filter(lambda n: not n.endswith(".npy"))
@@ -122,3 +123,62 @@ def test_inputs_are_not_written_over(tmp_path: Path) -> None:
     with pytest.raises(QdqcError, match="is also an input"):
         write_arrays(path, {"x": np.zeros(1)}, [path])
     assert path.read_bytes() == before
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(NAMES, ARRAYS, min_size=1, max_size=4), st.integers(1, 9), st.booleans())
+def test_pieces_put_together_are_the_array(
+    tmp_path_factory: pytest.TempPathFactory, arrays: dict, size: int, turned: bool
+) -> None:
+    path = tmp_path_factory.mktemp("npz") / "a.npz"
+    given = {n: np.asfortranarray(a) if turned else a for n, a in arrays.items()}
+    write_arrays(path, given)
+    with pytest.MonkeyPatch.context() as patch, Archive(path) as found:
+        patch.setattr(archive_module, "CHUNK", size)
+        for name, array in given.items():
+            pieces = list(found.chunks(name))
+            assert all(0 < p.size <= size for p in pieces)
+            flat = np.concatenate([np.zeros(0, array.dtype), *pieces])
+            np.testing.assert_array_equal(flat, array.reshape(-1))
+            header = found.header(name)
+            assert (header.dtype, header.shape) == (array.dtype, array.shape)
+            assert str(header) == f"{array.dtype}{list(array.shape)}"
+
+
+def test_a_copy_is_the_array_bit_for_bit(tmp_path: Path) -> None:
+    odd = {"a/b c": np.array([np.nan, -0.0]), "é": np.array([3, -4], ml_dtypes.int4)}
+    np.savez_compressed(tmp_path / "a.npz", **odd)
+    source = Archive(tmp_path / "a.npz")
+    copy_arrays(tmp_path / "b.npz", {"new": (source, "a/b c"), "é": (source, "é")})
+    with zipfile.ZipFile(tmp_path / "a.npz") as a, zipfile.ZipFile(tmp_path / "b.npz") as b:
+        assert b.namelist() == ["new.npy", "é.npy"]
+        assert a.read("a/b c.npy") == b.read("new.npy")
+        assert a.read("é.npy") == b.read("é.npy")
+
+
+@pytest.mark.parametrize("kind", ["bits", "pickle", "claims"])
+def test_damaged_arrays_are_not_copied(tmp_path: Path, kind: str) -> None:
+    damaged(tmp_path / "a.npz", kind)
+    source = Archive(tmp_path / "a.npz")
+    with pytest.raises(QdqcError, match="can't read the array 'x'"):
+        copy_arrays(tmp_path / "b.npz", {"x": (source, "x")})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"], "nothing half-written"
+
+
+def test_a_file_is_opened_once_within_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_arrays(tmp_path / "a.npz", {f"n{i}": np.ones(1) for i in range(20)})
+    found = Archive(tmp_path / "a.npz")
+    opened: list[object] = []
+    real = zipfile.ZipFile
+
+    def counted(*args: object, **named: object) -> zipfile.ZipFile:
+        opened.append(args)
+        return real(*args, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archive_module.zipfile, "ZipFile", counted)
+    with found:
+        assert [found[n].size for n in found] == [1] * 20
+    assert len(opened) == 1
+    assert found["n0"].size == 1, "and it is read outside of it too"

@@ -1,4 +1,4 @@
-"""Texts for people: comparisons and arrays."""
+"""Texts for people: comparisons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 
 import numpy as np
 
-from compiler.report.arrays import render_array, summary_line
 from compiler.report.comparison import comparison_csv, render_comparison
 from compiler.runtime.compare import compare
 
@@ -45,18 +44,9 @@ def test_csv_reads_back() -> None:
     assert rows[1]["sqnr"] == "inf"
 
 
-def test_arrays() -> None:
-    x = np.arange(24, dtype=np.float32).reshape(1, 3, 2, 4)
-    assert summary_line("x", x) == "x  float32[1, 3, 2, 4]"
-    lines = render_array("x", x, 3).splitlines()
-    assert lines[1] == "0.0 1.0 2.0 ..."
-    assert lines[2].startswith("all: min 0  max 23  mean 11.5  mean|x| 11.5  std 6.92219")
-    assert [line.split(":")[0] for line in lines[3:]] == ["channel 0", "channel 1", "channel 2"]
-    assert lines[4].startswith("channel 1: min 8  max 15  mean 11.5")
-    assert render_array("n", np.array([np.nan, 1.0, np.inf]), -1).splitlines() == [
-        "n  float64[3]",
-        "nan 1.0 inf",
-        "all: min 1  max 1  mean 1  mean|x| 1  std 0  not finite 2",
-    ]
-    assert render_array("t", np.array(["a"])).splitlines()[1:] == ["a"]
-    assert render_array("e", np.zeros((0, 2))).splitlines() == ["e  float64[0, 2]"]
+def test_a_row_that_has_no_figures_says_why() -> None:
+    found = compare({"a": np.ones(3), "b": REFERENCE["b"]}, REFERENCE)
+    lines = render_comparison(found, every=True).splitlines()
+    assert lines[0] == "NOT_MATCH   shape [3] against [2]  a"
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(found))))
+    assert [(r["name"], r["note"]) for r in rows] == [("a", "shape [3] against [2]"), ("b", "")]

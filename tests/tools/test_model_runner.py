@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from compiler.data.archive import Archive
-from compiler.diagnostics import QdqcError
-from tools.model_runner import joined, main
+from tools.model_runner import main
 from tools.model_transform import main as transform
+from tools.qir_opt import main as qir_opt
+
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 
 
 @pytest.fixture
@@ -87,11 +89,93 @@ def test_errors_write_nothing(
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
 
 
-def test_samples_are_joined() -> None:
-    found = joined([{"a": np.ones((1, 2)), "s": np.float32(1)}] * 3)
-    assert found["a"].shape == (3, 2)
-    assert found["s"].tolist() == [1, 1, 1]
-    alone = {"s": np.float32(1)}
-    assert joined([alone]) == alone
-    with pytest.raises(QdqcError, match="'%a' has shape"):
-        joined([{"a": np.ones((1, 2))}, {"a": np.ones((1, 3))}])
+@pytest.fixture
+def stages(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the digits network at every stage between float and deployed."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits.qir", "digits.safetensors", "digits_int8.qir", "digits_int8.onnx"):
+        (tmp_path / name).write_bytes((digits / name).read_bytes())
+    (tmp_path / "digits_int8.safetensors").write_bytes(
+        (digits / "digits_int8.safetensors").read_bytes()
+    )
+    calibrated = f'import-calibration{{table="{digits / "digits.cali_table"}"}}'
+    for name, passes in (
+        ("calibrated", calibrated),
+        ("typed", f"{calibrated},assign-precision,quantize"),
+        ("lowered", f"{calibrated},assign-precision,quantize,lower-to-qdq"),
+    ):
+        assert qir_opt(["digits.qir", "--passes", passes, "-o", f"{name}.qir", "-q"]) == 0
+    np.savez("in.npz", image=Archive(DIGITS / "test.npz")["image"][:3])
+    return tmp_path
+
+
+def dumped(model: str, *options: str) -> Archive:
+    output = f"{model}.npz"
+    words = ["--input", "in.npz", "--model", model, "--output", output, "--dump_all_tensors", "-q"]
+    assert main([*words, *options]) == 0
+    return Archive(output)
+
+
+def test_every_stage_gives_its_values_by_the_same_names(stages: Path) -> None:
+    exact = dumped("digits.qir")
+    calibrated = dumped("calibrated.qir")
+    assert set(exact) == set(calibrated)
+    for name, value in exact.items():
+        np.testing.assert_array_equal(value, calibrated[name], err_msg=name)
+    typed, lowered = dumped("typed.qir"), dumped("lowered.qir")
+    assert set(typed) == set(lowered)
+    for name, value in typed.items():
+        np.testing.assert_array_equal(value, lowered[name], err_msg=name)
+    shared = set(exact) & set(typed)
+    assert len(shared) > 15
+    for name in shared:
+        noise = np.sum((exact[name] - typed[name]) ** 2) / np.sum(exact[name] ** 2)
+        assert noise < 0.01, name
+
+
+def test_the_deployed_file_gives_what_its_module_gives(stages: Path) -> None:
+    module, file = dumped("digits_int8.qir"), dumped("digits_int8.onnx")
+    shared = [n for n in module if n in file]
+    assert len(shared) > 15
+    for name in shared:
+        np.testing.assert_allclose(module[name], file[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("model", ["typed.qir", "lowered.qir", "digits_int8.onnx"])
+def test_stored_integers_stand_for_the_dequantized_values(stages: Path, model: str) -> None:
+    raw = dict(dumped(model, "--out_fixed"))
+    real = dumped(model)
+    integers = [n for n, value in raw.items() if value.dtype.kind in "iu" and n in real]
+    assert len(integers) > 10
+    for name in integers:
+        codes, values = raw[name].astype(np.float64).reshape(-1), real[name].reshape(-1)
+        assert raw[name].dtype in (np.uint8, np.int8)
+        slope = np.polyfit(codes, values, 1)
+        np.testing.assert_allclose(
+            np.polyval(slope, codes), values, atol=1e-5 * np.abs(values).max(), err_msg=name
+        )
+    assert raw["logits"].shape == real["logits"].shape == (3, 10)
+
+
+def test_an_interruption_leaves_no_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from compiler.data.spool import Spool
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Spool, "add", stop)
+    before = sorted(p.name for p in folder.iterdir())
+    capsys.readouterr()
+    assert main(["--input", "in.npz", "--model", "tiny.qir", "--output", "o.npz", "-q"]) == 130
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def test_a_full_disk_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    words = ["--input", "in.npz", "--model", "tiny.qir", "--output", "/dev/full", "-q"]
+    capsys.readouterr()
+    assert main(words) == 1
+    assert "No space left on device" in capsys.readouterr().err

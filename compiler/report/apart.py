@@ -1,0 +1,122 @@
+"""Where two arrays lie apart: a histogram of the difference, and the elements that lie farthest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.data.archive import Archive
+from compiler.diagnostics import QdqcError
+from compiler.runtime.compare_files import pieces, similarities
+
+__all__ = ["Apart", "apart", "render_apart", "worst_parts"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+_BINS = 15
+_BAR = 40
+_PARTS = 8
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+
+
+@dataclass
+class Apart:
+    """The difference of two arrays of one name and shape.
+
+    ``reach`` is the largest finite difference, ``counts`` are those of equal bins from minus to
+    plus it; ``places``, ``values`` and ``wanted`` are those of the elements farthest apart.
+    ``odd`` counts elements whose difference is no number.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    reach: float = 0.0
+    rms: float = 0.0
+    odd: int = 0
+    counts: list[int] = field(default_factory=list[int])
+    places: list[int] = field(default_factory=list[int])
+    values: list[float] = field(default_factory=list[float])
+    wanted: list[float] = field(default_factory=list[float])
+
+
+def apart(target: Archive, reference: Archive, name: str, count: int = 10) -> Apart:
+    """Read both arrays twice, a piece at a time. Raises QdqcError where they do not fit."""
+    headers = [archive.header(name) for archive in (target, reference)]
+    if headers[0].shape != headers[1].shape or any(h.dtype.kind not in "biuf" for h in headers):
+        raise QdqcError(
+            f"'{name}' is {headers[0]} in one file and {headers[1]} in the other",
+            file=str(target.path),
+            notes=["give an array of numbers that has the same shape in both"],
+        )
+    found = Apart(name, headers[0].shape)
+    _see_largest(found, target, reference, count)
+    counts = np.zeros(_BINS, np.int64)
+    ends = (-found.reach, found.reach) if found.reach else (-1.0, 1.0)
+    for _, value, exact in pieces(name, target, reference):
+        difference = _difference(value, exact)
+        counts += np.histogram(difference[np.isfinite(difference)], _BINS, ends)[0]
+    found.counts = counts.tolist()
+    return found
+
+
+def _difference(value: npt.NDArray[Any], exact: npt.NDArray[Any]) -> Floats:
+    with np.errstate(invalid="ignore"):
+        return value.astype(np.float64) - exact.astype(np.float64)
+
+
+def _see_largest(found: Apart, target: Archive, reference: Archive, count: int) -> None:
+    """Fill in all but the counts."""
+    squares, seen = 0.0, 0
+    rows: npt.NDArray[Any] = np.zeros((0, 4))
+    for place, value, exact in pieces(found.name, target, reference):
+        difference = _difference(value, exact)
+        finite = np.isfinite(difference)
+        size = np.where(finite, np.abs(difference), np.inf)
+        found.odd += int(np.count_nonzero(~finite))
+        squares += float(np.sum(difference[finite] ** 2))
+        seen += int(np.count_nonzero(finite))
+        found.reach = max(found.reach, float(size[finite].max(initial=0.0)))
+        top = np.argsort(-size, kind="stable")[:count]
+        fresh = np.stack([size[top], top + place, value[top], exact[top]], axis=1)
+        rows = np.concatenate([rows, fresh])
+        rows = rows[np.argsort(rows[:, 0] * -1, kind="stable")][:count]
+    rows = rows[np.flatnonzero(rows[:, 0])]
+    found.rms = math.sqrt(squares / seen) if seen else 0.0
+    found.places = rows[:, 1].astype(int).tolist()
+    found.values, found.wanted = rows[:, 2].tolist(), rows[:, 3].tolist()
+
+
+def render_apart(found: Apart) -> str:
+    """A histogram in bars, and a table of the elements that lie farthest apart."""
+    size = math.prod(found.shape)
+    odd = f", {found.odd} that are no number" if found.odd else ""
+    lines = [f"A - B over {size} elements: rms {found.rms:.6g}, largest {found.reach:.6g}{odd}"]
+    if found.reach:
+        width, most = 2 * found.reach / _BINS, max(found.counts)
+        for place, count in enumerate(found.counts):
+            low = -found.reach + place * width
+            lines.append(f"{low:>12.4g} .. {low + width:<12.4g}{_bar(count / most)} {count}")
+    if found.places:
+        lines.append("farthest apart:")
+        lines.append(f"  {'A':>14}  {'B':>14}  {'A - B':>14}  at")
+    for place, value, wanted in zip(found.places, found.values, found.wanted, strict=True):
+        at = [int(i) for i in np.unravel_index(place, found.shape)] if found.shape else []
+        lines.append(f"  {value:>14.7g}  {wanted:>14.7g}  {value - wanted:>14.7g}  {at}")
+    return "\n".join(lines)
+
+
+def _bar(share: float) -> str:
+    """A bar of blocks; what is not zero is seen."""
+    eighths = max(round(share * _BAR * 8), 1 if share else 0)
+    return "█" * (eighths // 8) + (_BLOCKS[eighths % 8] if eighths % 8 else "")
+
+
+def worst_parts(target: Archive, reference: Archive, name: str, axis: int) -> list[str]:
+    """The indices along an axis that lie farthest apart, by SQNR."""
+    _, *rows = similarities(name, target, reference, axis=axis)
+    worst = sorted(rows, key=lambda r: r.sqnr)[:_PARTS]
+    return [f"  {r.sqnr:>6.1f} dB  cos {r.cos:.6f}  {r.name}" for r in worst]
