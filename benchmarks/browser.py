@@ -99,8 +99,9 @@ class Browser:
             time.sleep(0.05)
 
     def run(self, script: str) -> Any:
-        """The value of a JavaScript expression. Raises RuntimeError where it throws."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of a JavaScript expression, or of what it promises. Raises RuntimeError."""
+        given = {"expression": script, "returnByValue": True, "awaitPromise": True}
+        found = self.call("Runtime.evaluate", **given)
         if "exceptionDetails" in found:
             raise RuntimeError(found["exceptionDetails"]["exception"]["description"])
         return found["result"].get("value")
