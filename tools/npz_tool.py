@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compiler.data.archive import Archive
     from compiler.runtime.compare import Comparison
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
 
 _SHOWN = 5
 """Names that a message lists before it says how many more there are."""
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; its first word says which part. Returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     for index, word in enumerate(words):
-        if word in _COMMANDS:
-            parser, action, _ = _COMMANDS[word]
+        if word in COMMANDS:
+            parser, action, _ = COMMANDS[word]
             return execute(parser(), action, words[:index] + words[index + 1 :])
         if not word.startswith("-"):
             break
@@ -39,17 +39,17 @@ def _overview() -> CommandParser:
     parser = CommandParser(
         "npz_tool",
         "Look into npz files, and compare two of them. Commands:\n"
-        + "\n".join(f"  {name:<15}{text}" for name, (_, _, text) in _COMMANDS.items()),
+        + "\n".join(f"  {name:<15}{text}" for name, (_, _, text) in COMMANDS.items()),
         "npz_tool compare int8.npz float.npz --tolerance 0.9,0.8 -v\n  npz_tool compare --help",
     )
     parser.add_argument(
-        "command", type=_known, metavar="COMMAND", help=f"one of {', '.join(_COMMANDS)}"
+        "command", type=_known, metavar="COMMAND", help=f"one of {', '.join(COMMANDS)}"
     )
     return parser
 
 
 def _known(word: str) -> str:
-    raise argparse.ArgumentTypeError(f"unknown command '{word}'{suggestion(word, _COMMANDS)}")
+    raise argparse.ArgumentTypeError(f"unknown command '{word}'{suggestion(word, COMMANDS)}")
 
 
 def _compare_parser() -> CommandParser:
@@ -342,9 +342,7 @@ def _write(arrays: dict[str, tuple[Archive, str]], invocation: Invocation) -> in
     return EXIT_OK
 
 
-_COMMANDS: dict[
-    str, tuple[Callable[[], CommandParser], Callable[[Invocation], int | None], str]
-] = {
+COMMANDS: dict[str, tuple[Callable[[], CommandParser], Callable[[Invocation], int | None], str]] = {
     "compare": (_compare_parser, _compare, "hold the arrays of two files against each other"),
     "visualize_diff": (_visualize_parser, _visualize, "show where an array differs"),
     "statistic": (_statistic_parser, _statistic, "extremes, moments and odd elements"),
@@ -353,6 +351,7 @@ _COMMANDS: dict[
     "merge": (_merge_parser, _merge, "write the arrays of several files to one"),
     "rename": (_rename_parser, _rename, "write a file with one array under another name"),
 }
+"""Each part with its parser, what it does, and its line in the overview."""
 
 
 if __name__ == "__main__":

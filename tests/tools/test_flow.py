@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from PIL import Image
 
 from compiler.data.archive import Archive
 from compiler.diagnostics import QdqcError
@@ -214,7 +215,8 @@ def test_reports_of_the_first_two_steps(folder: Path) -> None:
 def test_help_states_every_default_and_an_example(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parts = ["", "compare", "dump", "extract", "merge", "rename"] if name == "npz_tool" else [""]
+    npz_parts = ["", *npz_tool.COMMANDS]
+    parts = npz_parts if name == "npz_tool" else [""]
     for part in parts:
         assert call(f"{name} {part} --help") == 0
         text = capsys.readouterr().out
@@ -280,3 +282,16 @@ def test_a_full_disk_leaves_nothing(folder: Path, line: str) -> None:
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert contents(folder) == before
+
+
+def test_an_image_to_check_with_becomes_the_input_of_both(folder: Path) -> None:
+    """The original's file does not say how: the options do."""
+    Image.new("RGB", (8, 8), (100, 50, 0)).save("i.png")
+    stated = "--pixel_format rgb --scale .01,.01,.01 --input_shapes [[1,3,8,8]]"
+    report = report_of(
+        f"model_transform --model_def tiny.onnx -o image.qir {stated} --test_input i.png "
+        "--test_result image.npz -q"
+    )
+    assert report["check"]["passed"]
+    x = Archive("image.npz")["x"]
+    np.testing.assert_allclose(x[0, :, 3, 3], [1.0, 0.5, 0.0], rtol=1e-6)
