@@ -45,11 +45,12 @@ def write_whole(path: PathLike, content: Content, inputs: Iterable[PathLike] = (
     """
     refuse_inputs([path], inputs)
     with _explained(Path(path)):
-        target = Path(path).resolve()
-        if _is_stream(target):
+        target = Path(path)
+        if _is_stream(target):  # /dev/stdout is a link that leads to no path
             with target.open("wb") as file:
                 _fill(file, content)
             return
+        target = target.resolve()
     write_together([(target, content)])
 
 
@@ -101,7 +102,7 @@ def refuse_unwritable(outputs: Iterable[PathLike]) -> None:
     """
     for output in outputs:
         path = Path(output)
-        target = path.resolve()
+        target = path if _is_stream(path) else path.resolve()
         code = None
         if target.is_dir():
             code = errno.EISDIR

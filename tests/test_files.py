@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,6 +75,16 @@ def test_a_device_is_written_to_and_not_replaced() -> None:
 
 
 @pytest.mark.parametrize("how", ["same", "relative", "link", "hard link"])
+def test_a_pipe_behind_dev_stdout_is_written_to() -> None:
+    """The link leads to no path: ``/proc/1/fd/pipe:[2]``."""
+    code = (
+        "from compiler.files import refuse_unwritable, write_whole\n"
+        "refuse_unwritable(['/dev/stdout']); write_whole('/dev/stdout', 'whole')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("whole", "")
+
+
 def test_an_input_is_never_written_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
