@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from compiler.report.comparison import json_number
 __all__ = ["figures_entry", "inspection_entries", "render_inspection"]
 
 _WORST = 10
+_WIDTH = 100
 _HEAD = ("run dB", "own dB", "as", "outside", "range laid", "values reach", "op", "name")
 
 
@@ -49,10 +51,22 @@ def _cause_lines(found: Sequence[Cause]) -> list[str]:
         return ["no cause stands out: ranges and weights fit, and every node does what it should"]
     lines = ["causes, the likeliest first:"]
     for place, cause in enumerate(found[:_WORST], 1):
-        lines += [f"  {place}. [{cause.kind}] {cause.text}", f"     next: {cause.advice}"]
+        lines += _wrapped(f"  {place}. [{cause.kind}] {cause.text}", "     ")
+        lines += _wrapped(f"     next: {cause.advice}", "           ")
     if len(found) > _WORST:
         lines.append(f"  and {len(found) - _WORST} more, in --report FILE.json")
     return lines
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Lines of at most ``_WIDTH``, but for names that are longer."""
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _table(figures: Sequence[Figures]) -> list[str]:

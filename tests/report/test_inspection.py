@@ -71,3 +71,13 @@ def test_the_report_is_json_without_infinities(measured: Measured) -> None:
     assert held["first_divergence"] == "v8"
     assert [v["name"] for v in held["values"]][:2] == ["x", "v0"]
     assert held["values"][1]["own_sqnr"] is None, "an exact value has no error to measure"
+
+
+def test_long_causes_are_wrapped_and_names_stay_whole(measured: Measured) -> None:
+    name = "/a" * 60
+    cause = Cause("range", name, f"conv '{name}' " + "is laid far too wide " * 9, "look " * 40)
+    lines = render_inspection(measured, [cause]).splitlines()
+    told = [line for line in lines if line.startswith("  ") and "dB" not in line]
+    assert max(len(line) for line in told if name not in line) <= 100
+    assert any(f"'{name}'" in line for line in told)
+    assert " ".join(" ".join(told).split()).count("is laid far too wide") == 9
