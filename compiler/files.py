@@ -15,6 +15,7 @@ from compiler.diagnostics import QdqcError
 
 __all__ = [
     "Content",
+    "explained",
     "read_text",
     "refuse_inputs",
     "refuse_unwritable",
@@ -44,7 +45,7 @@ def write_whole(path: PathLike, content: Content, inputs: Iterable[PathLike] = (
     where the path is one of the ``inputs`` or can't be written.
     """
     refuse_inputs([path], inputs)
-    with _explained(Path(path)):
+    with explained(Path(path)):
         target = Path(path)
         if _is_stream(target):  # /dev/stdout is a link that leads to no path
             with target.open("wb") as file:
@@ -63,7 +64,7 @@ def write_together(files: Sequence[tuple[Path, Content]]) -> None:
     written: list[tuple[Path, Path]] = []
     try:
         for path, content in files:
-            with _explained(path):
+            with explained(path):
                 _refuse_others(path)
                 beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
                 with beside.open("xb") as file:
@@ -73,7 +74,7 @@ def write_together(files: Sequence[tuple[Path, Content]]) -> None:
                     _keep_mode(file, path)
                     os.fsync(file.fileno())
         for beside, path in written:
-            with _explained(path):
+            with explained(path):
                 beside.replace(path)
     finally:
         for beside, _ in written:
@@ -144,7 +145,7 @@ def _is_stream(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Generator[None]:
+def explained(path: Path) -> Generator[None]:
     """Errors of the file system within the block become a QdqcError about ``path``."""
     try:
         yield

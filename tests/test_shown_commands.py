@@ -1,8 +1,10 @@
 """
 The examples of the pages below are run, and their output is what the pages show.
 
-``python tests/test_shown_commands.py`` writes the output into the pages. A block that names a
-file (```` ```python fuse_norm.py ````) is that file for the commands that follow.
+``python tests/test_shown_commands.py [PAGE]`` writes the output into the pages. A block that
+names a file (```` ```python fuse_norm.py ````) is that file for the commands that follow. Blocks
+``console`` show exactly what comes; in blocks ``session`` numbers were measured, and may differ
+between processors. The project's examples lie in ``examples``.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ("debugging.md", "deployment.md", "search.md", "writing-a-pass.md")
+EXAMPLES = DOCS.parent / "examples"
+PAGES = ("debugging.md", "deployment.md", "search.md", "tutorial.md", "writing-a-pass.md")
 
 _BLOCK = re.compile(r"```(\w+)(?: (\S+))?\n(.*?)```\n", re.DOTALL)
+_NUMBER = re.compile(r"-?\d[\d.,e+-]*%?")
 _SECONDS = re.compile(r"^ *\d+\.\d{4} +\d+\.\d%", re.MULTILINE)
 
 
@@ -40,12 +44,13 @@ def shell(command: str, folder: Path) -> str:
 
 def rendered(text: str, folder: Path) -> str:
     """The page with the output of its commands as they give it now."""
+    (folder / "examples").symlink_to(EXAMPLES)
 
     def block(match: re.Match[str]) -> str:
         kind, file, body = match[1], match[2], match[3]
         if file is not None:
             (folder / file).write_text(body)
-        if kind == "console":
+        if kind in ("console", "session"):
             commands = [line[2:] for line in body.split("\n") if line.startswith("$ ")]
             body = "".join(f"$ {command}\n{shell(command, folder)}" for command in commands)
         head = kind if file is None else f"{kind} {file}"
@@ -55,11 +60,18 @@ def rendered(text: str, folder: Path) -> str:
 
 
 def masked(text: str) -> str:
-    """Without what differs from run to run: seconds, and the order that they give."""
+    """Without what differs from run to run: seconds, and the order that they give; measured
+    numbers, and the spaces that line them up.
+    """
+    text = _BLOCK.sub(lambda b: _unmeasured(b[0]) if b[1] == "session" else b[0], text)
     lines = text.split("\n")
     kept = [line for line in lines if not _SECONDS.match(line)]
     timed = [_SECONDS.sub("seconds", line) for line in lines if _SECONDS.match(line)]
     return "\n".join([*kept, *sorted(timed)])
+
+
+def _unmeasured(block: str) -> str:
+    return re.sub(r" +", " ", _NUMBER.sub("#", block))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -70,7 +82,7 @@ def test_the_page_shows_what_the_commands_print(page: str, tmp_path: Path) -> No
 
 
 if __name__ == "__main__":
-    for page in PAGES:
+    for page in sys.argv[1:] or PAGES:
         with tempfile.TemporaryDirectory() as name:
             shown = rendered((DOCS / page).read_text("utf-8"), Path(name))
             (DOCS / page).write_text(shown, "utf-8")

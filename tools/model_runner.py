@@ -53,10 +53,10 @@ def _run(invocation: Invocation) -> int:
     runner, graph = _open(source, args)
     dataset = open_dataset(args.input, graph)
     progress = Progress("run", shown=invocation.verbosity >= 0)
-    with Spool(output.resolve().parent) as spool:
+    with Spool(output) as spool:
         for feeds in progress.track(dataset, len(dataset)):
             spool.add(runner.run(feeds))
-        headers = spool.write(output)
+        headers = spool.write()
         samples = spool.rounds
     invocation.report |= {
         "model": str(source),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from compiler.data.archive import ArrayHeader, plain
 from compiler.diagnostics import QdqcError
-from compiler.files import write_whole
+from compiler.files import explained, write_whole
 
 __all__ = ["Spool"]
 
@@ -45,9 +46,12 @@ class Spool:
     run stay as they are.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        folder = output.resolve().parent
         beside = folder if folder.is_dir() else None
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=beside)  # noqa: SIM115 - see __exit__
+        with explained(output):
+            self._file: IO[bytes] = tempfile.TemporaryFile(dir=beside)  # noqa: SIM115
         self._rows: dict[str, _Row] = {}
         self.rounds = 0
 
@@ -55,10 +59,14 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk was told of before
+            self._file.close()
 
     def add(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take in the values of one run. Raises QdqcError where a shape does not fit."""
+        """Take in the values of one run.
+
+        Raises QdqcError where a shape does not fit, and where the disk is full.
+        """
         for name, array in values.items():
             held = np.asarray(plain(array), order="C")
             row = self._rows.setdefault(name, _Row())
@@ -69,11 +77,14 @@ class Spool:
                     notes=["give the samples one at a time"],
                 )
             row.pieces.append((self._file.tell(), held.dtype, held.shape))
-            self._file.write(held.tobytes())
+            with explained(self._output):
+                self._file.write(held.tobytes())
+        with explained(self._output):
+            self._file.flush()
         self.rounds += 1
 
-    def write(self, path: str | Path) -> dict[str, ArrayHeader]:
-        """Write the npz file, whole or not at all; what it holds. Raises QdqcError."""
+    def write(self) -> dict[str, ArrayHeader]:
+        """Write the output, whole or not at all; what it holds. Raises QdqcError."""
         headers = {name: row.header() for name, row in self._rows.items()}
 
         def fill(file: BinaryIO) -> None:
@@ -82,7 +93,7 @@ class Spool:
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as out:
                         self._copy(self._rows[name], header, out)
 
-        write_whole(path, fill)
+        write_whole(self._output, fill)
         return headers
 
     def _copy(self, row: _Row, header: ArrayHeader, out: IO[bytes]) -> None:

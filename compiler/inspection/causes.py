@@ -66,7 +66,8 @@ def causes(
     single = [] if calibration else [_range_cause(f, wrong) for f in owners]
     single += [_weight_cause(f) for f in figures if f.weights and f.weights.avoidable > _NOTABLE]
     told = {c.name for c in single}
-    single += [_local_cause(f) for f in figures if _is_unexplained(f) and f.name not in told]
+    if not calibration:  # wrong ranges spoil biases and scales of weights too
+        single += [_local_cause(f) for f in figures if _is_unexplained(f) and f.name not in told]
     return [*doubts, *calibration, *sorted(single, key=lambda c: -c.weight)]
 
 

@@ -18,10 +18,10 @@ from compiler.diagnostics import QdqcError
 
 
 def joined(folder: Path, rounds: list[dict[str, Any]]) -> Archive:
-    with Spool(folder) as spool:
+    with Spool(folder / "o.npz") as spool:
         for values in rounds:
             spool.add(values)
-        headers = spool.write(folder / "o.npz")
+        headers = spool.write()
     found = Archive(folder / "o.npz")
     assert {n: (h.dtype, h.shape) for n, h in headers.items()} == {
         n: (found[n].dtype, found[n].shape) for n in found
@@ -68,7 +68,7 @@ def test_types_that_npz_has_not(tmp_path: Path) -> None:
 
 
 def test_shapes_that_do_not_fit_leave_nothing(tmp_path: Path) -> None:
-    with Spool(tmp_path) as spool:
+    with Spool(tmp_path / "o.npz") as spool:
         spool.add({"a": np.ones((1, 2))})
         with pytest.raises(QdqcError, match="'%a' has shape"):
             spool.add({"a": np.ones((1, 3))})
@@ -79,11 +79,11 @@ def test_memory_holds_one_run(tmp_path: Path) -> None:
     one = np.zeros(1 << 20, np.float32)
     tracemalloc.start()
     try:
-        with Spool(tmp_path) as spool:
+        with Spool(tmp_path / "o.npz") as spool:
             for value in range(16):
                 one[:] = value
                 spool.add({"x": one[None]})
-            spool.write(tmp_path / "o.npz")
+            spool.write()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
