@@ -92,10 +92,14 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=page.as_uri())
+        self.until("document.documentElement?.dataset.ready === 'yes'")
+
+    def until(self, condition: str) -> None:
+        """Wait until a JavaScript condition holds. Raises RuntimeError where it never does."""
         stop = time.monotonic() + _PATIENCE
-        while not self.run("document.documentElement?.dataset.ready === 'yes'"):
+        while not self.run(condition):
             if time.monotonic() > stop:
-                raise RuntimeError(f"the page is not ready: {self.errors}")
+                raise RuntimeError(f"never {condition}: {self.errors}")
             time.sleep(0.05)
 
     def run(self, script: str) -> Any:

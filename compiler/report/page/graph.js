@@ -53,7 +53,12 @@ function legend() {
   }));
 }
 
-function clipped(text, length = 25) {
+// The end of a name says most of it, but for what exporters put behind.
+function tail(name) {
+  return clipped(name.replace(/_output_\d+$/, ""));
+}
+
+function clipped(text, length = 29) {
   return text.length > length ? `…${text.slice(1 - length)}` : text;
 }
 
@@ -63,7 +68,7 @@ function labelOf(box) {
   }
   const value = shown("sqnr", cell(box.row, "sqnr"));
   const error = value === "" || value === "exact" ? value : `${value} dB`;
-  return [clipped(cell(box.row, "name")), `${cell(box.row, "op")} ${error}`];
+  return [tail(cell(box.row, "name")), `${cell(box.row, "op")} ${error}`];
 }
 
 function drawGraph(fit = false) {
@@ -138,6 +143,16 @@ function showNode(row) {
   applyView();
 }
 
+// Choose the first node from a row on whose name holds the text, from the top again at the end.
+function find(text, from) {
+  const wanted = text.toLowerCase();
+  const count = data.rows.length;
+  for (let step = 0; wanted && step < count; step += 1) {
+    const row = (from + step) % count;
+    if (cell(row, "name").toLowerCase().includes(wanted)) return choose(row);
+  }
+}
+
 function startGraph() {
   readTree(data.tree, null);
   folds.open.add(0);
@@ -167,11 +182,10 @@ function startGraph() {
     folds.open = new Set([0]);
     drawGraph(true);
   });
-  document.getElementById("find").addEventListener("input", (event) => {
-    const wanted = event.target.value.toLowerCase();
-    const found = wanted ? data.rows.findIndex((r) => r[column.name].toLowerCase().includes(wanted))
-      : -1;
-    if (found >= 0) choose(found);
+  const field = document.getElementById("find");
+  field.addEventListener("input", () => find(field.value, 0));
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") find(field.value, (chosen.row ?? -1) + 1);
   });
   chosen.listeners.push(showNode);
   drawGraph(true);

@@ -1,6 +1,6 @@
 // Which groups are open, and where what can be seen stands.
 
-const BOX = { width: 168, height: 34, gapX: 20, gapY: 26 };
+const BOX = { width: 200, height: 34, gapX: 18, gapY: 26 };
 const SEEN_AT_ONCE = 400;
 
 const folds = { groups: [], parent: new Map(), open: new Set() };

@@ -30,10 +30,16 @@ function showSummary() {
   document.getElementById("pipeline").textContent = data.pipeline.join(", ") || "not known";
 }
 
-function drawCharts() {
-  drawDepth();
-  drawSearch();
-  if (chosen.row !== null) showPane(chosen.row);
+// All charts in other colours, one a frame, so that the page answers in between.
+function redraw() {
+  const tasks = [drawDepth, ...CHARTS.map((draw) => () => {
+    if (chosen.row !== null) draw(data.detail[chosen.row] ?? {});
+  }), drawSearch];
+  const next = () => {
+    tasks.shift()();
+    if (tasks.length) requestAnimationFrame(() => setTimeout(next));
+  };
+  next();
 }
 
 // The node that is looked at first: that of the likeliest cause, else where the runs part, else
@@ -53,14 +59,15 @@ function start() {
   setTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   document.getElementById("theme").addEventListener("click", () => {
     setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-    drawCharts();
+    requestAnimationFrame(() => setTimeout(redraw));
   });
   showSummary();
   startChanges();
   startTable();
   startGraph();
   chosen.listeners.push(showPane);
-  drawCharts();
+  drawDepth();
+  drawSearch();
   const first = firstChosen();
   if (first !== undefined) choose(first);
   document.documentElement.dataset.ready = "yes";

@@ -1,14 +1,14 @@
 // What is known of the chosen node.
 
+const CHARTS = [drawHistogram, drawScatter, drawWeights];
+
 function showPane(row) {
   const detail = data.detail[row] ?? {};
   document.getElementById("chosen").textContent = `${cell(row, "op")} ${cell(row, "name")}`;
   const facts = ORDER.slice(2).map((name) => [TITLES[name] ?? name, shown(name, cell(row, name))]);
   document.getElementById("about").textContent =
     facts.filter(([, text]) => text !== "").map(([label, text]) => `${label} ${text}`).join(" · ");
-  drawHistogram(detail);
-  drawScatter(detail);
-  drawWeights(detail);
+  for (const draw of CHARTS) draw(detail);
   drawSteps(detail.steps);
   drawChangesOf(row);
 }

@@ -1,7 +1,7 @@
 // The table of nodes: only the rows that can be seen are in the document.
 
 const HEIGHT = 24;
-const WIDTHS = { name: 300, op: 110, precision: 58, reason: 260, runs: 64, outside: 84 };
+const WIDTHS = { name: 300, op: 110, precision: 58, reason: 260, runs: 64, outside: 84, low: 84 };
 const LEFT = new Set(["name", "op", "precision", "runs", "reason"]);
 const TITLES = { precision: "held", float_us: "float µs", int8_us: "int8 µs", low: "laid from",
   high: "laid to", from: "least", to: "most", own: "own dB", sqnr: "run dB" };

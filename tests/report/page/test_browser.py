@@ -108,8 +108,11 @@ def test_colours_and_themes_toggle(tab) -> None:
         found.append(tab.run(fills))
     assert found[0] != found[1] != found[2]
     before = tab.run("getComputedStyle(document.body).backgroundColor")
+    drawn = tab.run("document.getElementById('front').layout.font.color")
     tab.click("#theme")
     assert tab.run("getComputedStyle(document.body).backgroundColor") != before
+    tab.until(f"document.getElementById('front').layout.font.color !== '{drawn}'")
+    assert tab.run("document.getElementById('scatter').layout.font.color") != drawn
     assert tab.errors == []
 
 
@@ -165,3 +168,90 @@ def test_the_first_node_that_is_open_is_the_worst(tab) -> None:
         "data.rows.reduce((a, b) => b[column.sqnr] < a[column.sqnr] ? b : a)[column.name]"
     )
     assert tab.run("document.getElementById('chosen').textContent").endswith(worst)
+
+
+def test_finding_goes_from_match_to_match(tab) -> None:
+    typed(tab, "find", "S")
+    chosen = "chosen.row"
+    found = [tab.run(chosen)]
+    enter = "new KeyboardEvent('keydown', {key: 'Enter'})"
+    for _ in range(2):
+        tab.run(f"document.getElementById('find').dispatchEvent({enter})")
+        found.append(tab.run(chosen))
+    assert found == [1, 2, 1], "the conv and the sigmoid hold an s, and it goes round"
+    typed(tab, "find", "nothing like it")
+    assert tab.run(chosen) == 1
+
+
+def test_names_are_text_wherever_they_stand(tab, hostile: str) -> None:
+    tab.run("choose(1)")
+    assert tab.run("document.getElementById('chosen').textContent") == f"conv {hostile}"
+    assert hostile in texts(tab, "#graph title"), "as the tip of a node"
+    tails = texts(tab, "#graph text")
+    assert any(t.startswith("…") and hostile.endswith(t[1:]) for t in tails)
+    assert any(hostile.replace('"', '\\"') in line for line in texts(tab, "#steps code"))
+    assert any(hostile in text for text in texts(tab, "#changes b"))
+    assert hostile in tab.run("document.querySelector('#window .row[data-row=\"1\"]').textContent")
+    tips = tab.run("[...document.querySelectorAll('#window span')].map(e => e.title)")
+    assert hostile in tips
+    assert tab.run("document.title") == "hostile"
+    assert tab.run("document.querySelectorAll('main img').length") == 0
+    assert tab.run("window.stolen") is None
+
+
+@pytest.mark.parametrize("chart", ["depth", "ranking"])
+def test_a_hover_shows_the_name_and_runs_nothing(tab, chart: str, hostile: str) -> None:
+    given = tab.run(f"document.getElementById('{chart}').data[0].text")
+    assert any("&lt;/script&gt;" in text for text in given)
+    assert not any("<" in text for text in given)
+    place = next(i for i, text in enumerate(given) if "script" in text)
+    tab.run(f"Plotly.Fx.hover('{chart}', [{{curveNumber: 0, pointNumber: {place}}}])")
+    tab.until(f"document.querySelectorAll('#{chart} .hoverlayer text').length > 0")
+    shown = tab.run(f"document.querySelector('#{chart} .hoverlayer').textContent")
+    assert "window.stolen=1" in shown
+    assert tab.run(f"document.querySelectorAll('#{chart} img, #{chart} script').length") == 0
+    assert tab.run("window.stolen") is None
+
+
+def test_the_first_divergence_and_the_causes_lead_to_their_nodes(tab) -> None:
+    assert tab.run("document.getElementById('first').textContent") == (
+        "No value is below tolerance 0.99, 0.9."
+    )
+    assert texts(tab, "#causes li") == ["none stands out: ranges and weights fit"]
+
+
+def test_a_point_of_a_chart_opens_its_node(tab, hostile: str) -> None:
+    tab.run("choose(3)")
+    tab.run("document.getElementById('depth').emit('plotly_click', {points: [{x: 1}]})")
+    assert tab.run("document.getElementById('chosen').textContent") == f"conv {hostile}"
+    tab.run("document.getElementById('ranking').emit('plotly_click', {points: [{y: 1}]})")
+    assert tab.run("document.getElementById('chosen').textContent") == "mul y"
+
+
+@pytest.mark.parametrize(
+    ("deltaY", "grows"),
+    [(-300, False), (300, True)],
+)
+def test_the_wheel_zooms_about_the_pointer(tab, deltaY: int, grows: bool) -> None:  # noqa: N803
+    box = "document.getElementById('graph').getAttribute('viewBox').split(' ').map(Number)"
+    before = tab.run(box)
+    tab.run(
+        "(() => { const g = document.getElementById('graph'); const r = g.getBoundingClientRect();"
+        f"g.dispatchEvent(new WheelEvent('wheel', {{deltaY: {deltaY}, clientX: r.left,"
+        "clientY: r.top, cancelable: true})); })()"
+    )
+    after = tab.run(box)
+    assert (after[2] > before[2]) is grows
+    assert after[:2] == pytest.approx(before[:2], abs=2), "the corner under the pointer stays"
+    assert after[2] / before[2] == pytest.approx(after[3] / before[3])
+
+
+def test_a_narrow_window_puts_parts_below_each_other(browser, page: Path) -> None:
+    browser.open(page, width=700)
+    places = browser.run(
+        "['network', 'nodes'].map(i => document.getElementById(i).getBoundingClientRect().left)"
+    )
+    assert places[0] == places[1]
+    wide = browser.run("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1]
+    assert browser.errors == []
