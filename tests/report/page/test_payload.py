@@ -94,3 +94,95 @@ def test_an_exact_value_sorts_last(inspection: Inspection) -> None:
     pair = inspection.measured.figures[0].pair
     inspection.measured.figures[0] = Figures(pair)
     assert row(payload(inspection), "x")["sqnr"] == 200
+
+
+def test_every_number_of_a_row_is_that_of_plain_numpy(
+    data: dict[str, Any], modules: tuple[Module, Module], hostile: str, samples: Any
+) -> None:
+    """From the runs of both modules alone, without the code that measures."""
+    reference, quantized = modules
+    names = [n.name for n in reference.graph.nodes()]
+    runs = [Runner(m, names) for m in modules]
+    both = [tuple(r.run(s) for r in runs) for s in samples]
+    for name in names:
+        found = row(data, name)
+        exact = np.stack([e[name] for e, _ in both]).astype(np.float64)
+        held = np.stack([q[name] for _, q in both]).astype(np.float64)
+        assert found["from"] == pytest.approx(exact.min(), rel=1e-3, abs=1e-6)
+        assert found["to"] == pytest.approx(exact.max(), rel=1e-3)
+        pairs = list(zip(exact, held, strict=True))
+        cosines = [np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]
+        assert found["cos"] == pytest.approx(np.mean(cosines), abs=2e-6)
+        ratios = [10 * np.log10(np.sum(a**2) / np.sum((a - b) ** 2)) for a, b in pairs]
+        assert found["sqnr"] == pytest.approx(np.mean(ratios), rel=2e-3)
+        quant = quantized.value(name)
+        assert quant is not None
+        stored = quant.tensor.quant
+        if stored is None:
+            assert (found["precision"], found["scale"]) == ("f32", None)
+            continue
+        scale, zero = float(stored.scale), int(stored.zero_point)
+        assert found["scale"] == pytest.approx(scale, rel=1e-3)
+        ends = (-zero * scale, (255 - zero) * scale)
+        assert (found["low"], found["high"]) == pytest.approx(ends, rel=1e-3, abs=1e-6)
+        half = scale / 2
+        outside = np.mean((exact < ends[0] - half) | (exact > ends[1] + half))
+        assert found["outside"] == pytest.approx(outside, abs=1e-6)
+
+
+def test_the_outputs_of_the_summary(
+    data: dict[str, Any], modules: tuple[Module, Module], samples: Any
+) -> None:
+    exact, held = ([Runner(m).run(s)["y"] for s in samples] for m in modules)
+    ((name, cos, sqnr, agreement),) = data["outputs"]
+    assert name == "y"
+    pairs = list(zip(exact, held, strict=True))
+    cosines = [np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]
+    assert cos == pytest.approx(np.mean(cosines), abs=2e-6)
+    ratios = [10 * np.log10(np.sum(a**2) / np.sum((a - b) ** 2)) for a, b in pairs]
+    assert sqnr == pytest.approx(np.mean(ratios), rel=2e-3)
+    same = [np.mean(a.argmax(-1) == b.argmax(-1)) for a, b in pairs]
+    assert agreement == pytest.approx(np.mean(same))
+
+
+def test_the_quantized_histogram_lies_on_codes(
+    data: dict[str, Any], modules: tuple[Module, Module], hostile: str, samples: Any
+) -> None:
+    value = modules[1].value(hostile)
+    assert value is not None
+    quant = value.tensor.quant
+    assert quant is not None
+    drawn = np.array(data["detail"][1]["scatter"][1])
+    codes = drawn / float(quant.scale) + int(quant.zero_point)
+    np.testing.assert_allclose(codes, np.round(codes), atol=0.05)
+    assert codes.min() >= -0.05
+    assert codes.max() <= 255.05
+
+
+def test_the_difference_is_that_of_the_modules(data: dict[str, Any], hostile: str) -> None:
+    found = data["difference"]
+    assert found["before"] == hostile
+    assert found["nodes"][0] == 3
+    aspects = {c[2]: {a: (b, n) for a, b, n in c[4]} for c in found["changes"]}
+    assert aspects[hostile]["precision"] == ("f32", "u8")
+    assert aspects[hostile]["weight"][0] == "f32"
+    assert aspects[hostile]["weight"][1].startswith("i8, 4 scales ")
+    assert all(len(c) == 5 for c in found["changes"])
+
+
+def test_without_a_difference_or_a_search(inspection: Inspection) -> None:
+    from dataclasses import replace
+
+    found = payload(replace(inspection, difference=None, searched={}))
+    assert found["difference"] is None
+    assert found["searched"] == {}
+
+
+def test_the_tree_holds_every_row_once(data: dict[str, Any]) -> None:
+    def rows(tree: dict[str, Any]) -> list[int]:
+        parts = [[m] if isinstance(m, int) else rows(m) for m in tree["members"]]
+        return [row for part in parts for row in part]
+
+    assert sorted(rows(data["tree"])) == list(range(len(data["rows"])))
+    assert data["columns"] == list(COLUMNS)
+    assert all(len(r) == len(COLUMNS) for r in data["rows"])
