@@ -51,7 +51,8 @@ class Spool:
         folder = output.resolve().parent
         beside = folder if folder.is_dir() else None
         with explained(output):
-            self._file: IO[bytes] = tempfile.TemporaryFile(dir=beside)  # noqa: SIM115
+            file = tempfile.TemporaryFile(dir=beside)  # noqa: SIM115 - __exit__ closes it
+        self._file: IO[bytes] = file
         self._rows: dict[str, _Row] = {}
         self.rounds = 0
 
