@@ -17,6 +17,7 @@ from compiler.quant.arithmetic import dequantize
 from compiler.quant.lowering import is_lowered
 from compiler.runtime.session import Runner, first_line, open_session
 from compiler.runtime.taps import observable
+from compiler.runtime.weights import Weights
 from compiler.text.parser import parse_module
 
 Samples = list[dict[str, Any]]
@@ -139,3 +140,52 @@ def test_external_data_are_found_from_memory(tiny_onnx: Path, tmp_path: Path) ->
     light = onnx.load(str(target), load_external_data=False)
     session = open_session(light, folder=str(tmp_path))
     assert session.get_outputs()[0].name == "y"
+
+
+@pytest.mark.parametrize("stage", ["tiny", "quantized", "lowered"])
+@pytest.mark.parametrize("lean", [False, True])
+def test_a_cut_runner_gives_the_values_of_the_whole(
+    stage: str, lean: bool, samples: Samples, request: pytest.FixtureRequest
+) -> None:
+    module: Module = request.getfixturevalue(stage)
+    whole = Runner(module, None, threads=1).run(samples[0])
+    for name in ("r1", "c3", "y"):
+        found = Runner(module, [name], cut=True, lean=lean, threads=1).run(samples[0])
+        assert list(found) == [name]
+        np.testing.assert_allclose(found[name], whole[name], atol=1e-5)
+
+
+def test_runners_that_share_weights_give_the_same_numbers(
+    tiny: Module, lowered: Module, samples: Samples
+) -> None:
+    weights = Weights()
+    for module in (tiny, lowered, tiny):
+        alone = Runner(module, threads=1).run(samples[0])["y"]
+        shared = Runner(module, threads=1, weights=weights).run(samples[0])["y"]
+        np.testing.assert_array_equal(shared, alone)
+
+
+QUANTIZED_INPUT = """\
+module @m {opsets = {"" = 17}} {
+  graph (%x : u8[4] q(scale = 0.5, zero_point = 10)) -> (%y) {
+    %d = dequantize(%x) : f32[4]
+    %y = neg(%d) : f32[4]
+  }
+}
+"""
+
+
+def test_a_quantized_input_takes_integers_or_floats_that_are_rounded() -> None:
+    runner = Runner(parse_module(QUANTIZED_INPUT))
+    floats = np.array([-1, 0.2, 0.3, 500], np.float32)
+    stored = np.array([8, 10, 11, 255], np.uint8)
+    wanted = -(stored.astype(np.float32) - 10) * 0.5
+    np.testing.assert_array_equal(runner.run({"x": stored})["y"], wanted)
+    np.testing.assert_array_equal(runner.run({"x": floats})["y"], wanted)
+
+
+def test_levels_of_optimisation_agree(lowered: Module, samples: Samples) -> None:
+    off = Runner(lowered, optimise="off", threads=1).run(samples[0])["y"]
+    for level in ("basic", "extended", "all"):
+        found = Runner(lowered, optimise=level, threads=1).run(samples[0])["y"]
+        np.testing.assert_allclose(found, off, atol=0.02 * float(np.ptp(off)))
