@@ -57,13 +57,15 @@ class RoundWeights(DataPass):
 
     For a row w and the columns c that it meets, rounding it to q errs by ``(q - w) . c``. The
     bias takes the mean of that, ``b' = b + (w - q) E[c]``, and q makes the rest small: with H
-    the covariance of c (of ``E[c c^T]`` where there is no bias), ``(q - w) H (q - w)^T``.
-    ``method=gptq`` rounds column by column and makes up for each error in the columns behind,
-    with ``damping`` of H's mean diagonal, then lets each number settle beside the others for
-    ``sweeps``; a row that errs no less than rounded to nearest is. ``method=nearest`` leaves
-    all to the bias. ``bits=4`` stores weights of MatMul as u4 in blocks of ``group_size`` rows,
-    and other weights as i8. (Frantar et al., GPTQ, 2022; Nagel et al., Data-Free Quantization
-    Through Weight Equalization and Bias Correction, 2019, for the bias.)
+    the covariance of c (of ``E[c c^T]`` where there is no bias), ``(q - w) H (q - w)^T``. The
+    diagonal of H is raised by ``damping`` of its mean first: the more, the less rounding trusts
+    what the data say of how numbers depend on each other. ``method=gptq`` rounds column
+    by column and makes up for each error in the columns behind, then lets each number settle
+    beside the others for ``sweeps``; a row that errs no less than rounded to nearest is.
+    ``method=nearest`` leaves all to the bias. ``bits=4`` stores weights of MatMul as u4 in
+    blocks of ``group_size`` rows, and other weights as i8. (Frantar et al., GPTQ, 2022; Nagel
+    et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, for
+    the bias.)
     """
 
     name = "round-weights"
@@ -71,7 +73,7 @@ class RoundWeights(DataPass):
     method: str = "gptq"
     bits: int = 8
     group_size: int = 32
-    damping: float = 0.01
+    damping: float = 0.2
     sweeps: int = 2
     scheme: str = "per-channel"
     target: str = "ort-cpu"
@@ -130,7 +132,7 @@ class RoundWeights(DataPass):
         whole, better = rounded_to_nearest(rows, grid), 0
         if self.method == "gptq":
             second = moments.second(centred=product.takes_bias)
-            whole, better = self._settled(rows, grid, second, whole)
+            whole, better = _settled(rows, grid, second, whole, self.damping, self.sweeps)
         shift = np.einsum("gok,gk->go", rows - whole * step, moments.mean).reshape(-1)
         stored = product.as_weight(whole + zero).astype(elem.dtype)
         return Rounding(stored, elem, quant, shift, better)
@@ -157,12 +159,13 @@ class RoundWeights(DataPass):
             return Grid(step, -zero, elem.limits[1] - zero)
         return Grid(step, -limit, limit)
 
-    def _settled(
-        self, rows: Any, grid: Grid, second: Any, nearest: Any
-    ) -> tuple[npt.NDArray[np.float64], int]:
-        """Whole numbers whose rows err no more than the nearest ones; how many err less."""
-        held, step = damped(second, self.damping), grid.step
-        found = settled(rounded_in_order(rows, grid, held), rows, grid, held, self.sweeps)
-        before, after = (squared_error(rows - w * step, second) for w in (nearest, found))
-        better = after < before
-        return np.where(better[:, :, None], found, nearest), int(better.sum())
+
+def _settled(
+    rows: Any, grid: Grid, second: Any, nearest: Any, damping: float, sweeps: int
+) -> tuple[npt.NDArray[np.float64], int]:
+    """Whole numbers whose rows err no more than the nearest ones; how many err less."""
+    held, step = damped(second, damping), grid.step
+    found = settled(rounded_in_order(rows, grid, held), rows, grid, held, sweeps)
+    before, after = (squared_error(rows - w * step, held) for w in (nearest, found))
+    better = after < before
+    return np.where(better[:, :, None], found, nearest), int(better.sum())

@@ -144,3 +144,17 @@ def test_of_equal_reaches_the_widest() -> None:
     zeros = np.zeros((1, 2, 3))
     found = best_reach(zeros, zeros[:, :, :1], np.eye(3)[None], 127, shared=False)
     np.testing.assert_array_equal(found, np.ones((1, 2, 1)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 3), st.integers(2, 30), st.integers(0, 10**6))
+def test_much_damping_leaves_rounding_to_nearest(groups: int, depth: int, seed: int) -> None:
+    """Between what the data say and nothing: the less they are trusted, the fewer move."""
+    rows, second = problem(groups, 4, depth, seed)
+    grid = Grid(np.full((groups, 4, 1), 0.2), -31, 31)
+    nearest = np.clip(np.rint(rows / 0.2), -31, 31)
+    moved = [
+        int((rounded_in_order(rows, grid, damped(second, damping)) != nearest).sum())
+        for damping in (0.01, 1e8)
+    ]
+    assert moved[1] == 0 <= moved[0]
