@@ -62,8 +62,7 @@ _ONE_SCALE = (
 EXACT = ("equalize-channels", "smooth-activations")
 _NET, _CALIB, _MINILM = "models/effnet_lite0.onnx", "imagenet_dev/calib", "models/minilm.onnx"
 _ROUNDS, _TOKENS = 200, 32
-_MEASURED = ("quark", "nncf")
-"""Peers that need more than onnxruntime."""
+_NNCF = "nncf MIXED, accurate bias correction"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,9 +115,26 @@ def _lite0(folder: Path) -> None:
     models[few], costs[few] = _tuned(qir, calib, RECIPES[-1], "--input_num", 32)
     ready = prepared(net, folder / "prepared.onnx")
     models[PEER] = quantized(ready, folder / "peer.onnx", centres(photo_files(calib)))
-    for peer in (p for p in _MEASURED if importlib.util.find_spec(p) is None):
-        print(f"{peer} is left out: it is not installed")
+    if importlib.util.find_spec("nncf") is None:
+        print("nncf is left out: it is not installed")
+    else:
+        models[_NNCF] = _by_nncf(net, folder / "nncf.onnx", photo_files(calib))
     _print_lite0(models, costs, assets)
+
+
+def _by_nncf(net: Path, out: Path, photos: list[Path]) -> Path:
+    import nncf
+    import onnx
+
+    found = nncf.quantize(
+        onnx.load(str(net)),
+        nncf.Dataset(list(centres(photos))),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(photos),
+        fast_bias_correction=False,
+    )
+    onnx.save(found, str(out))
+    return out
 
 
 def _print_lite0(models: dict[str, Path], costs: dict[str, ProcessCost], assets: Path) -> None:
