@@ -113,7 +113,7 @@ def _search_alone(way: str, folder: Path) -> None:
         trials = Trials(deployment, tables[METHODS[0]], samples, Likeness({output: 1.0}))
         search = Sensitivity(trials, tables, Journal(None, ""))
         search.run(screened=SCREENED if way == "default" else 0)
-        losses = {key: dict(found.losses) for key, found in search.judged.items()}
+        losses = {k: {j.method: j.loss} for k, j in search.judged.items()}
     (folder / f"{way}.json").write_text(json.dumps(losses))
 
 

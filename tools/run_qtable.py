@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_SCREENED = 8
 _RANKED = 300
 
 
@@ -157,7 +156,7 @@ class TableSearch:
         )
         with self._progress("search", "layer") as progress:
             search.told = progress.show
-            search.run(screened=_SCREENED)
+            search.run(screened=self.request.screened)
         self.losses = {j.layer.name: j.loss for j in search.ranking()}
         costs = measure_costs(mixes.trials, mixes.table, mixes.trials.samples[0])
         sets = front(costs, self.losses, max(2, args.points))

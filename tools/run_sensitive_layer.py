@@ -65,7 +65,7 @@ def sensitive_layer_parser() -> CommandParser:
     add(
         "--exact",
         action="store_true",
-        help="try all layers on all samples, not on a few and the worst ones again",
+        help="try all methods on all samples, not on a few first",
     )
     add_plugin_option(parser)
     return parser
@@ -108,7 +108,7 @@ class LayerSearch:
     def run(self) -> None:
         """Check INT8, rank the layers, and choose the float ones. Raises QdqcError."""
         from compiler.search.mixes import Mixes
-        from compiler.search.sensitivity import SCREENED, Sensitivity
+        from compiler.search.sensitivity import Sensitivity
 
         args, request = self.request.args, self.request
         request.check()
@@ -125,7 +125,7 @@ class LayerSearch:
         self.log(f"all search layer number: {len(trials.layers.integer)}")
         with self.progress("search", "layer") as progress:
             self.sensitivity = Sensitivity(trials, tables, journal, progress.show)
-            self.sensitivity.run(screened=0 if args.exact else SCREENED)
+            self.sensitivity.run(screened=request.screened)
         self._take_table(trials, goal)
         if args.max_float_layers is not None:
             ranking = [j.layer.name for j in self.sensitivity.ranking()]

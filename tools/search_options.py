@@ -265,6 +265,16 @@ class Request:
             budget=min(BUDGET, limit),
         )
 
+    @property
+    def screened(self) -> int:
+        """Samples on which methods are compared first; 0 where a layer's methods get all alike.
+
+        A metric of the user's moves in steps, and says nothing on a few samples.
+        """
+        from compiler.search.sensitivity import SCREENED
+
+        return 0 if self.args.metric or getattr(self.args, "exact", False) else SCREENED
+
     @cached_property
     def journal(self) -> Journal:
         """What an earlier run of the same search found."""

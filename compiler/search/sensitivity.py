@@ -11,14 +11,16 @@ from compiler.ir.core import Constant
 from compiler.ir.types import Quant, Range
 from compiler.search.journal import Journal
 from compiler.search.layers import Layer, ranges_of
-from compiler.search.trials import Trials
+from compiler.search.trials import Loss, Trials
 
 __all__ = ["SCREENED", "Judged", "Sensitivity", "Told"]
 
 SCREENED = 4
-"""Samples on which all layers are tried before the worst are tried on all."""
+"""Samples on which all methods of a layer are tried, of those that rank the layers."""
+RANKED = 16
+"""Samples that layers are ranked on, by their best method, before the worst get all."""
 _REPEATED = 14
-"""Layers that are tried again on all samples: ten that people look at, and some beside."""
+"""Worst layers that are tried by all methods on all samples: ten that people see, and some."""
 
 Told: TypeAlias = Callable[[int, int, str], None]
 """Told how many layers are done, of how many, and what is the worst so far."""
@@ -26,20 +28,28 @@ Told: TypeAlias = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of a layer: its loss by method, on so many samples."""
+    """What became of a layer: its loss by method.
+
+    Methods that were left behind on a few samples have their loss on these.
+    """
 
     layer: Layer
-    losses: Mapping[str, float]
-    samples: int
+    tried: Mapping[str, Loss]
+
+    @property
+    def samples(self) -> int:
+        """The samples that the best method was tried on."""
+        return max(found.samples for found in self.tried.values())
 
     @property
     def method(self) -> str:
-        """The method with the least loss; the first of them at a tie."""
-        return min(self.losses, key=lambda m: self.losses[m])
+        """The method with the least loss on all samples; the first of them at a tie."""
+        whole = [m for m, found in self.tried.items() if found.samples == self.samples]
+        return min(whole, key=lambda m: self.tried[m].loss)
 
     @property
     def loss(self) -> float:
-        return self.losses[self.method]
+        return self.tried[self.method].loss
 
 
 @dataclass
@@ -66,20 +76,22 @@ class Sensitivity:
     def base(self) -> str:
         return next(iter(self.tables))
 
-    def run(self, *, screened: int = SCREENED) -> None:
-        """Try all layers on ``screened`` samples, and the worst of them again on all.
+    def run(self, *, screened: int = SCREENED, ranked: int = RANKED) -> None:
+        """Choose each layer's method on ``screened`` samples, and try it on ``ranked`` ones.
 
-        0, or as many as there are, tries all layers on all samples. Raises QdqcError.
+        The worst layers are tried by all methods on all samples then; where ``screened`` is 0,
+        all layers are, and nothing else is done. Raises QdqcError.
         """
-        every = self.trials.layers.every
-        if not 0 < screened < len(self.trials.samples):
+        every, count = self.trials.layers.every, len(self.trials.samples)
+        if not 0 < screened < count:
             self._try(self.trials, every, 0, len(every))
             return
         total = len(every) + min(_REPEATED, len(self.trials.layers.integer))
-        self._try(self.trials.on(range(screened)), every, 0, total)
+        some = self.trials.on(range(ranked)) if ranked < count else self.trials
+        self._try(some, every, screened, total)
         worst = {j.layer.key for j in self.ranking()[:_REPEATED]}
         again = [layer for layer in every if layer.key in worst]
-        self._try(self.trials.of(again), again, len(every), total)
+        self._try(self.trials.of(again), again, 0, total)
 
     def ranking(self) -> list[Judged]:
         """The layers that run in integers, the worst first."""
@@ -120,30 +132,33 @@ class Sensitivity:
         own, base = self._ranges[method], self._ranges[self.base]
         return {v.name: own.get(v.name, base[v.name]) for v in layer.ranged}
 
-    def _try(self, trials: Trials, layers: Sequence[Layer], done: int, total: int) -> None:
+    def _try(self, trials: Trials, layers: Sequence[Layer], screened: int, total: int) -> None:
+        """Judge layers, which are the last of so many where these are tried once more."""
+        done = total - len(layers) if self.judged else 0
         for number, layer in enumerate(layers, done + 1):
-            self.judged[layer.key] = self._judge(trials, layer)
+            self.judged[layer.key] = self._judge(trials, layer, screened)
             worst = self.ranking()[:1]
             self.told(number, total, worst[0].layer.name if worst else "")
 
-    def _judge(self, trials: Trials, layer: Layer) -> Judged:
+    def _judge(self, trials: Trials, layer: Layer, screened: int) -> Judged:
         variants = self.variants(layer)
         distinct = list(dict.fromkeys(variants.values()))
         ranges = _read_by(layer, self.chosen())
-        samples = len(trials.samples)
         entry = [
             "losses",
             layer.key,
-            samples,
+            [len(trials.samples), screened],
             [[[float(q.scale), int(q.zero_point)] for q in v] for v in distinct],
             {n: [r.min, r.max, r.threshold] for n, r in ranges.items()},
         ]
-        losses = self.journal.get(entry)
-        if losses is None:
-            losses = trials.losses(layer, distinct, ranges)
-            self.journal.put(entry, losses)
+        held = self.journal.get(entry)
+        if held is None:
+            losses = trials.losses(layer, distinct, ranges, screened)
+            held = [[found.loss, found.samples] for found in losses]
+            self.journal.put(entry, held)
+        losses = [Loss(float(loss), int(samples)) for loss, samples in held]
         by = dict(zip(distinct, losses, strict=True))
-        return Judged(layer, {m: by[v] for m, v in variants.items()}, samples)
+        return Judged(layer, {m: by[v] for m, v in variants.items()})
 
 
 def _read_by(layer: Layer, ranges: Mapping[str, Range]) -> dict[str, Range]:

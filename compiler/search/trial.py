@@ -64,35 +64,44 @@ class Trial:
         kinds, module = Head(setup, layer, ranges).with_parts(quants)
         return kinds, cls(setup, layer, module, len(kinds)) if kinds else None
 
-    def run(self, values: Arrays, *, stacked: bool) -> list[dict[str, npt.NDArray[Any]]]:
-        """The compared values of each variant, for the kept values of one sample.
+    def run(
+        self, samples: Sequence[Arrays], variants: Sequence[int], *, stacked: bool
+    ) -> list[list[dict[str, npt.NDArray[Any]]]]:
+        """The compared values by sample and by variant of these numbers, from the kept values.
 
-        ``stacked`` runs the tail once, with the variants behind one another on the first axis.
+        ``stacked`` runs the tail once, with all of them behind one another on the first axis.
         """
-        found = self._head.run({n: values[n] for n in self._head.inputs})
-        made = [
-            {other: found[variant_name(n, k)] for n, other in self._names.items()}
-            for k in range(self.count)
-        ]
-        beside = {n: values[n] for n in self._beside}
-        if not stacked or self.count == 1:
-            every = [self._tail.run({**beside, **one}) for one in made]
-            return [{n: outputs[n] for n in self._compared} for outputs in every]
-        joined = {n: np.concatenate([one[n] for one in made]) for n in self._names.values()}
-        joined |= {n: np.concatenate([a] * self.count) for n, a in beside.items()}
-        outputs = self._tail.run(joined)
-        parts = {n: np.split(outputs[n], self.count) for n in self._compared}
-        return [{n: p[k] for n, p in parts.items()} for k in range(self.count)]
+        given = [one for values in samples for one in self._given(values, variants)]
+        outputs = self._joined(given) if stacked else [self._tail.run(one) for one in given]
+        found = [{n: one[n] for n in self._compared} for one in outputs]
+        width = len(variants)
+        return [found[i : i + width] for i in range(0, len(found), width)]
 
-    def can_stack(self, values: Arrays) -> bool:
-        """Whether the tail keeps variants that lie behind one another apart, to the bit."""
-        alone = self.run(values, stacked=False)
+    def _given(self, values: Arrays, variants: Sequence[int]) -> list[Arrays]:
+        """What the tail reads for each variant of a sample."""
+        found = self._head.run({n: values[n] for n in self._head.inputs})
+        beside = {n: values[n] for n in self._beside}
+        names = self._names.items()
+        return [beside | {other: found[variant_name(n, k)] for n, other in names} for k in variants]
+
+    def _joined(self, given: Sequence[Arrays]) -> list[Arrays]:
+        """The tail's outputs for several of its inputs, run as one."""
+        joined = {n: np.concatenate([one[n] for one in given]) for n in self._tail.inputs}
+        outputs = self._tail.run(joined)
+        parts = {n: np.split(outputs[n], len(given)) for n in self._compared}
+        return [{n: p[k] for n, p in parts.items()} for k in range(len(given))]
+
+    def can_stack(self, samples: Sequence[Arrays]) -> bool:
+        """Whether the tail keeps rows that lie behind one another apart, to the bit."""
+        every = range(self.count)
+        alone = self.run(samples, every, stacked=False)
         try:
-            joined = self.run(values, stacked=True)
+            joined = self.run(samples, every, stacked=True)
         except (QdqcError, ValueError):
             return False
         return all(
             np.array_equal(a[n], b[n], equal_nan=True)
-            for a, b in zip(alone, joined, strict=True)
+            for one, other in zip(alone, joined, strict=True)
+            for a, b in zip(one, other, strict=True)
             for n in a
         )

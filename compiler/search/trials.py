@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from compiler.calibration.table import Table
 from compiler.diagnostics import QdqcError
@@ -23,7 +26,19 @@ from compiler.search.objective import Likeness, Objective, Outputs
 from compiler.search.spread import ALONE, Hands
 from compiler.search.trial import Trial
 
-__all__ = ["Trials", "compared_values", "worst_samples"]
+__all__ = ["Loss", "Trials", "compared_values", "worst_samples"]
+
+
+_ROWS = 4
+"""Samples and variants that go through a tail at once: more leave the processor's caches."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a variant of a layer takes from the float model's score, on so many samples."""
+
+    loss: float
+    samples: int
 
 
 class Trials:
@@ -76,6 +91,8 @@ class Trials:
             note = "give --inference_num above 0"
             raise QdqcError("there are no samples to search on", notes=[note])
         self.samples = samples
+        shapes = {tuple(sorted((n, np.shape(a)) for n, a in s.items())) for s in samples}
+        self._alike = len(shapes) == 1
         self.exact = self.outputs_of(None)
         self.ideal = self.objective.ideal(self.exact)
         self._keep(layers)
@@ -117,38 +134,75 @@ class Trials:
         return losses
 
     def losses(
-        self, layer: Layer, variants: Sequence[Variant], ranges: Mapping[str, Range]
-    ) -> list[float]:
-        """What each variant of a layer takes from the float model's score."""
-        found = self.variant_outputs(layer, variants, ranges)
-        return [self.ideal - self.objective.score(outputs, self.exact) for outputs in found]
+        self,
+        layer: Layer,
+        variants: Sequence[Variant],
+        ranges: Mapping[str, Range],
+        screened: int = 0,
+    ) -> list[Loss]:
+        """What each variant of a layer takes from the float model's score.
+
+        With some samples ``screened``, all variants are tried on these, and the one that loses
+        least there on all samples: its loss is the same as without.
+        """
+        trial, count = Trial.of_variants(self._setup, layer, variants, ranges), len(self.samples)
+        every = range(trial.count)
+        if trial.count == 1 or not 0 < screened < count:
+            return self._judged(self._run(trial, every, range(count)))
+        few = self._run(trial, every, range(screened))
+        losses = self._judged(few)
+        best = min(every, key=lambda k: losses[k].loss)
+        (rest,) = self._run(trial, [best], range(screened, count))
+        (losses[best],) = self._judged([[*few[best], *rest]])
+        return losses
+
+    def _judged(self, found: Sequence[Sequence[Outputs]]) -> list[Loss]:
+        """The losses of variants by their outputs on the first samples."""
+        count = len(found[0])
+        exact, objective = self.exact[:count], self.objective.part(range(count))
+        ideal = objective.ideal(exact)
+        return [Loss(ideal - objective.score(outputs, exact), count) for outputs in found]
 
     def variant_outputs(
         self, layer: Layer, variants: Sequence[Variant], ranges: Mapping[str, Range]
     ) -> list[list[Outputs]]:
         """The compared values of each variant, sample by sample."""
         trial = Trial.of_variants(self._setup, layer, variants, ranges)
-        return self._run(trial)
+        return self._run(trial, range(trial.count), range(len(self.samples)))
 
     def part_outputs(
         self, layer: Layer, quants: Variant, ranges: Mapping[str, Range]
     ) -> dict[str, list[Outputs]]:
         """The compared values with the layer's ``values`` rounded alone, and its ``weights``."""
         kinds, trial = Trial.of_parts(self._setup, layer, quants, ranges)
-        return dict(zip(kinds, self._run(trial), strict=True)) if trial is not None else {}
+        if trial is None:
+            return {}
+        found = self._run(trial, range(trial.count), range(len(self.samples)))
+        return dict(zip(kinds, found, strict=True))
 
-    def _run(self, trial: Trial) -> list[list[Outputs]]:
-        number = self._number[trial.layer.key]
-        stacked = trial.count > 1 and self._can_stack(trial, self._kept.of(number)[0])
-        values = self._kept.of(number)
-        every = list(self._hands.each(lambda v: trial.run(v, stacked=stacked), values))
-        return [[outputs[k] for outputs in every] for k in range(trial.count)]
+    def _run(
+        self, trial: Trial, variants: Sequence[int], places: Sequence[int]
+    ) -> list[list[Outputs]]:
+        """The compared values of variants on the samples of these places."""
+        held = self._kept.of(self._number[trial.layer.key])
+        stacked = self._can_stack(trial, held[:2])
+        size = max(1, _ROWS // len(variants)) if stacked else 1
+        parts = [places[i : i + size] for i in range(0, len(places), size)]
 
-    def _can_stack(self, trial: Trial, values: Mapping[str, Any]) -> bool:
-        """Whether variants may lie behind one another; nodes that allow it are tried once."""
+        def run(part: Sequence[int]) -> list[Outputs]:
+            found = trial.run([held[place] for place in part], variants, stacked=stacked)
+            return [outputs for sample in found for outputs in sample]
+
+        every = [outputs for part in self._hands.each(run, parts) for outputs in part]
+        return [every[k :: len(variants)] for k in range(len(variants))]
+
+    def _can_stack(self, trial: Trial, samples: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether rows may lie behind one another; nodes that allow it are tried once."""
+        if not self._alike or trial.count * len(samples) < 2:
+            return False
         if trial.tail_nodes <= self._apart:
             return True
-        fits = trial.can_stack(values)
+        fits = trial.can_stack(samples)
         if fits:
             self._apart |= trial.tail_nodes
         return fits

@@ -16,8 +16,8 @@ from compiler.runtime.session import Runner
 from compiler.search.deployed import Deployment
 from compiler.search.journal import Journal
 from compiler.search.objective import Likeness
-from compiler.search.sensitivity import Sensitivity
-from compiler.search.trials import Trials
+from compiler.search.sensitivity import Judged, Sensitivity
+from compiler.search.trials import Loss, Trials
 
 
 def search_of(
@@ -46,7 +46,7 @@ def test_losses_are_those_of_whole_models(tmp_path: Path) -> None:
         mixed = Table(rows=rows, channel_means=base.channel_means)
         whole = straight_outputs(module, mixed, samples, ["a"], tmp_path)
         near = [cosine(o["y"], e) for o, e in zip(whole, exact, strict=True)]
-        assert search.judged["a"].losses[method] == 1.0 - float(np.mean(near))
+        assert search.judged["a"].tried[method].loss == 1.0 - float(np.mean(near))
 
 
 def test_the_best_method_is_taken_and_its_rows_enter_the_table() -> None:
@@ -54,7 +54,7 @@ def test_the_best_method_is_taken_and_its_rows_enter_the_table() -> None:
     search.run(screened=0)
     table = search.table()
     for judged in search.judged.values():
-        assert judged.loss == min(judged.losses.values())
+        assert judged.loss == min(found.loss for found in judged.tried.values())
         for value in judged.layer.ranged:
             assert table.rows[value.name] == search.tables[judged.method].rows[value.name]
     base = search.tables[search.base]
@@ -75,9 +75,9 @@ def test_equal_scales_are_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
     held = Trials.losses
 
-    def counted(self: Trials, layer: Any, variants: Any, ranges: Any) -> list[float]:
+    def counted(self: Trials, layer: Any, variants: Any, *more: Any) -> list[Loss]:
         counts.append(len(variants))
-        return held(self, layer, variants, ranges)
+        return held(self, layer, variants, *more)
 
     monkeypatch.setattr(Trials, "losses", counted)
     search.run(screened=0)
@@ -95,20 +95,59 @@ def test_a_choice_changes_what_later_layers_read() -> None:
     assert chosen[name] != search_of(residual()).chosen()[name]
 
 
-def test_the_worst_are_tried_again_on_all_samples() -> None:
+def test_the_best_method_of_a_few_samples_is_tried_on_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The losses that layers are ranked by are those of the whole search, to the bit."""
+    monkeypatch.setattr("compiler.search.sensitivity._REPEATED", 0)
+    search, exact = search_of(residual()), search_of(residual())
+    search.run(screened=2, ranked=6)
+    exact.run(screened=0)
+    alike = 0
+    for key, judged in search.judged.items():
+        assert judged.samples == 6
+        if judged.method != exact.judged[key].method:
+            break  # those behind it read other ranges
+        assert judged.loss == exact.judged[key].loss
+        left = [found for m, found in judged.tried.items() if found.loss != judged.loss]
+        assert all(found.samples == 2 for found in left)
+        alike += 1
+    assert alike >= 3
+
+
+def test_a_method_that_was_left_behind_is_not_the_best() -> None:
+    """Its loss on a few samples may be lower than that of the best on all."""
+    layer: Any = None
+    judged = Judged(layer, {"a": Loss(0.1, 2), "b": Loss(0.3, 6), "c": Loss(0.3, 6)})
+    assert (judged.method, judged.loss, judged.samples) == ("b", 0.3, 6)
+    assert Judged(layer, {"a": Loss(0.1, 6), "b": Loss(0.3, 6)}).method == "a"
+
+
+def test_the_worst_layers_are_tried_by_all_methods_on_all_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("compiler.search.sensitivity._REPEATED", 3)
     search = search_of(residual())
     told: list[tuple[int, int]] = []
     search.told = lambda done, total, worst: told.append((done, total))
-    search.run(screened=2)
-    count = len(search.trials.layers.every)
-    whole = count + len(search.trials.layers.integer)
-    assert told[-1] == (whole, whole)
-    exact = search_of(residual())
-    exact.run(screened=0)
-    for judged in search.judged.values():  # so few layers that all of them are tried again
-        assert judged.samples == (6 if judged.layer.integer else 2)
-    ranks = [[j.layer.name for j in s.ranking()] for s in (search, exact)]
-    assert ranks[0][:3] == ranks[1][:3]
+    search.run(screened=2, ranked=4)
+    whole = len(search.trials.layers.every) + 3
+    assert told == [(n, whole) for n in range(1, whole + 1)]
+    tried = {k: {t.samples for t in j.tried.values()} for k, j in search.judged.items()}
+    assert sum(samples == {6} for samples in tried.values()) == 3
+    assert all(max(samples) in (4, 6) for samples in tried.values())
+    assert {2, 4} in tried.values(), "what was left behind stays with its few samples"
+
+
+@pytest.mark.parametrize("make", [residual, attention])
+def test_on_all_samples_or_more_nothing_is_screened(make: Any) -> None:
+    found = []
+    for screened in (0, 6, 7, -1):
+        search = search_of(make())
+        search.run(screened=screened)
+        found.append({k: dict(j.tried) for k, j in search.judged.items()})
+    assert all(other == found[0] for other in found)
+    assert all(t.samples == 6 for tried in found[0].values() for t in tried.values())
 
 
 def test_a_journal_saves_all_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,8 +157,8 @@ def test_a_journal_saves_all_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     second = search_of(attention(), tmp_path)
     assert second.journal.taken_up > 0
     second.run(screened=3)
-    assert {k: dict(j.losses) for k, j in first.judged.items()} == {
-        k: dict(j.losses) for k, j in second.judged.items()
+    assert {k: dict(j.tried) for k, j in first.judged.items()} == {
+        k: dict(j.tried) for k, j in second.judged.items()
     }
     assert first.table() == second.table()
 

@@ -7,12 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from search_nets import NETS, attention, branches, residual, samples_of, straight_outputs, table_of
+from search_nets import (
+    NETS,
+    Net,
+    attention,
+    branches,
+    residual,
+    samples_of,
+    straight_outputs,
+    table_of,
+)
 
 from compiler.diagnostics import QdqcError
 from compiler.ir.graph import Module
 from compiler.ir.op import Kind
 from compiler.ir.types import Elem
+from compiler.ops import Add, Softmax, Tanh
 from compiler.quant.arithmetic import rounded
 from compiler.runtime.compare import cosine
 from compiler.runtime.session import Runner
@@ -139,12 +149,68 @@ def test_variants_behind_one_another_are_those_one_by_one(net: Module) -> None:
                     np.testing.assert_array_equal(a[name], b[name])
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 64])
+def test_samples_behind_one_another_are_those_one_by_one(
+    net: Module, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """However many rows go through a tail at once, and whichever samples end up together."""
+    samples = samples_of(net, 5)
+    trials, table = trials_of(net, samples), table_of(net, samples)
+    ranges = ranges_of(trials.layers.planned)
+    singles = [Trials(trials.deployment, table, [s], trials.objective) for s in samples]
+    monkeypatch.setattr("compiler.search.trials._ROWS", rows)
+    for number, layer in enumerate(trials.layers.every):
+        variants = variants_of(trials, layer, (1.0, 0.5) if layer.ranged else (1.0,))
+        together = trials.variant_outputs(layer, variants, ranges)
+        for place, single in enumerate(singles):
+            own = single.layers.every[number]
+            alone = single.variant_outputs(own, variants, ranges)
+            for a, b in zip(alone, together, strict=True):
+                for name in a[0]:
+                    np.testing.assert_array_equal(a[0][name], b[place][name])
+
+
+def test_samples_of_other_lengths_run_one_by_one() -> None:
+    """Texts: what has no common shape can't lie behind one another."""
+    from compiler.ir.dims import symbol
+
+    net = Net(1, symbol("S"), 16, seed=5)
+    up = net.op("up", Tanh(), net.matmul("u", net.x, 16, 32))
+    module = net.returns(net.op("y", Add(), net.matmul("w", up, 32, 16), net.x))
+    rng = np.random.default_rng(1)
+    samples = [{"x": rng.normal(0, 1, (1, n, 16)).astype(np.float32)} for n in (6, 2, 6)]
+    table = table_of(module, samples)
+    trials = Trials(Deployment(module), table, samples, Likeness({"y": 1.0}))
+    ranges = ranges_of(trials.layers.planned)
+    layer = next(x for x in trials.layers.every if x.name == "u")
+    (found,) = trials.variant_outputs(layer, [trials.layers.own_quants(layer, ranges)], ranges)
+    assert [o["y"].shape for o in found] == [(1, 6, 16), (1, 2, 16), (1, 6, 16)]
+    alone = Trials(Deployment(module), table, samples[1:2], Likeness({"y": 1.0}))
+    own = next(x for x in alone.layers.every if x.name == "u")
+    (one,) = alone.variant_outputs(own, [alone.layers.own_quants(own, ranges)], ranges)
+    np.testing.assert_array_equal(one[0]["y"], found[1]["y"])
+
+
+@pytest.mark.parametrize("screened", [1, 2, 3])
+def test_screening_takes_the_best_of_the_first_samples(net: Module, screened: int) -> None:
+    trials = trials_of(net, samples_of(net, 5))
+    ranges = ranges_of(trials.layers.planned)
+    first = trials.on(range(screened))
+    for layer in trials.layers.every:
+        if not layer.ranged:
+            continue
+        variants = variants_of(trials, layer, (1.0, 0.6, 0.2))
+        found = trials.losses(layer, variants, ranges, screened)
+        few = [f.loss for f in first.losses(layer, variants, ranges)]
+        whole = [f.loss for f in trials.losses(layer, variants, ranges)]
+        best = few.index(min(few))
+        for place, one in enumerate(found):
+            expected = (whole[place], 5) if place == best else (few[place], screened)
+            assert (one.loss, one.samples) == expected
+
+
 def test_rows_that_mix_are_not_stacked() -> None:
     """A softmax over the first axis would mix variants: they run one by one, and are right."""
-    from search_nets import Net
-
-    from compiler.ops import Softmax
-
     net = Net(1, 4, 8, 8)
     a = net.conv("a", net.x, 4)
     soft = net.op("soft", Softmax(axis=0), a)

@@ -200,12 +200,12 @@ def test_an_interrupt_leaves_valid_files_and_is_gone_on_from(
     held = Sensitivity._judge
     count = 0
 
-    def judge(self: Sensitivity, trials: object, layer: object) -> object:
+    def judge(self: Sensitivity, *given: object) -> object:
         nonlocal count
         count += 1
         if count == 4:
             raise KeyboardInterrupt
-        return held(self, trials, layer)  # type: ignore[arg-type]
+        return held(self, *given)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(Sensitivity, "_judge", judge)
