@@ -65,6 +65,7 @@ def interleave(
     *,
     repeats: int = 1,
     warmup: int = 3,
+    primed: bool = False,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Seconds]:
@@ -72,6 +73,8 @@ def interleave(
 
     In every round each run is called ``repeats`` times in a row, and the order of the runs is
     drawn anew, so that none always follows the same one. ``warmup`` rounds are left out.
+    ``primed`` calls each once beforehand, every time: what it reads has left the processor's
+    caches while the others ran, as it does not where a model runs by itself.
     """
     order = list(runs)
     draw = random.Random(seed)
@@ -80,6 +83,8 @@ def interleave(
         draw.shuffle(order)
         for name in order:
             call = runs[name]
+            if primed:
+                call()
             start = clock()
             for _ in range(repeats):
                 call()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from compiler.search.trials import Trials
 __all__ = ["Costs", "measure_costs", "seconds_of"]
 
 _ROUNDS = 30
+_PROBES = (2, 3)
+"""Mixed models that tell what borders cost: every second layer float, and every third."""
 _TAIL = re.compile(r"(_nchwc|_token_\d+|_\d+)$")
 """What onnxruntime puts behind the name of a node that it has rewritten."""
 
@@ -30,8 +32,9 @@ _TAIL = re.compile(r"(_nchwc|_token_\d+|_\d+)$")
 class Costs:
     """Seconds of models: ``integer`` is the whole INT8 model, ``float`` the float one.
 
-    ``saved`` is what each integer layer is measured to save, ``casts`` the seconds of rounding
-    and of spreading an element, times the elements of each value.
+    ``saved`` is what each integer layer is measured to save, ``quantized`` and ``dequantized``
+    are the seconds of a cast of each value by itself. A border costs ``border`` times these in a
+    model: a runtime changes its layout there as well, and joins fewer nodes.
     """
 
     trials: Trials
@@ -40,22 +43,47 @@ class Costs:
     saved: Mapping[str, float]
     quantized: Mapping[str, float]
     dequantized: Mapping[str, float]
+    border: float = 1.0
+
+    def fitted(self, probes: Mapping[frozenset[str], float]) -> Costs:
+        """With the ``border`` by which mixed models that were measured come out best.
+
+        The least squares of what is left of their seconds beside that of their nodes.
+        """
+        bare = replace(self, border=0.0)
+        left = {s: seconds - bare.seconds(s) for s, seconds in probes.items()}
+        casts = {s: self._extra_casts(s) for s in probes}
+        weight = sum(c * c for c in casts.values())
+        found = sum(left[s] * casts[s] for s in probes) / weight if weight > 0 else 1.0
+        return replace(self, border=max(0.0, found))
+
+    def seen(self, whole: Mapping[frozenset[str], float]) -> Costs:
+        """With the quicker times where the models without float layers, or with all, ran again."""
+        integer = whole.get(frozenset(), self.integer)
+        float_ = whole.get(frozenset(self.saved), self.float)
+        return replace(self, integer=min(integer, self.integer), float=min(float_, self.float))
 
     def seconds(self, floats: Collection[str]) -> float:
         """The foretold seconds of the model in which these nodes stay float.
 
-        Times of nodes add up, and so do those of casts at the borders; both are scaled so that
-        the two models that were measured whole come out as they were.
+        Times of nodes add up, and so do those of borders; both are scaled so that the two
+        models that were measured whole come out as they were.
         """
         chosen = frozenset(floats)
-        layers = self.trials.layers
-        lost = set(self.saved) - layers.integer_without(chosen)
+        nodes = self._share(chosen) * (self.float - self.integer)
+        return self.integer + nodes + self.border * self._extra_casts(chosen)
+
+    def _share(self, floats: frozenset[str]) -> float:
+        """How much of what integers save is lost."""
+        lost = set(self.saved) - self.trials.layers.integer_without(floats)
         everything = sum(self.saved.values())
-        share = sum(self.saved[n] for n in lost) / everything if everything > 0 else 0.0
-        whole = frozenset(layer.name for layer in layers.integer)
+        return sum(self.saved[n] for n in lost) / everything if everything > 0 else 0.0
+
+    def _extra_casts(self, floats: frozenset[str]) -> float:
+        """Seconds of casts beyond those that the ends have by this share."""
+        whole = frozenset(layer.name for layer in self.trials.layers.integer)
         ends = (self._casts(frozenset()), self._casts(whole))
-        extra = self._casts(chosen) - ends[0] - share * (ends[1] - ends[0])
-        return self.integer + share * (self.float - self.integer) + extra
+        return self._casts(floats) - ends[0] - self._share(floats) * (ends[1] - ends[0])
 
     def _casts(self, floats: frozenset[str]) -> float:
         """Seconds of all casts of a mixed model."""
@@ -83,14 +111,16 @@ def measure_costs(trials: Trials, table: Table, feeds: Feeds) -> Costs:
     """
     module = trials.deployment.module
     lowered = trials.deployment.lowered(table)
-    whole = seconds_of({"float": module, "integer": lowered}, feeds)
+    probes = _probes(trials)
+    mixed = {str(n): trials.deployment.lowered(table, s) for n, s in enumerate(probes)}
+    whole = seconds_of({"float": module, "integer": lowered, **mixed}, feeds)
     names = _names(module)
     times = [_by_layer(kernel_times(export_onnx(m), feeds), names) for m in (module, lowered)]
     layers = [layer.name for layer in trials.layers.integer]
-    saved = {n: max(0.0, times[0].get(n, 0.0) - times[1].get(n, 0.0)) for n in layers}
+    saved = {n: times[0].get(n, 0.0) - times[1].get(n, 0.0) for n in layers}
     each = {op: _seconds_an_element(op) for op in (Quantize, Dequantize)}
     values = _elements(trials, feeds)
-    return Costs(
+    costs = Costs(
         trials,
         whole["integer"],
         whole["float"],
@@ -98,15 +128,25 @@ def measure_costs(trials: Trials, table: Table, feeds: Feeds) -> Costs:
         {n: each[Quantize] * size for n, size in values.items()},
         {n: each[Dequantize] * size for n, size in values.items()},
     )
+    return costs.fitted({s: whole[str(n)] for n, s in enumerate(probes)})
+
+
+def _probes(trials: Trials) -> list[frozenset[str]]:
+    """Sets of float layers with borders all over the network."""
+    names = [layer.name for layer in trials.layers.integer]
+    return [frozenset(names[step - 1 :: step]) for step in _PROBES]
 
 
 def seconds_of(
     modules: Mapping[str, Module], feeds: Feeds, rounds: int = _ROUNDS
 ) -> dict[str, float]:
-    """The median seconds of a run of each module on one thread, interleaved."""
+    """The seconds of the quickest run of each module on one thread, all of them interleaved.
+
+    What else a machine does only ever adds.
+    """
     runners = {name: Runner(module, threads=1) for name, module in modules.items()}
     runs = {n: (lambda runner=r: runner.run(feeds)) for n, r in runners.items()}
-    return {n: float(np.median(s)) for n, s in interleave(runs, rounds).items()}
+    return {n: float(s.min()) for n, s in interleave(runs, rounds, primed=True).items()}
 
 
 def _names(module: Module) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from compiler.search.cost import Costs, seconds_of
 from compiler.search.mixes import Mixes
@@ -70,8 +70,8 @@ def measure_front(
 ) -> list[Point]:
     """Deploy each set, score it, and time all of them interleaved; fastest first.
 
-    What is foretold begins at the times of the models with no float layers and with all, where
-    these are among the sets: a machine is not as fast at one time as at another.
+    What is foretold lies between the times of the models with no float layers and with all,
+    at their quickest: a machine is not as fast at one time as at another.
     """
     trials = mixes.trials
     scores: list[float] = []
@@ -83,13 +83,7 @@ def measure_front(
         for place, floats in enumerate(sets)
     }
     seconds = seconds_of(modules, trials.samples[0])
-    ends = {floats: seconds[str(place)] for place, floats in enumerate(sets)}
-    everything = frozenset(layer.name for layer in trials.layers.integer)
-    costs = replace(
-        costs,
-        integer=ends.get(frozenset(), costs.integer),
-        float=ends.get(everything, costs.float),
-    )
+    costs = costs.seen({floats: seconds[str(place)] for place, floats in enumerate(sets)})
     found = [
         Point(floats, costs.seconds(floats), score, seconds[str(place)])
         for place, (floats, score) in enumerate(zip(sets, scores, strict=True))

@@ -63,6 +63,20 @@ def test_repeats_are_counted_as_one_call() -> None:
     np.testing.assert_allclose(times["a"], [0.25] * 3)
 
 
+def test_primed_runs_are_warm_each_time() -> None:
+    """What ran last is warm, and quick: a run that follows another one is slow."""
+    machine = Machine()
+
+    def run(name: str) -> None:
+        machine.run(name, 1.0 if machine.calls[-1:] == [name] else 7.0)
+
+    runs = {"a": lambda: run("a"), "b": lambda: run("b")}
+    times = interleave(runs, 10, primed=True, clock=machine.clock)
+    np.testing.assert_allclose(np.concatenate([times["a"], times["b"]]), 1.0)
+    cold = interleave(runs, 10, clock=machine.clock)
+    assert max(cold["a"].max(), cold["b"].max()) == pytest.approx(7.0)
+
+
 def test_spread_is_median_and_quartiles() -> None:
     assert spread([5.0, 1.0, 3.0, 2.0, 4.0]) == Spread(3.0, 2.0, 4.0)
     assert Spread(0.003, 0.002, 0.004).text(scale=1e3, digits=1) == "3.0 [2.0, 4.0]"
