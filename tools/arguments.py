@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_samples",
+    "finite",
     "floats",
     "indices",
     "machine_memory",
@@ -39,6 +41,17 @@ _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", re.IGNORECASE)
 def names(text: str) -> list[str]:
     """``a,b`` as a list of names."""
     return [n.strip() for n in text.split(",") if n.strip()]
+
+
+def finite(text: str) -> float:
+    """A number that is neither infinite nor none at all."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number such as 0.99")
+    return number
 
 
 def floats(text: str) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.diagnostics import EXIT_OK
-from tools.arguments import names
+from tools.arguments import finite, names
 from tools.command import CommandParser, Invocation, execute
 from tools.data_options import count
 from tools.ir_options import add_plugin_option
@@ -43,11 +43,11 @@ def _parser() -> CommandParser:
     add = parser.add_argument_group("strategies").add_argument
     strategies = ("mix", "accuracy", "pareto")
     add("--strategy", default="mix", choices=strategies, help="how layers are chosen")
-    add("--min_layer_cos", type=float, default=0.99, metavar="C", help="mix: layers below it")
+    add("--min_layer_cos", type=finite, default=0.99, metavar="C", help="mix: layers below it")
     add("--loss_table", metavar="F", help="mix: likeness of layers (default: full_loss_table.txt)")
     add("--ranking_num", type=count, default=_RANKED, metavar="N", help="accuracy: ranked on them")
     add("--max_num_iterations", type=count, default=0, metavar="N", help="accuracy: 0 for all")
-    add("--max_latency", type=float, metavar="MS", help="pareto: milliseconds that a run may take")
+    add("--max_latency", type=finite, metavar="MS", help="pareto: milliseconds that a run may take")
     add("--points", type=count, default=7, metavar="N", help="pareto: models of the front")
     add(
         "--quantize_method_list",

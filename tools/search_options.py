@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from compiler.diagnostics import QdqcError, suggestion
 from compiler.quant.plan import MODES
-from tools.arguments import names
+from tools.arguments import finite, names
 from tools.command import CommandParser, Invocation
 from tools.data_options import (
     add_data_options,
@@ -69,7 +69,7 @@ def _add_goal(parser: CommandParser) -> None:
     add = parser.add_argument_group("what is judged, and by what").add_argument
     add("--inference_num", type=count, default=30, metavar="N", help="samples to judge on")
     add("--samples", default="first", choices=("first", "worst"), help="which samples these are")
-    add("--expected_cos", type=float, default=0.99, metavar="C", help="likeness to be reached")
+    add("--expected_cos", type=finite, default=0.99, metavar="C", help="likeness to be reached")
     add("--benchmark_method", default="cos", choices=("cos", "snr"), help="measure of likeness")
     add(
         "--global_compare_layers",
@@ -81,7 +81,7 @@ def _add_goal(parser: CommandParser) -> None:
     add("--post_process", metavar="F.py", help="def PostProcess(outputs): what is compared instead")
     add("--metric", metavar="F.py", help="def metric(outputs, labels) -> float: judges instead")
     add("--labels", metavar="F", help="labels for --metric: npy, or text with one a line")
-    add("--max_drop", type=float, default=0.01, metavar="D", help="what the metric may lose")
+    add("--max_drop", type=finite, default=0.01, metavar="D", help="what the metric may lose")
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +212,7 @@ class Request:
             return None
         if self.args.labels.endswith(".npy"):
             try:
-                return np.load(self.args.labels, allow_pickle=False)
+                return np.atleast_1d(np.load(self.args.labels, allow_pickle=False))
             except (OSError, ValueError) as error:
                 raise QdqcError(str(error), file=self.args.labels) from error
         text = read_text(self.args.labels, "list of labels", "write one label a line")

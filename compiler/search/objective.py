@@ -84,10 +84,40 @@ class Likeness:
     def _of_sample(self, found: Outputs, exact: Outputs) -> float:
         weights = self.weights
         if self.post_process is not None:
-            found, exact = self.post_process(found), self.post_process(exact)
-            weights = dict.fromkeys(exact, 1 / max(1, len(exact)))
+            found, exact = _comparable(self.post_process(found), self.post_process(exact))
+            weights = dict.fromkeys(exact, 1 / len(exact))
         near = KINDS[self.kind]
         return sum(w * near(found[n], exact[n]) for n, w in weights.items())
+
+
+def _comparable(found: Outputs, exact: Outputs) -> tuple[Outputs, Outputs]:
+    """What a post-processing made of a model's values and of the float model's.
+
+    Raises QdqcError where there is nothing to compare number by number.
+    """
+    shapes = [{n: np.shape(a) for n, a in outputs.items()} for outputs in (found, exact)]
+    note = "compare what comes before anything that depends on the values: scores, not boxes"
+    if shapes[0] != shapes[1]:
+        told = f"{shapes[0]} of INT8 beside {shapes[1]} of float"
+        raise QdqcError(f"the post-processing gives other shapes: {told}", notes=[note])
+    if not any(np.size(a) for a in exact.values()):
+        raise QdqcError("the post-processing gives nothing to compare", notes=[note])
+    texts = [n for n, a in exact.items() if np.asarray(a).dtype.kind not in "biuf"]
+    if texts:
+        raise QdqcError(f"the post-processing gives no numbers as '{texts[0]}'", notes=[note])
+    return found, exact
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
+    """The values of all samples behind one another. Raises QdqcError where they do not fit."""
+    try:
+        return np.concatenate(arrays)
+    except ValueError as error:
+        shapes = sorted({np.shape(a) for a in arrays})
+        raise QdqcError(
+            f"a metric gets '{name}' of all samples in one array, but its shapes differ: {shapes}",
+            notes=["give it a common shape: --post_process F.py, or samples of one length"],
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -107,7 +137,7 @@ class Metric:
         """What the function gives. Raises QdqcError where that is no finite number."""
         if self.post_process is not None:
             found = [self.post_process(outputs) for outputs in found]
-        joined = {n: np.concatenate([outputs[n] for outputs in found]) for n in found[0]}
+        joined = {n: _joined([outputs[n] for outputs in found], n) for n in found[0]}
         value = self.function(joined, self.labels)
         try:
             number = float(value)

@@ -148,6 +148,36 @@ def test_a_plot_that_fails_leaves_the_other_files(
     assert not (tmp_path / "p.png").exists()
 
 
+@pytest.fixture(scope="module")
+def user_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that a user may give, each with a fault."""
+    folder = tmp_path_factory.mktemp("user")
+    bodies = {
+        "raises": "def metric(outputs, labels):\n    return outputs['top5']",
+        "one": "def metric(outputs):\n    return 1",
+        "several": "import numpy\ndef metric(outputs, labels):\n    return numpy.array([1.0, 2.0])",
+        "nan": "def metric(outputs, labels):\n    return float('nan')",
+        "names": "def accuracy(outputs, labels):\n    return 1",
+        "broken": "def metric(outputs, labels)\n    return 1",
+        "boxes": "def PostProcess(o):\n    y = o['y']\n    return y[:, : int(1e6 * y[0, 0]) % 3 + 1]",
+        "empty": "def PostProcess(outputs):\n    return outputs['y'][:, :0]",
+        "texts": "def PostProcess(outputs):\n    return ['cat', 'dog']",
+    }
+    for name, body in bodies.items():
+        (folder / f"{name}.py").write_text(body + "\n")
+    np.save(folder / "one.npy", np.array(5))
+    return folder
+
+
+@pytest.mark.parametrize("option", ["--expected_cos", "--max_drop"])
+@pytest.mark.parametrize("value", ["nan", "inf", "much"])
+def test_a_goal_is_a_number(
+    args: list[str], capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    assert main([*args, option, value]) == 2
+    assert f"'{value}' is no number such as 0.99" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -160,6 +190,18 @@ def test_a_plot_that_fails_leaves_the_other_files(
         (["--quantize_method_list", "LK"], "there is no calibration method 'LK'"),
         (["--target", "ort-cpo"], "did you mean 'ort-cpu'"),
         (["--labels", "x"], "--labels are for a metric"),
+        (["--metric", "raises.py"], "raises.py:2: error: the metric fails: KeyError: 'top5'"),
+        (["--metric", "one.py"], "the metric fails: TypeError: metric() takes 1 positional"),
+        (["--metric", "several.py"], "the metric gave array([1., 2.]), which is no finite number"),
+        (["--metric", "nan.py"], "the metric gave nan, which is no finite number"),
+        (["--metric", "names.py"], "it has no function 'metric'"),
+        (["--metric", "broken.py"], "broken.py"),
+        (["--metric", "nan.py", "--labels", "none.npy"], "none.npy"),
+        (["--metric", "nan.py", "--labels", "one.npy"], "there are 1 labels for 6 samples"),
+        (["--post_process", "boxes.py"], "the post-processing gives other shapes"),
+        (["--post_process", "empty.py"], "the post-processing gives nothing to compare"),
+        (["--post_process", "texts.py"], "the post-processing gives no numbers as '0'"),
+        (["--post_process", "raises.py"], "it has no function 'PostProcess'"),
         (["--metric", "none.py"], "there is no such Python file"),
         (["--calibration_table", "none"], "none: error: can't read the calibration table"),
         (["-o", "none/q"], "there is no folder 'none'"),
@@ -168,12 +210,13 @@ def test_a_plot_that_fails_leaves_the_other_files(
 def test_errors_come_in_one_paragraph_and_leave_no_file(
     args: list[str],
     tmp_path: Path,
+    user_files: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     change: list[str],
     message: str,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(user_files)
     assert main([*args, *change]) == 1
     err = capsys.readouterr().err
     assert message in err
