@@ -301,7 +301,8 @@ def _kills(folder: Path) -> None:
     if qir is not None:
         data = Path(os.environ["QDQC_ASSETS"]) / _CALIB
         line = command_line("run_sensitive_layer", qir, "--dataset", data, "--symmetric")
-        print_kills([*line, "--calibration_table", str(folder / METHODS[0])], folder)
+        goal = ["--calibration_table", str(folder / METHODS[0]), "--expected_cos", "0.9985"]
+        print_kills([*line, *goal], folder)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def user_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "nan": "def metric(outputs, labels):\n    return float('nan')",
         "names": "def accuracy(outputs, labels):\n    return 1",
         "broken": "def metric(outputs, labels)\n    return 1",
-        "boxes": "def PostProcess(o):\n    y = o['y']\n    return y[:, : int(1e6 * y[0, 0]) % 3 + 1]",
+        "boxes": "def PostProcess(o):\n    return o['y'][:, : int(1e6 * o['y'][0, 0]) % 3 + 1]",
         "empty": "def PostProcess(outputs):\n    return outputs['y'][:, :0]",
         "texts": "def PostProcess(outputs):\n    return ['cat', 'dog']",
     }
