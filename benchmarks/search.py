@@ -41,6 +41,7 @@ METHODS = ("kl", "max", "percentile9999")
 _NET, _CALIB = "models/effnet_lite0.onnx", "imagenet_dev/calib"
 _INFERENCE = 30
 _TARGETS = 6
+_STRETCH = 30
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,14 +191,17 @@ def _article(folder: Path) -> None:
 
 
 def _minilm(folder: Path) -> None:
-    """Static INT8 from max ranges: which MatMuls stay float, and the embeddings."""
+    """Static INT8 from max ranges: which MatMuls stay float, and the embeddings.
+
+    Then the range of the least sensitive layer's value is stretched: the search has to name it.
+    """
     assets = assets_folder("models/minilm.onnx")
     if assets is None or assets_folder("sts/calib") is None:
         return
     qir = transform(assets / "models/minilm.onnx", folder)
     table, qtable = folder / "max", folder / "m.qtable"
-    data = ("--dataset", assets / "sts/calib")
-    run("run_calibration", folder / "c.json", qir, *data, "--cali_method", "max", "-o", table)
+    data = ("--dataset", assets / "sts/calib", "--symmetric")
+    run("run_calibration", folder / "c.json", qir, *data[:2], "--cali_method", "max", "-o", table)
     given = ("--calibration_table", table, "--expected_cos", 0.993, "-o", qtable)
     found = run("run_sensitive_layer", folder / "s.json", qir, *data, *given)
     models = {"float": assets / "models/minilm.onnx"}
@@ -206,7 +210,7 @@ def _minilm(folder: Path) -> None:
         ("mixed, new table", folder / "m_new_cali_table", ("--quantize_table", qtable)),
     ):
         models[name] = out = folder / f"{len(models)}.onnx"
-        deploy = ("--mlir", qir, "--calibration_table", ranges, "--model", out)
+        deploy = ("--mlir", qir, "--calibration_table", ranges, "--model", out, "--symmetric")
         audit = run("model_deploy", folder / "d.json", *deploy, *more)["audit"]
         print(f"{name}: {audit['integer']} products integer, {audit['float']} float")
     pairs = Pairs.load(assets / "sts/headlines_val.npz")
@@ -221,6 +225,32 @@ def _minilm(folder: Path) -> None:
     rows = [[n, f"{v.mean():.5f}", f"{v.min():.5f}"] for n, v in near.items() if n != "float"]
     title = f"MiniLM: {len(found['float_layers'])} of 36 MatMuls float {found['float_layers']}"
     print_table(title, ["model", "embedding cosine, mean", "least"], rows)
+    _planted(folder, (qir, *data), table, found["ranking"])
+
+
+def _planted(
+    folder: Path, given: tuple[object, ...], table: Path, ranking: list[dict[str, Any]]
+) -> None:
+    """Where a layer stands whose range an outlier has stretched, and its range afterwards."""
+    name = next(row["name"] for row in reversed(ranking) if row["threshold"])
+    rows = []
+    for line in table.read_text().splitlines():
+        word, *numbers = line.split(" ")
+        if word == name and len(numbers) == 3:
+            line = " ".join([word, *(repr(_STRETCH * float(n)) for n in numbers)])
+        rows.append(line)
+    planted = folder / "planted"
+    planted.write_text("\n".join(rows) + "\n")
+    shown: list[list[object]] = []
+    for title, methods in (("its range alone", ""), ("all methods", "kl,max,percentile9999")):
+        options = ("--calibration_table", planted, "-o", folder / "p.qtable", "--max_float_layers")
+        more = (1, "--quantize_method_list", methods)
+        found = run("run_sensitive_layer", folder / "p.json", *given, *options, *more)
+        place = [row["name"] for row in found["ranking"]].index(name) + 1
+        threshold = found["ranking"][place - 1]["threshold"]
+        shown.append([title, place, f"{found['ranking'][place - 1]['loss']:.2e}", threshold])
+    head = ["searched with", f"place among {len(ranking)}", "loss alone", "threshold afterwards"]
+    print_table(f"The range of {name} times {_STRETCH}", head, shown)
 
 
 def _digits(folder: Path) -> None:

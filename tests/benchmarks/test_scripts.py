@@ -42,6 +42,7 @@ def start(script: str, *options: str) -> subprocess.CompletedProcess[str]:
         ("calibration_kills.py", ()),
         ("minilm.py", ()),
         ("deploy.py", ()),
+        ("search.py", ("speed", "article", "minilm", "pareto", "kills")),
         ("accuracy.py", ("lite0", "minilm", "w4")),
     ],
 )
