@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from compiler.pipeline.pass_ import Pass, PassContext
     from compiler.proof import prove
     from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
+    from compiler.search.whole import SensitiveLayers, search_layers
     from compiler.text.files import load, save
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "Quantized",
     "Range",
     "Rewriter",
+    "SensitiveLayers",
     "TensorType",
     "Value",
     "export_onnx",
@@ -56,6 +58,7 @@ __all__ = [
     "run",
     "save",
     "save_onnx",
+    "search_layers",
     "to_text",
 ]
 
@@ -76,6 +79,7 @@ _HOMES = {
     "Quantized": "compiler.deploy",
     "Range": "compiler.ir.types",
     "Rewriter": "compiler.rewrite.pattern",
+    "SensitiveLayers": "compiler.search.whole",
     "TensorType": "compiler.ir.types",
     "Value": "compiler.ir.core",
     "export_onnx": "compiler.onnx_io.exporter",
@@ -88,6 +92,7 @@ _HOMES = {
     "run": "compiler.pipeline.manager",
     "save": "compiler.text.files",
     "save_onnx": "compiler.onnx_io.saver",
+    "search_layers": "compiler.search.whole",
     "to_text": "compiler.api",
 }
 
