@@ -15,6 +15,7 @@ from compiler.ops import Conv
 from compiler.report.sensitivity import cause_of, ranking_entries, ranking_lines, render_worst
 from compiler.search.layers import Layer
 from compiler.search.sensitivity import Judged
+from compiler.search.trials import Loss
 
 
 def layer(bias: float = 0.0) -> Layer:
@@ -38,7 +39,7 @@ def table(threshold: float = 1.0, seen: float = 1.0, means: tuple[float, ...] = 
 
 
 def test_the_ranking_in_words_and_in_json() -> None:
-    judged = [Judged(layer(), {"kl": 0.25, "max": 0.5}, 30)]
+    judged = [Judged(layer(), {"kl": Loss(0.25, 30), "max": Loss(0.5, 4)})]
     assert ranking_lines(judged) == [
         "the layer y is 0 sensitive layer, loss is 0.25, type is top.conv"
     ]
@@ -54,7 +55,7 @@ def test_the_ranking_in_words_and_in_json() -> None:
 
 
 def test_a_layer_without_a_row_has_no_threshold() -> None:
-    judged = [Judged(layer(), {"kl": 0.25}, 30)]
+    judged = [Judged(layer(), {"kl": Loss(0.25, 30)})]
     (entry,) = ranking_entries(search(judged), Table())
     assert entry["threshold"] is None
     assert "y" in render_worst(search(judged), Table())
@@ -81,7 +82,7 @@ def test_a_bias_that_coarsens_the_weights() -> None:
 
 
 def test_the_closing_table_lines_up_and_marks_what_stays_float() -> None:
-    judged = [Judged(layer(), {"kl": 0.25}, 30), Judged(layer(1e4), {"kl": 1e-7}, 30)]
+    judged = [Judged(layer(), {"kl": Loss(0.25, 30)}), Judged(layer(1e4), {"kl": Loss(1e-7, 30)})]
     lines = render_worst(search(judged, table()), table(), ["y"]).splitlines()
     assert lines[0].split() == ["loss", "op", "range", "name", "why,", "and", "what", "helps"]
     assert lines[1].split()[:6] == ["2.50e-01", "conv", "-1", "..", "1", "float"]
@@ -90,5 +91,5 @@ def test_the_closing_table_lines_up_and_marks_what_stays_float() -> None:
 
 
 def test_ten_layers_are_enough() -> None:
-    judged = [Judged(layer(), {"kl": 0.25}, 30)] * 30
+    judged = [Judged(layer(), {"kl": Loss(0.25, 30)})] * 30
     assert len(render_worst(search(judged), table()).splitlines()) == 11
