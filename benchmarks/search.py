@@ -114,7 +114,10 @@ def _search_alone(way: str, folder: Path) -> None:
         trials = Trials(deployment, tables[METHODS[0]], samples, Likeness({output: 1.0}))
         search = Sensitivity(trials, tables, Journal(None, ""))
         search.run(screened=SCREENED if way == "default" else 0)
-        losses = {k: {j.method: j.loss} for k, j in search.judged.items()}
+        losses = {
+            k: {m: t.loss for m, t in j.tried.items() if t.samples == j.samples}
+            for k, j in search.judged.items()
+        }
     (folder / f"{way}.json").write_text(json.dumps(losses))
 
 

@@ -87,8 +87,7 @@ class Sensitivity:
             self._try(self.trials, every, 0, len(every))
             return
         total = len(every) + min(_REPEATED, len(self.trials.layers.integer))
-        some = self.trials.on(range(ranked)) if ranked < count else self.trials
-        self._try(some, every, screened, total)
+        self._try(self.trials.on(range(min(ranked, count))), every, screened, total)
         worst = {j.layer.key for j in self.ranking()[:_REPEATED]}
         again = [layer for layer in every if layer.key in worst]
         self._try(self.trials.of(again), again, 0, total)
