@@ -13,6 +13,7 @@ from compiler.report.comparison import json_number
 
 __all__ = ["figures_entry", "inspection_entries", "render_inspection"]
 
+_OUTPUTS = 6
 _WORST = 10
 _WIDTH = 100
 _HEAD = ("run dB", "own dB", "as", "outside", "range laid", "values reach", "op", "name")
@@ -21,13 +22,7 @@ _HEAD = ("run dB", "own dB", "as", "outside", "range laid", "values reach", "op"
 def render_inspection(measured: Measured, found: Sequence[Cause]) -> str:
     """Outputs, causes, where the runs part first, and the ten values that end up worst."""
     lines = [f"{measured.samples} samples, {len(measured.figures)} values compared"]
-    for row in measured.outputs.rows:
-        same = measured.agreement.get(row.name, 0.0)
-        lines.append(
-            f"output '{row.name}': cos {row.cos:.6f}, SQNR {_db(row.sqnr)}, "
-            f"largest element agrees in {same:.1%}"
-        )
-    lines += _cause_lines(found)
+    lines += [*_output_lines(measured), *_cause_lines(found)]
     first = measured.comparison.first_failure
     cos, euclid = measured.comparison.tolerance
     if first is None:
@@ -39,6 +34,20 @@ def render_inspection(measured: Measured, found: Sequence[Cause]) -> str:
         )
     lines += ["worst by SQNR (own: its nodes alone on float inputs; run: the whole run):"]
     return "\n".join([*lines, *_table(_worst(measured.figures))])
+
+
+def _output_lines(measured: Measured) -> list[str]:
+    """Outputs in order; of many, the worst."""
+    rows = list(measured.outputs.rows)
+    if len(rows) > _OUTPUTS:
+        rows = sorted(rows, key=lambda r: r.sqnr)[:_OUTPUTS]
+    lines = [
+        f"output '{r.name}': cos {r.cos:.6f}, SQNR {_db(r.sqnr)}, "
+        f"largest element agrees in {measured.agreement.get(r.name, 0.0):.1%}"
+        for r in rows
+    ]
+    rest = len(measured.outputs.rows) - len(rows)
+    return [*lines, f"and {rest} outputs that are better"] if rest else lines
 
 
 def _worst(figures: Sequence[Figures]) -> list[Figures]:

@@ -81,3 +81,11 @@ def test_long_causes_are_wrapped_and_names_stay_whole(measured: Measured) -> Non
     assert max(len(line) for line in told if name not in line) <= 100
     assert any(f"'{name}'" in line for line in told)
     assert " ".join(" ".join(told).split()).count("is laid far too wide") == 9
+
+
+def test_of_many_outputs_the_worst_are_shown(measured: Measured) -> None:
+    rows = measured.comparison.rows
+    many = dataclasses.replace(measured, outputs=Comparison(rows, (0.99, 0.9)))
+    lines = [line for line in render_inspection(many, []).splitlines() if "output" in line]
+    assert [line.split("'")[1] for line in lines[:-1]] == [f"v{i}" for i in range(14, 8, -1)]
+    assert lines[-1] == "and 10 outputs that are better"
