@@ -143,6 +143,7 @@ def _measured(invocation: Invocation, found: Difference | None) -> Measured:
     args = invocation.args
     searched = read_searches(args.search)
     reference, quantized = reference_stage(args.reference), quantized_stage(args.quantized)
+    _refuse_swapped(reference, quantized)
     tested = _tested(args, reference)
     dataset = open_dataset(args.input, reference.graph, input_num=args.input_num)
     progress = Progress("inspect", shown=invocation.verbosity >= 0)
@@ -174,6 +175,16 @@ def _measured(invocation: Invocation, found: Difference | None) -> Measured:
     if args.text or sketches is None:
         sys.stdout.write(render_inspection(measured, told) + "\n")
     return measured
+
+
+def _refuse_swapped(reference: Module, quantized: Module) -> None:
+    from compiler.quant.lowering import has_quantized_activations
+
+    if has_quantized_activations(reference) and not has_quantized_activations(quantized):
+        raise QdqcError(
+            "the model of --reference is quantized, and that of --quantized is not",
+            notes=["give them the other way round"],
+        )
 
 
 def _shown_difference(

@@ -160,6 +160,7 @@ def _dump_parser() -> CommandParser:
 def _dump(invocation: Invocation) -> int:
     from compiler.data.archive import Archive
     from compiler.report.arrays import render_array
+    from compiler.report.lines import visible
 
     args = invocation.args
     with Archive(args.file) as archive:
@@ -167,7 +168,7 @@ def _dump(invocation: Invocation) -> int:
             sys.stdout.write(render_array(archive, args.key, args.count) + "\n")
             return EXIT_OK
         for name in archive:
-            sys.stdout.write(f"{name}  {archive.header(name)}\n")
+            sys.stdout.write(visible(f"{name}  {archive.header(name)}") + "\n")
         invocation.report["arrays"] = list(archive)
     return EXIT_OK
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from compiler.data.archive import Archive
 from compiler.diagnostics import QdqcError
+from compiler.report.lines import visible
 from compiler.runtime.compare_files import pieces, similarities
 
 __all__ = ["Apart", "apart", "render_apart", "worst_parts"]
@@ -119,4 +120,4 @@ def worst_parts(target: Archive, reference: Archive, name: str, axis: int) -> li
     """The indices along an axis that lie farthest apart, by SQNR."""
     _, *rows = similarities(name, target, reference, axis=axis)
     worst = sorted(rows, key=lambda r: r.sqnr)[:_PARTS]
-    return [f"  {r.sqnr:>6.1f} dB  cos {r.cos:.6f}  {r.name}" for r in worst]
+    return [visible(f"  {r.sqnr:>6.1f} dB  cos {r.cos:.6f}  {r.name}") for r in worst]

@@ -13,6 +13,7 @@ import numpy as np
 
 from compiler.data.archive import Archive
 from compiler.data.totals import Totals
+from compiler.report.lines import joined
 
 __all__ = ["Statistics", "render_array", "render_statistics", "statistics_csv", "statistics_of"]
 
@@ -79,7 +80,7 @@ def render_statistics(rows: Iterable[Statistics]) -> str:
     lines = (
         "  ".join([*(c.rjust(w) for c, w in zip(r, widths, strict=False)), r[-1]]) for r in cells
     )
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _cells(row: Statistics) -> tuple[str, ...]:
@@ -122,7 +123,7 @@ def render_array(archive: Archive, name: str, count: int = 16) -> str:
         whole, *channels = statistics_of(archive, name, axis if image else None)
         lines.append(_line("all", whole))
         lines += [_line(f"channel {i}", c) for i, c in enumerate(channels)]
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _first(archive: Archive, name: str, count: int) -> Sequence[Any]:

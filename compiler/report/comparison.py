@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 
+from compiler.report.lines import joined, visible
 from compiler.runtime.compare import Comparison, Similarity
 
 __all__ = [
@@ -21,11 +22,12 @@ __all__ = [
 def render_similarity(row: Similarity, kinds: Mapping[str, str] | None = None) -> str:
     """One value in one line: its level and figures."""
     kind = f" '{kinds[row.name]}'" if kinds and row.name in kinds else ""
+    name = visible(row.name)
     if row.note:
-        return f"{row.level.value:<11} {row.note}  {row.name}{kind}"
+        return f"{row.level.value:<11} {row.note}  {name}{kind}"
     return (
         f"{row.level.value:<11} cos {row.cos:.6f}  euclid {row.euclid:.6f}  "
-        f"sqnr {row.sqnr:6.1f} dB  {row.name}{kind}"
+        f"sqnr {row.sqnr:6.1f} dB  {name}{kind}"
     )
 
 
@@ -48,7 +50,7 @@ def render_comparison(
     if first is not None:
         lines += ["first below tolerance:", f"  {render_similarity(first, kinds)}", "worst:"]
         lines += [f"  {render_similarity(r, kinds)}" for r in comparison.worst()]
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def comparison_csv(comparison: Comparison) -> str:

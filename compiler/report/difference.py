@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compiler.inspection.difference import Change, Detail, Difference
+from compiler.report.lines import joined
 
 __all__ = ["difference_entries", "render_difference"]
 
@@ -25,7 +26,7 @@ def render_difference(found: Difference, *, every: bool = False) -> str:
     if len(shown) < len(found.changes):
         rest = len(found.changes) - len(shown)
         lines.append(f"and {rest} more: -v shows all, --report FILE.json has them")
-    return "\n".join([*lines, *_counts(found)])
+    return joined([*lines, *_counts(found)])
 
 
 def _lines(change: Change) -> Iterator[str]:

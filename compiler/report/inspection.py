@@ -10,6 +10,7 @@ from typing import Any
 from compiler.inspection.causes import Cause
 from compiler.inspection.measure import Figures, Measured, decibels
 from compiler.report.comparison import json_number
+from compiler.report.lines import joined
 
 __all__ = ["figures_entry", "inspection_entries", "render_inspection"]
 
@@ -33,7 +34,7 @@ def render_inspection(measured: Measured, found: Sequence[Cause]) -> str:
             f"(cos {first.cos:.4f}, SQNR {_db(first.sqnr)})"
         )
     lines += ["worst by SQNR (own: its nodes alone on float inputs; run: the whole run):"]
-    return "\n".join([*lines, *_table(_worst(measured.figures))])
+    return joined([*lines, *_table(_worst(measured.figures))])
 
 
 def _output_lines(measured: Measured) -> list[str]:

@@ -110,3 +110,12 @@ def test_a_full_disk_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -
         pytest.skip("no /dev/full here")
     assert main(["--reference", "digits.qir", "--dot", "/dev/full"]) == 1
     assert "No space left on device" in capsys.readouterr().err
+
+
+def test_models_in_the_wrong_places_are_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for reference in ("digits_int8.onnx", "digits_int8.qir"):
+        models = ["--reference", reference, "--quantized", "digits.qir"]
+        assert main([*models, "--input", str(TEST), "-q"]) == 1
+        assert "the model of --reference is quantized" in capsys.readouterr().err
