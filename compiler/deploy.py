@@ -35,7 +35,7 @@ from compiler.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
 from compiler.report.comparison import similarity_entries
 from compiler.runtime.check import check_against
 from compiler.runtime.cpu import has_vnni
-from compiler.runtime.session import Runner
+from compiler.runtime.open_taps import open_taps_of
 from compiler.tuning.recipe import recipe_named, tune
 
 __all__ = ["Quantized", "fitting_target", "quantize"]
@@ -183,12 +183,7 @@ def _tuned(
 def _ranges(module: Module, *, samples: Iterable[Any], method: str, mask: str) -> Table:
     """The calibration table of a module over the samples."""
     masking = masking_by(module.graph, mask) if mask else None
-    return calibrate(module, samples, partial(_taps, module), method, masking=masking)
-
-
-def _taps(module: Module, names: Sequence[str], /) -> Callable[..., Any]:
-    """Runs the module and gives some of its values."""
-    return Runner(module, names, threads=1).run
+    return calibrate(module, samples, open_taps_of(module), method, masking=masking)
 
 
 def _similarities(deployed: Module, reference: Module, samples: Iterable[Any]) -> dict[str, Any]:

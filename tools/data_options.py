@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,6 @@ __all__ = [
     "cores",
     "count",
     "open_data",
-    "open_taps_of",
     "positive",
     "resources_of",
     "table_header",
@@ -150,20 +149,6 @@ def open_data(
     for warning in implausible(input_specs(graph), () if first is None else first):
         invocation.warn(warning)
     return dataset
-
-
-def open_taps_of(module: Module, *, lean: bool) -> Callable[[Sequence[str]], Callable[..., Any]]:
-    """Opens the module for some of its values.
-
-    A run takes one thread, so that its numbers are the same however many run at a time.
-    """
-
-    def open_taps(names: Sequence[str], /) -> Callable[..., Any]:
-        from compiler.runtime.session import Runner
-
-        return Runner(module, names, threads=1, cut=True, lean=lean).run
-
-    return open_taps
 
 
 def table_header(module: Module, args: Any, mask: str | None = None) -> dict[str, str]:

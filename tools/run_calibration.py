@@ -14,7 +14,6 @@ from tools.data_options import (
     add_data_options,
     add_effort_options,
     open_data,
-    open_taps_of,
     positive,
     resources_of,
     table_header,
@@ -150,6 +149,7 @@ def _tables(
     """The tables of a module by the methods that are wanted; ``seen`` takes the statistics."""
     from compiler.calibration.calibrate import calibrate_by
     from compiler.calibration.masking import masking_by
+    from compiler.runtime.open_taps import open_taps_of
 
     args = invocation.args
     masking = masking_by(module.graph, args.mask) if args.mask else None

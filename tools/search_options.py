@@ -20,7 +20,6 @@ from tools.data_options import (
     cores,
     count,
     open_data,
-    open_taps_of,
     resources_of,
     table_header,
 )
@@ -136,6 +135,7 @@ class Request:
         from compiler.calibration.calibrate import calibrate_by
         from compiler.calibration.masking import masking_by
         from compiler.calibration.thresholds import method_name
+        from compiler.runtime.open_taps import open_taps_of
 
         wanted = dict.fromkeys(method_name(m) for m in methods)
         given = self.base.header.get("method", "given")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from compiler.ir.graph import Module
 from compiler.onnx_io.importer import import_onnx
 from compiler.pipeline.manager import run
 from compiler.quant.targets.known import target_named
-from compiler.runtime.session import Runner
+from compiler.runtime.open_taps import open_taps_of
 from compiler.search.deployed import Deployment
 from compiler.search.journal import Journal
 from compiler.search.mixes import Mixes
@@ -77,7 +76,7 @@ def search_layers(
     data = dataset if isinstance(dataset, str | Path) else list(dataset)
     opened = open_dataset(data, module.graph)
     samples = list(itertools.islice(opened, inference_num))
-    table = calibrate(module, opened, partial(_taps, module), method)
+    table = calibrate(module, opened, open_taps_of(module), method)
     objective = _objective(module, metric, labels, len(samples))
     trials = Trials(Deployment(module, target, symmetric), table, samples, objective)
     goal = trials.ideal - max_drop if metric is not None else expected_cos
@@ -117,8 +116,3 @@ def _objective(
         note = "give one label a sample, in the order of the data"
         raise QdqcError(f"there are {len(labels)} labels for {count} samples", notes=[note])
     return Metric(names, metric, labels)
-
-
-def _taps(module: Module, names: Sequence[str], /) -> Callable[..., Any]:
-    """Runs the module and gives some of its values."""
-    return Runner(module, names, threads=1).run
