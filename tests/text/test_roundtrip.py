@@ -28,6 +28,7 @@ from compiler.ir.types import (
 from compiler.text.parser import parse_module
 from compiler.text.printer import print_module, print_node
 from compiler.text.sidecar import tensors
+from compiler.text.values import DEEPEST
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -141,6 +142,14 @@ def types(draw: Callable[[Any], Any]) -> Type:
 
 
 scalars = st.none() | st.booleans() | st.integers() | floats | st.text(max_size=8)
+
+
+def depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(depth, inner), default=0) if isinstance(value, dict | tuple) else 0
+
+
+# Leaves are bounded, not levels: what holds next to nothing may be drawn deeper than text goes.
 plain = st.recursive(
     scalars | types() | datas(),
     lambda inner: (
@@ -148,7 +157,7 @@ plain = st.recursive(
         | st.dictionaries(st.text(max_size=6), inner, max_size=3)
     ),
     max_leaves=8,
-)
+).filter(lambda value: depth(value) < DEEPEST)
 
 
 @st.composite
