@@ -232,28 +232,33 @@ def _minilm(folder: Path) -> None:
 
 
 def _planted(
-    folder: Path, given: tuple[object, ...], table: Path, ranking: list[dict[str, Any]]
+    folder: Path, given: tuple[Any, ...], table: Path, ranking: list[dict[str, Any]]
 ) -> None:
-    """Where a layer stands whose range an outlier has stretched, and its range afterwards."""
-    name = next(row["name"] for row in reversed(ranking) if row["threshold"])
-    rows = []
+    """Where the layer stands whose operand's range an outlier has stretched, and that range."""
+    from compiler.calibration.table import load_table
+    from compiler.text.files import load
+
+    module, name = load(given[0]), ranking[-1]["name"]
+    read = next(n for n in module.graph.nodes() if n.name == name).need("a").name
+    lines = []
     for line in table.read_text().splitlines():
         word, *numbers = line.split(" ")
-        if word == name and len(numbers) == 3:
+        if word == read and len(numbers) == 3:
             line = " ".join([word, *(repr(_STRETCH * float(n)) for n in numbers)])
-        rows.append(line)
+        lines.append(line)
     planted = folder / "planted"
-    planted.write_text("\n".join(rows) + "\n")
-    shown: list[list[object]] = []
+    planted.write_text("\n".join(lines) + "\n")
+    shown: list[list[object]] = [["as calibrated", len(ranking), f"{ranking[-1]['loss']:.2e}"]]
+    shown[0].append(load_table(table).rows[read].threshold)
     for title, methods in (("its range alone", ""), ("all methods", "kl,max,percentile9999")):
         options = ("--calibration_table", planted, "-o", folder / "p.qtable", "--max_float_layers")
         more = (1, "--quantize_method_list", methods)
-        found = run("run_sensitive_layer", folder / "p.json", *given, *options, *more)
-        place = [row["name"] for row in found["ranking"]].index(name) + 1
-        threshold = found["ranking"][place - 1]["threshold"]
-        shown.append([title, place, f"{found['ranking'][place - 1]['loss']:.2e}", threshold])
+        found = run("run_sensitive_layer", folder / "p.json", *given, *options, *more)["ranking"]
+        place = [row["name"] for row in found].index(name)
+        threshold = load_table(folder / "p_new_cali_table").rows[read].threshold
+        shown.append([title, place + 1, f"{found[place]['loss']:.2e}", threshold])
     head = ["searched with", f"place among {len(ranking)}", "loss alone", "threshold afterwards"]
-    print_table(f"The range of {name} times {_STRETCH}", head, shown)
+    print_table(f"The range of {read}, which {name} reads, times {_STRETCH}", head, shown)
 
 
 def _digits(folder: Path) -> None:
