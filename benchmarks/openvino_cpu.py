@@ -25,6 +25,7 @@ from ort_quantizer import fixed_model, session
 from photos import PREPROCESS_OPTIONS, Labelled, centre, labelled_photos
 from qdqc_commands import run, transform
 
+from compiler.runtime.kernels import openvino_layers
 from compiler.runtime.timing import interleave, ratio, spread
 
 __all__ = ["main"]
@@ -117,12 +118,8 @@ def _latency(calls: dict[str, Callable[[], object]], compiled: dict[str, Any], r
 
 def _integer_layers(compiled: Any) -> str:
     """Heavy layers on 8-bit integers, of all heavy ones, by the plugin's own graph."""
-    kinds: list[str] = []
-    for node in compiled.get_runtime_model().get_ops():
-        told = node.get_rt_info()
-        if "layerType" in told and told["layerType"].astype(str) in _HEAVY:
-            kinds.append(told["runtimePrecision"].astype(str))
-    return f"{sum(k in ('u8', 'i8') for k in kinds)} of {len(kinds)}"
+    heavy = [kernel for kernel, _ in openvino_layers(compiled) if kernel.op in _HEAVY]
+    return f"{sum(kernel.integer for kernel in heavy)} of {len(heavy)}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import EXIT_OK, QdqcError
+from compiler.diagnostics import EXIT_OK
 from compiler.files import refuse_inputs, refuse_unwritable
 from tools.command import CommandParser, Invocation, execute
 from tools.ir_options import add_plugin_option
@@ -76,16 +76,10 @@ def _open(source: Path, args: Any) -> tuple[Runner | OnnxRunner, Graph]:
 
         whole = OnnxRunner(source, every=every, fixed=fixed)
         return whole, whole.graph
-    if source.suffix != ".qir":
-        raise QdqcError(
-            "the model is neither a .qir nor an .onnx file",
-            file=str(source),
-            notes=["model_transform makes a .qir, model_deploy an .onnx"],
-        )
+    from compiler.inspection.stages import load_stage
     from compiler.runtime.session import Runner
-    from compiler.text.files import load
 
-    module = load(source, verify=True)
+    module = load_stage(source)
     return Runner(module, None if every else (), fixed=fixed), module.graph
 
 

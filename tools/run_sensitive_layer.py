@@ -132,7 +132,7 @@ class LayerSearch:
             self.chosen = tuple(ranking[: args.max_float_layers])
             self.mixes.score(self.chosen)
         else:
-            self._find_smallest(trials)
+            self._find_smallest()
 
     def _take_table(self, trials: Trials, goal: float) -> None:
         """Go on with the new table, unless the whole INT8 model is better with the given one."""
@@ -146,17 +146,14 @@ class LayerSearch:
         else:
             self.invocation.tell("the given table serves the whole model better: it is kept")
 
-    def _find_smallest(self, trials: Trials) -> None:
-        from compiler.search.parts import Parts, samples_within
-        from compiler.search.sensitivity import SCREENED
+    def _find_smallest(self) -> None:
         from compiler.search.smallest import find_smallest
 
         assert self.sensitivity is not None
         assert self.mixes is not None
         if self.mixes.reaches(()):
             return
-        some = trials.on(range(samples_within(trials, min(SCREENED, len(trials.samples)))))
-        parts = Parts(some, self.sensitivity.chosen())
+        parts = self.sensitivity.parts()
         with self.progress("parts", "layer") as progress:
             parts.measure(progress.show)
         with self.progress("mixed models", "model") as progress:

@@ -18,12 +18,11 @@ _NAMED = 3
 def render_audit(audit: Audit) -> str:
     """How many products run in integers, and each that does not with its reason."""
     integer, floats = audit.products("integer"), audit.products("float")
-    others = [r for r in audit.rows if not r.is_product]
-    count = sum(r.runs == "integer" for r in others)
-    total = len(integer) + len(floats)
+    count, total = len(audit.others("integer")), len(integer) + len(floats)
+    others = count + len(audit.others("float"))
     under = "" if audit.runtime == "onnxruntime" else f" under {audit.runtime}"
     head = f"integer{under}: {len(integer)} of {total} Conv, ConvTranspose, MatMul and Gemm"
-    lines = [f"{head}; {count} of {len(others)} other nodes"]
+    lines = [f"{head}; {count} of {others} other nodes"]
     lines += _by_reason("float", floats)
     lines += _by_reason("integer", [r for r in audit.findings if r.runs == "integer"])
     return "\n".join(lines)

@@ -6,11 +6,11 @@ import io
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from compiler.diagnostics import QdqcError
+from compiler.report.extra import library
 from compiler.search.mixes import Mix
 from compiler.search.pareto import Point
 
@@ -141,10 +141,4 @@ def _shown(name: str, longest: int = _LONGEST) -> str:
 
 
 def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        raise QdqcError(
-            f"--plot needs '{name.partition('.')[0]}', which is not installed",
-            notes=["pip install 'qdq-compiler[plot]', or leave --plot out"],
-        ) from None
+    return library(name, "--plot", "plot", ", or leave --plot out")

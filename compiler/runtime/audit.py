@@ -63,6 +63,10 @@ class Audit:
         """Conv, ConvTranspose, MatMul and Gemm that run in ``integer`` or ``float``."""
         return [r for r in self.rows if r.is_product and r.runs == runs]
 
+    def others(self, runs: str) -> list[AuditRow]:
+        """All other nodes that run in ``integer`` or ``float``."""
+        return [r for r in self.rows if not r.is_product and r.runs == runs]
+
 
 def audit(
     lowered: Module,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ __all__ = [
     "has_openvino",
     "onnxruntime_kernels",
     "openvino_kernels",
+    "openvino_layers",
     "optimised_model",
 ]
 
@@ -71,6 +72,9 @@ _MOVED = "_q_to_dq"
 
 _NO_WORK = frozenset({"Const", "Convert", "FakeQuantize", "Input", "Output", "Reorder"})
 """Layers of OpenVINO that compute nothing of a network."""
+
+_TOLD = ("layerType", "runtimePrecision", "originalLayersNames")
+"""What OpenVINO tells of each layer."""
 
 
 @dataclass(frozen=True)
@@ -160,25 +164,30 @@ def openvino_kernels(path: str | Path) -> dict[str, Kernel]:
         ) from error
     proto = onnx.load(str(path), load_external_data=False)
     makes = {node.name: list(node.output) for node in proto.graph.node}
-    layers = (op.get_rt_info() for op in compiled.get_runtime_model().get_ops())
-    return _of_layers(layers, makes)
+    return _of_layers(openvino_layers(compiled), makes)
 
 
-def _of_layers(layers: Iterable[Any], makes: Mapping[str, list[str]]) -> dict[str, Kernel]:
-    """Kernels by tensor, of what OpenVINO tells of its layers.
+def openvino_layers(compiled: Any) -> Iterator[tuple[Kernel, list[str]]]:
+    """The layers of a model that OpenVINO compiled, with the names of the nodes in each."""
+    for layer in compiled.get_runtime_model().get_ops():
+        told = layer.get_rt_info()
+        if "layerType" in told:
+            op, precision, names = (told[key].astype(str) for key in _TOLD)
+            yield Kernel(op, precision in ("u8", "i8")), names.split(",")
 
-    A bias that is added apart leaves its product as ``{node}/WithoutBiases``; of several layers
-    that name one node, the integer one does the work.
+
+def _of_layers(
+    layers: Iterable[tuple[Kernel, list[str]]], makes: Mapping[str, list[str]]
+) -> dict[str, Kernel]:
+    """Kernels by tensor. Of several layers that name one node, the integer one does the work.
+
+    A bias that is added apart leaves its product as ``{node}/WithoutBiases``.
     """
     found: dict[str, Kernel] = {}
-    for told in layers:
-        if "layerType" not in told:
+    for kernel, names in layers:
+        if kernel.op in _NO_WORK:
             continue
-        op = told["layerType"].astype(str)
-        if op in _NO_WORK:
-            continue
-        kernel = Kernel(op, told["runtimePrecision"].astype(str) in ("u8", "i8"))
-        for name in told["originalLayersNames"].astype(str).split(","):
+        for name in names:
             for tensor in makes.get(name.partition("/WithoutBiases")[0], ()):
                 if tensor not in found or kernel.integer:
                     found[tensor] = kernel

@@ -11,6 +11,7 @@ from compiler.ir.core import Constant
 from compiler.ir.types import Quant, Range
 from compiler.search.journal import Journal
 from compiler.search.layers import Layer, ranges_of
+from compiler.search.parts import Parts, samples_within
 from compiler.search.trials import Loss, Trials
 
 __all__ = ["SCREENED", "Judged", "Sensitivity", "Told"]
@@ -117,6 +118,12 @@ class Sensitivity:
         for found in self.judged.values():
             ranges |= self._by(found.layer, found.method)
         return ranges
+
+    def parts(self) -> Parts:
+        """What each rounding adds by the best ranges so far, still to be measured on samples."""
+        wanted = min(SCREENED, len(self.trials.samples))
+        some = self.trials.on(range(samples_within(self.trials, wanted)))
+        return Parts(some, self.chosen())
 
     def variants(self, layer: Layer) -> dict[str, tuple[Quant, ...]]:
         """The scales that each method gives to the values of a layer."""

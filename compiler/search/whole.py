@@ -21,7 +21,6 @@ from compiler.search.deployed import Deployment
 from compiler.search.journal import Journal
 from compiler.search.mixes import Mixes
 from compiler.search.objective import Likeness, Metric, Objective
-from compiler.search.parts import Parts, samples_within
 from compiler.search.sensitivity import SCREENED, Sensitivity
 from compiler.search.smallest import find_smallest
 from compiler.search.trials import Trials
@@ -94,9 +93,7 @@ def _shrunk(mixes: Mixes, search: Sensitivity) -> None:
     """Verify models until the best one is the smallest that was found."""
     if mixes.reaches(()):
         return
-    trials = mixes.trials
-    wanted = min(SCREENED, len(trials.samples))
-    parts = Parts(trials.on(range(samples_within(trials, wanted))), search.chosen())
+    parts = search.parts()
     parts.measure()
     find_smallest(mixes, parts, [j.layer.name for j in search.ranking()])
 

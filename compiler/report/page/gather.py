@@ -61,6 +61,7 @@ def gather(
         node_times(sources.reference, sources.sample),
         node_times(sources.quantized, given),
     )
+    models = {"float": export_onnx(sources.reference), "quantized": export_onnx(lowered)}
     names = {p.tap: p.name for p in (f.pair for f in measured.figures)}
     names |= {f.pair.value.name: f.name for f in measured.figures}
     return Inspection(
@@ -74,8 +75,8 @@ def gather(
         facts=[
             ("samples", str(measured.samples)),
             ("values compared", str(len(measured.figures))),
-            *_sizes(sources.reference, lowered),
-            *_latency(sources, lowered, given),
+            *_sizes(models),
+            *_latency(models, {"float": sources.sample, "quantized": given}),
             *_kernels(found),
         ],
         pipeline=_pass_names(sources.pipeline),
@@ -106,14 +107,12 @@ def _renamed(times: Mapping[str, float], names: Mapping[str, str]) -> dict[str, 
     return out
 
 
-def _sizes(reference: Module, lowered: Module) -> list[tuple[str, str]]:
-    before, after = (export_onnx(m).ByteSize() for m in (reference, lowered))
+def _sizes(models: Mapping[str, Any]) -> list[tuple[str, str]]:
+    before, after = (models[name].ByteSize() for name in ("float", "quantized"))
     return [("bytes", f"{before:,} float, {after:,} quantized ({before / max(1, after):.2f}x)")]
 
 
-def _latency(sources: Sources, lowered: Module, given: Feeds) -> list[tuple[str, str]]:
-    models = {"float": export_onnx(sources.reference), "quantized": export_onnx(lowered)}
-    feeds = {"float": sources.sample, "quantized": given}
+def _latency(models: Mapping[str, Any], feeds: Mapping[str, Feeds]) -> list[tuple[str, str]]:
     seconds = {n: spread(s).median for n, s in time_models(models, feeds, rounds=_ROUNDS).items()}
     before, after = seconds["float"], seconds["quantized"]
     text = f"{before * 1e3:.2f} ms float, {after * 1e3:.2f} ms quantized ({before / after:.2f}x)"
@@ -122,11 +121,10 @@ def _latency(sources: Sources, lowered: Module, given: Feeds) -> list[tuple[str,
 
 def _kernels(found: Audit) -> list[tuple[str, str]]:
     integer, floats = len(found.products("integer")), len(found.products("float"))
-    others = [r for r in found.rows if not r.is_product]
-    count = sum(r.runs == "integer" for r in others)
+    moved, left = len(found.others("integer")), len(found.others("float"))
     return [
         ("products in integers", f"{integer} of {integer + floats}"),
-        ("other nodes in integers", f"{count} of {len(others)}"),
+        ("other nodes in integers", f"{moved} of {moved + left}"),
     ]
 
 

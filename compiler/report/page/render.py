@@ -6,7 +6,7 @@ import json
 from importlib import import_module, resources
 from typing import Any
 
-from compiler.diagnostics import QdqcError
+from compiler.report.extra import library
 from compiler.report.page.payload import Inspection, payload
 
 __all__ = ["need_libraries", "render_page", "script_json"]
@@ -57,10 +57,4 @@ def need_libraries() -> None:
 
 
 def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        raise QdqcError(
-            f"the page needs '{name.partition('.')[0]}', which is not installed",
-            notes=["pip install 'qdq-compiler[report]'; --text needs nothing more"],
-        ) from None
+    return library(name, "the page", "report", "; --text needs nothing more")
