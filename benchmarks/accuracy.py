@@ -221,9 +221,9 @@ def _equalize(folder: Path) -> None:
 
 def _print_declined(net: Network) -> None:
     """Why equalize-channels leaves products of the network alone, by reason without names."""
-    from compiler.ir.clone import clone
-    from compiler.pipeline.pass_ import PassContext
-    from passes.equalize_channels import EqualizeChannels
+    from qdqc.ir.clone import clone
+    from qdqc.passes.equalize_channels import EqualizeChannels
+    from qdqc.pipeline.pass_ import PassContext
 
     context = PassContext(mismatches=[])
     EqualizeChannels().run(clone(net.module).graph, context)
@@ -236,8 +236,8 @@ def _print_declined(net: Network) -> None:
 
 def _w4(folder: Path) -> None:
     """Weights of 4 bits, rounded alone and by what the products read."""
-    import compiler
-    from compiler.quant.deployment import deployment_pipeline
+    import qdqc
+    from qdqc.quant.deployment import deployment_pipeline
 
     net = minilm(folder)
     if net is None:
@@ -245,8 +245,8 @@ def _w4(folder: Path) -> None:
     rows: list[list[object]] = []
     for name in ("", "round-weights{{bits=4{0}}}"):
         module = net.tuned(name.format(net.option()))
-        lowered = compiler.run(module, deployment_pipeline(None, mode="W4"))
-        found = net.near(compiler.export_onnx(lowered))
+        lowered = qdqc.run(module, deployment_pipeline(None, mode="W4"))
+        found = net.near(qdqc.export_onnx(lowered))
         rows.append([name.format("") or "rounded alone", found.cells()[0]])
     print_table("MiniLM, W4 in groups of 32", ["weights", "embedding cosine"], rows)
 
@@ -275,13 +275,13 @@ def _passes(folder: Path) -> None:
 
 def _exact(folder: Path) -> None:
     """The largest difference of outputs, over their largest number."""
-    import compiler
+    import qdqc
 
     rows: list[list[object]] = []
     for net in _networks(folder):
         for name in EXACT:
             options = net.option() if name in ("smooth-activations",) else ""
-            tuned = compiler.export_onnx(net.tuned(f"{name}{{{options}}}" if options else name))
+            tuned = qdqc.export_onnx(net.tuned(f"{name}{{{options}}}" if options else name))
             worst = np.abs(net.judged(tuned) - net.exact).max() / np.abs(net.exact).max()
             rows.append([net.title, name, f"{worst:.1e}"])
     print_table("The float function", ["network", "pass", "max|a-b| / max|b|"], rows)

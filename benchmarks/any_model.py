@@ -23,8 +23,8 @@ from fidelity import cosine
 from markdown import print_table
 from ort_quantizer import prepared, quantized, session
 
-from compiler.diagnostics import QdqcError
-from compiler.runtime.timing import ratio, time_models
+from qdqc.diagnostics import QdqcError
+from qdqc.runtime.timing.latency import ratio, time_models
 
 __all__ = ["main"]
 
@@ -50,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _row(path: Path, count: int, rounds: int) -> list[object]:
-    import compiler
+    import qdqc
 
     data = _data(path, count)
     try:
-        made = compiler.quantize(path, data)
+        made = qdqc.quantize(path, data)
     except QdqcError as error:
         return [path.stem, str(error).partition("\n")[0], *[""] * 5]
     audit = made.report["audit"]

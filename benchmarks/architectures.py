@@ -113,12 +113,12 @@ def _measure(name: str, folder: Path, dynamo: bool, dynamic: bool) -> list[Row]:
 
 
 def _own(model: Path, folder: Path) -> tuple[int | str, onnx.ModelProto | str]:
-    import compiler
+    import qdqc
 
     try:
-        module = compiler.load(transform(model, folder))
-        return sum(1 for _ in module.walk()), compiler.export_onnx(module)
-    except (CommandError, compiler.QdqcError) as error:
+        module = qdqc.load(transform(model, folder))
+        return sum(1 for _ in module.walk()), qdqc.export_onnx(module)
+    except (CommandError, qdqc.QdqcError) as error:
         print(f"{model.stem}: {error}")
         return "refused", "refused"
 

@@ -33,8 +33,8 @@ from photos import PREPROCESS_OPTIONS, centre, photo_files
 from qdqc_commands import CommandError, calibrate, run, transform
 from sentences import Pairs, batch, embedding
 
-from compiler.runtime.fusions import bad_fusions
-from compiler.runtime.timing import interleave, ratio
+from qdqc.runtime.audit.fusions import bad_fusions
+from qdqc.runtime.timing.latency import interleave, ratio
 
 __all__ = ["main"]
 

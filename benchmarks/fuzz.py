@@ -28,7 +28,7 @@ from google.protobuf.message import DecodeError, Message
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from compiler.ir.graph import Module
+    from qdqc.ir.graph import Module
 
 __all__ = ["imported", "main", "mutated_model", "mutated_text", "seeds"]
 
@@ -92,32 +92,32 @@ def _too_long(*_: object) -> None:
 
 
 def _one_model(rng: random.Random) -> str:
-    import compiler
+    import qdqc
 
     model = mutated_model(rng)
     if model is None:
         return "no protobuf"
     try:
         module = imported(model)
-    except compiler.QdqcError:
+    except qdqc.QdqcError:
         return "refused"
     try:
-        module = compiler.run(module, "@transform")
-        again = compiler.from_text(compiler.to_text(module), weights=module)
-        compiler.export_onnx(again)
-    except compiler.QdqcError:
+        module = qdqc.run(module, "@transform")
+        again = qdqc.from_text(qdqc.to_text(module), weights=module)
+        qdqc.export_onnx(again)
+    except qdqc.QdqcError:
         return "refused later"
     return "read"
 
 
 def _one_text(rng: random.Random) -> str:
-    import compiler
+    import qdqc
 
     source = imported(rng.choice(seeds()))
     try:
-        module = compiler.from_text(mutated_text(rng, source), weights=source)
-        compiler.to_text(compiler.run(module, "@transform"))
-    except compiler.QdqcError:
+        module = qdqc.from_text(mutated_text(rng, source), weights=source)
+        qdqc.to_text(qdqc.run(module, "@transform"))
+    except qdqc.QdqcError:
         return "refused"
     return "read"
 
@@ -191,9 +191,9 @@ def mutated_text(rng: random.Random, source: Module) -> str:
 
     Most cut pieces are refused by the grammar; words for their like come further.
     """
-    import compiler
+    import qdqc
 
-    text = compiler.to_text(source)
+    text = qdqc.to_text(source)
     if rng.random() < 0.5:
         for _ in range(rng.randint(1, 3)):
             words = list(_WORD.finditer(text))
@@ -220,7 +220,7 @@ def seeds() -> list[ModelProto]:
 
 def imported(model: ModelProto) -> Module:
     """The module of a model that lies in a folder beside ``w.bin`` and a link out of it."""
-    import compiler
+    import qdqc
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"
@@ -228,7 +228,7 @@ def imported(model: ModelProto) -> Module:
         (folder / "w.bin").write_bytes(np.ones(12, np.float32).tobytes())
         (folder / "link.bin").symlink_to("/etc/passwd")
         (folder / "m.onnx").write_bytes(model.SerializeToString())
-        return compiler.import_onnx(folder / "m.onnx")
+        return qdqc.import_onnx(folder / "m.onnx")
 
 
 def _made(nodes: list[Any], inputs: list[Any], held: list[TensorProto]) -> ModelProto:

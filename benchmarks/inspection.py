@@ -33,8 +33,8 @@ from onnx import numpy_helper
 from photos import PREPROCESS_OPTIONS
 from qdqc_commands import calibrate, run, transform
 
-from compiler.calibration.table import load_table, save_table
-from compiler.ir.types import Range
+from qdqc.calibration.table import load_table, save_table
+from qdqc.ir.types import Range
 
 __all__ = ["main"]
 

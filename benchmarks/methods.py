@@ -25,16 +25,16 @@ from markdown import print_table
 from photos import centres, labelled_photos, photo_files
 from sentences import Pairs, batch, calibration_samples
 
-import compiler
-from compiler.calibration.calibrate import make_table
-from compiler.calibration.collection import collect
-from compiler.calibration.statistics import Detail
-from compiler.calibration.thresholds import METHODS
-from compiler.runtime.session import Runner
-from compiler.search.deployed import Deployment, fidelity
+import qdqc
+from qdqc.calibration.calibrate import make_table
+from qdqc.calibration.collection import collect
+from qdqc.calibration.statistics import Detail
+from qdqc.calibration.thresholds import METHODS
+from qdqc.runtime.sessions.session import Runner
+from qdqc.search.trials.deployment import Deployment, fidelity
 
 if TYPE_CHECKING:
-    from compiler.ir.graph import Module
+    from qdqc.ir.graph import Module
 
 __all__ = ["main"]
 
@@ -111,7 +111,7 @@ def _trimmed(sample: Mapping[str, Any]) -> Sample:
 
 
 def _transformed(path: Path, shapes: dict[str, tuple[int, ...]] | None = None) -> Module:
-    return compiler.run(compiler.import_onnx(path, input_shapes=shapes), "@transform")
+    return qdqc.run(qdqc.import_onnx(path, input_shapes=shapes), "@transform")
 
 
 def _judge(network: Network) -> dict[str, list[float]]:

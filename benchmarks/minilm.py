@@ -38,7 +38,7 @@ from side_by_side import FLOAT, OWN, PEER, print_kernels, print_latency
 from simplify import INPUTS, TOLERANCE
 
 if TYPE_CHECKING:
-    from compiler.ir.graph import Module
+    from qdqc.ir.graph import Module
 
 __all__ = ["DYNAMIC", "embeddings", "main"]
 
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _round_trips(setting: Setting) -> bool:
     """Print and parse each stage, and hold what it exports against the original."""
-    import compiler
+    import qdqc
 
     original = session(setting.net, level="off")
     feeds = [_checked_feeds(setting, index) for index in range(INPUTS)]
@@ -100,8 +100,8 @@ def _round_trips(setting: Setting) -> bool:
     rows: list[list[object]] = []
     agree = True
     for name, module in _stages(setting):
-        parsed = compiler.from_text(compiler.to_text(module), weights=module)
-        proto = compiler.export_onnx(parsed)
+        parsed = qdqc.from_text(qdqc.to_text(module), weights=module)
+        proto = qdqc.export_onnx(parsed)
         worst = _difference(session(proto, level="off"), feeds, exact)
         equal = parsed == module
         agree &= equal and worst <= TOLERANCE
@@ -115,19 +115,19 @@ def _round_trips(setting: Setting) -> bool:
 
 def _stages(setting: Setting) -> Iterator[tuple[str, Module]]:
     """The module after import, after each pass on top of those before, and after all at once."""
-    import compiler
-    from compiler.pipeline.discovery import load_passes, pipelines
-    from compiler.pipeline.spec import print_pipeline, resolve
+    import qdqc
+    from qdqc.pipeline.discovery import load_passes, pipelines
+    from qdqc.pipeline.spec import print_pipeline, resolve
 
-    imported = compiler.import_onnx(setting.net, input_shapes=setting.shapes())
+    imported = qdqc.import_onnx(setting.net, input_shapes=setting.shapes())
     yield "import", imported
     load_passes()
     module = imported
     for pass_ in resolve("@transform", pipelines()):
         step = print_pipeline([pass_])
-        module = compiler.run(module, step)
+        module = qdqc.run(module, step)
         yield step, module
-    yield "@transform", compiler.run(imported, "@transform")
+    yield "@transform", qdqc.run(imported, "@transform")
 
 
 def _checked_feeds(setting: Setting, index: int) -> Sample:

@@ -25,8 +25,8 @@ from ort_quantizer import fixed_model, session
 from photos import PREPROCESS_OPTIONS, Labelled, centre, labelled_photos
 from qdqc_commands import run, transform
 
-from compiler.runtime.kernels import openvino_layers
-from compiler.runtime.timing import interleave, ratio, spread
+from qdqc.runtime.audit.kernels import openvino_layers
+from qdqc.runtime.timing.latency import interleave, ratio, spread
 
 __all__ = ["main"]
 

@@ -63,12 +63,12 @@ def write_models(folder: Path) -> None:
     """Each trap's naive model and this project's, with an input and the float result."""
     import onnxruntime as ort
 
-    import compiler
+    import qdqc
 
     for index, (name, make) in enumerate(TRAPS.items()):
         trap, place = make(), folder / str(index)
         place.mkdir(parents=True)
-        ours = compiler.quantize(trap.original, [{"x": trap.x}], method="max").model
+        ours = qdqc.quantize(trap.original, [{"x": trap.x}], method="max").model
         onnx.save(trap.naive, place / "naive.onnx")
         onnx.save(ours, place / "ours.onnx")
         exact = ort.InferenceSession(trap.original.SerializeToString()).run(None, {"x": trap.x})[0]
@@ -101,15 +101,15 @@ def observed(python: str | Path, models: Path) -> tuple[tuple[int, int], dict[An
 
 def predicted(name: str, version: tuple[int, int]) -> str:
     """What the rules and their history say of a trap's naive model under a release."""
-    import compiler
-    from compiler.quant.targets.known import target_named
-    from compiler.quant.targets.ort_history import outcome
-    from compiler.quant.targets.rules import broken_rules
+    import qdqc
+    from qdqc.quant.targets.known import target_named
+    from qdqc.quant.targets.ort_history import outcome
+    from qdqc.quant.targets.rules import broken_rules
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "naive.onnx"
         onnx.save(TRAPS[name]().naive, path)
-        typed = compiler.run(compiler.import_onnx(path), "@transform,canonicalize")
+        typed = qdqc.run(qdqc.import_onnx(path), "@transform,canonicalize")
     broken = list(broken_rules(typed.graph, target_named("ort-cpu")))
     found = [outcome(b, version) for b in broken]
     return max(found, key=("integer", "float", "wrong", "fails").index, default="integer")

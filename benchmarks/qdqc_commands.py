@@ -41,7 +41,7 @@ class Deployed:
 
 def argv(command: str, *options: object) -> list[str]:
     """The command line: what its console script does, under the interpreter that runs this."""
-    code = f"from tools.{command} import main; raise SystemExit(main())"
+    code = f"from qdqc.tools.{command} import main; raise SystemExit(main())"
     return [sys.executable, "-c", code, *(str(o) for o in options)]
 
 

@@ -27,11 +27,10 @@ __all__ = ["chain", "main"]
 _WIDTH = 8
 _TENSOR = 1 << 29
 _STEPS = {
-    "import": "m = compiler.import_onnx('m.onnx'); compiler.save(m, 'a.qir')",
-    "transform": "m = compiler.load('a.qir'); m = compiler.run(m, '@transform');"
-    " compiler.save(m, 'b.qir')",
-    "parse and print": "m = compiler.load('b.qir'); compiler.save(m, 'c.qir')",
-    "export": "m = compiler.load('b.qir'); compiler.save_onnx(m, 'n.onnx')",
+    "import": "m = qdqc.import_onnx('m.onnx'); qdqc.save(m, 'a.qir')",
+    "transform": "m = qdqc.load('a.qir'); m = qdqc.run(m, '@transform'); qdqc.save(m, 'b.qir')",
+    "parse and print": "m = qdqc.load('b.qir'); qdqc.save(m, 'c.qir')",
+    "export": "m = qdqc.load('b.qir'); qdqc.save_onnx(m, 'n.onnx')",
 }
 
 
@@ -96,7 +95,7 @@ def _steps(folder: Path) -> dict[str, ProcessCost]:
     """Each step as a process of its own, in order."""
     found: dict[str, ProcessCost] = {}
     for name, code in _STEPS.items():
-        line = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import compiler; {code}"
+        line = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import qdqc; {code}"
         found[name] = measure([sys.executable, "-c", line], cwd=folder)
     return found
 

@@ -85,10 +85,10 @@ def _prepared(folder: Path) -> Path | None:
 
 def _setup(folder: Path) -> tuple[Any, dict[str, Any], list[Any]]:
     """The deployment, the tables by method, and the photos that trials are judged on."""
-    from compiler.calibration.table import load_table
-    from compiler.data.dataset import open_dataset
-    from compiler.search.deployed import Deployment
-    from compiler.text.files import load
+    from qdqc.calibration.table import load_table
+    from qdqc.data.dataset import open_dataset
+    from qdqc.search.trials.deployment import Deployment
+    from qdqc.text.qir_files import load
 
     module = load(folder / "net.qir")
     data = open_dataset(Path(os.environ["QDQC_ASSETS"]) / _CALIB, module.graph)
@@ -105,10 +105,10 @@ def _search_alone(way: str, folder: Path) -> None:
 
         losses: Mapping[str, Mapping[str, float]] = straight_losses(deployment, tables, samples)
     else:
-        from compiler.search.journal import Journal
-        from compiler.search.objective import Likeness
-        from compiler.search.sensitivity import SCREENED, Sensitivity
-        from compiler.search.trials import Trials
+        from qdqc.search.strategies.sensitivity import SCREENED, Sensitivity
+        from qdqc.search.trials.journal import Journal
+        from qdqc.search.trials.objective import Likeness
+        from qdqc.search.trials.trials import Trials
 
         output = deployment.module.graph.outputs[0].name
         trials = Trials(deployment, tables[METHODS[0]], samples, Likeness({output: 1.0}))
@@ -235,8 +235,8 @@ def _planted(
     folder: Path, given: tuple[Any, ...], table: Path, ranking: list[dict[str, Any]]
 ) -> None:
     """Where the layer stands whose operand's range an outlier has stretched, and that range."""
-    from compiler.calibration.table import load_table
-    from compiler.text.files import load
+    from qdqc.calibration.table import load_table
+    from qdqc.text.qir_files import load
 
     module, name = load(given[0]), ranking[-1]["name"]
     read = next(n for n in module.graph.nodes() if n.name == name).need("a").name
@@ -263,17 +263,17 @@ def _planted(
 
 def _digits(folder: Path) -> None:
     """Six targets between the best scores of all sets of each size; found against smallest."""
-    from compiler.calibration.table import load_table
-    from compiler.data.dataset import open_dataset
-    from compiler.search.deployed import Deployment
-    from compiler.search.journal import Journal
-    from compiler.search.mixes import Mixes
-    from compiler.search.objective import Likeness
-    from compiler.search.parts import Parts
-    from compiler.search.sensitivity import Sensitivity
-    from compiler.search.smallest import find_smallest
-    from compiler.search.trials import Trials
-    from compiler.text.files import load
+    from qdqc.calibration.table import load_table
+    from qdqc.data.dataset import open_dataset
+    from qdqc.search.strategies.deviations import Parts
+    from qdqc.search.strategies.mixes import Mixes
+    from qdqc.search.strategies.sensitivity import Sensitivity
+    from qdqc.search.strategies.smallest import find_smallest
+    from qdqc.search.trials.deployment import Deployment
+    from qdqc.search.trials.journal import Journal
+    from qdqc.search.trials.objective import Likeness
+    from qdqc.search.trials.trials import Trials
+    from qdqc.text.qir_files import load
 
     qir = transform(DIGITS / "digits.onnx", folder)
     table = folder / "table"

@@ -9,7 +9,7 @@ from pathlib import Path
 from markdown import print_table
 from ort_quantizer import Sample, node_counts, optimised, session
 
-from compiler.runtime.timing import interleave, ratio, spread
+from qdqc.runtime.timing.latency import interleave, ratio, spread
 
 __all__ = ["FLOAT", "OWN", "PEER", "print_kernels", "print_latency"]
 

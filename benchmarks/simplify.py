@@ -106,11 +106,11 @@ def _compare(name: str, network: Network, folder: Path, peers_only: bool) -> boo
 
 
 def _own(model: Path, folder: Path) -> Result:
-    import compiler
+    import qdqc
 
-    module = compiler.load(transform(model, folder))
+    module = qdqc.load(transform(model, folder))
     ir = Counter(node.op.name for node in module.walk())
-    return Result("qdqc model_transform", ir.total(), compiler.export_onnx(module), ir)
+    return Result("qdqc model_transform", ir.total(), qdqc.export_onnx(module), ir)
 
 
 def _by_onnxruntime(model: Path, folder: Path) -> Result:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from markdown import print_table
 
-from compiler.runtime.timing import interleave, ratio, spread
+from qdqc.runtime.timing.latency import interleave, ratio, spread
 
 __all__ = ["main"]
 

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from compiler.calibration.table import Table
-from compiler.ir.clone import clone
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.graph import Module
-from compiler.ir.op import Kind
-from compiler.ir.types import Quant, Range
-from compiler.ops import Dequantize, Quantize
-from compiler.pipeline.manager import PassManager
-from compiler.quant.arithmetic import activation_quant
-from compiler.quant.lowering import lower
-from compiler.quant.targets.target import activations
-from compiler.runtime.compare import cosine
-from compiler.runtime.session import Feeds, Runner
-from compiler.search.deployed import Deployment
-from compiler.search.layers import Layer, Layers, ranges_of
+from qdqc.calibration.table import Table
+from qdqc.ir.clone import clone
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.graph import Module
+from qdqc.ir.op import Kind
+from qdqc.ir.types import Quant, Range
+from qdqc.ops import Dequantize, Quantize
+from qdqc.pipeline.manager import PassManager
+from qdqc.quant.arithmetic import activation_quant
+from qdqc.quant.lowering import lower
+from qdqc.quant.targets.target import activations
+from qdqc.runtime.comparison.compare import cosine
+from qdqc.runtime.sessions.session import Feeds, Runner
+from qdqc.search.trials.deployment import Deployment
+from qdqc.search.trials.layers import Layer, Layers, ranges_of
 
 __all__ = ["straight_losses"]
 

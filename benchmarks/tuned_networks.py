@@ -18,7 +18,7 @@ from photos import centres, labelled_photos, photo_files
 from sentences import Pairs, batch, calibration_samples, embedding
 
 if TYPE_CHECKING:
-    from compiler.ir.graph import Module
+    from qdqc.ir.graph import Module
 
 __all__ = ["Near", "Network", "digits", "lite0", "minilm", "spread_out"]
 
@@ -64,9 +64,9 @@ class Network:
 
     def tuned(self, pipeline: str) -> Module:
         """The module after passes that may measure on the samples."""
-        import compiler
+        import qdqc
 
-        return compiler.run(self.module, pipeline, samples=self.samples)
+        return qdqc.run(self.module, pipeline, samples=self.samples)
 
     def option(self) -> str:
         """The mask as an option of a pass."""
@@ -76,12 +76,12 @@ class Network:
         self, module: Module, *, per_tensor: bool = False, correct_bias: bool = True
     ) -> Any:
         """What model_deploy makes of a tuned module, with its own ranges; a ModelProto."""
-        import compiler
-        from compiler.calibration.calibrate import calibrate
-        from compiler.calibration.masking import masking_by
-        from compiler.calibration.table import save_table
-        from compiler.quant.deployment import deployment_pipeline
-        from compiler.runtime.session import Runner
+        import qdqc
+        from qdqc.calibration.calibrate import calibrate
+        from qdqc.calibration.masking import masking_by
+        from qdqc.calibration.table import save_table
+        from qdqc.quant.deployment import deployment_pipeline
+        from qdqc.runtime.sessions.session import Runner
 
         masking = masking_by(module.graph, self.mask) if self.mask else None
         table = calibrate(
@@ -98,7 +98,7 @@ class Network:
             if per_tensor:
                 for name in ("correct-bias{", ",quantize{"):
                     pipeline = pipeline.replace(name, f'{name}scheme="per-tensor" ')
-            return compiler.export_onnx(compiler.run(module, pipeline))
+            return qdqc.export_onnx(qdqc.run(module, pipeline))
 
     def near(self, deployed: Any) -> Near:
         """How near a ModelProto is to the float module."""
@@ -107,9 +107,9 @@ class Network:
     @cached_property
     def exact(self) -> Floats:
         """The judged outputs of the float module."""
-        import compiler
+        import qdqc
 
-        return self.judged(compiler.export_onnx(self.module))
+        return self.judged(qdqc.export_onnx(self.module))
 
 
 def lite0(folder: Path) -> Network | None:
@@ -163,9 +163,9 @@ def _rows(seen: Sequence[Sample]) -> Callable[[Any], Floats]:
 
 
 def _transformed(model: Path) -> Module:
-    import compiler
+    import qdqc
 
-    return compiler.run(compiler.import_onnx(model), "@transform")
+    return qdqc.run(qdqc.import_onnx(model), "@transform")
 
 
 def spread_out(module: Module, reach: float = 1.0, seed: int = 0) -> Module:
@@ -174,12 +174,12 @@ def spread_out(module: Module, reach: float = 1.0, seed: int = 0) -> Module:
     Each channel between two products is scaled by 10^u, u even from -reach to reach, and the
     weight behind it the other way: a spread of 100 times at 1. It is a network of its own.
     """
-    import compiler
+    import qdqc
 
-    out = compiler.run(module, "")
+    out = qdqc.run(module, "")
     for node in out.graph.nodes():
         _made_relu(node)
-    out = compiler.run(out, "@transform")
+    out = qdqc.run(out, "@transform")
     rng = np.random.default_rng(seed)
     for product, change in _scalings(out):
         change(10 ** rng.uniform(-reach, reach, product))
@@ -188,7 +188,7 @@ def spread_out(module: Module, reach: float = 1.0, seed: int = 0) -> Module:
 
 
 def _made_relu(node: Any) -> None:
-    from compiler.ops import HardSwish, Relu
+    from qdqc.ops import HardSwish, Relu
 
     if getattr(node.op, "clamp", None) == (0.0, 6.0):
         node.op = replace(node.op, clamp=(0.0, float("inf")))
@@ -198,8 +198,8 @@ def _made_relu(node: Any) -> None:
 
 def _scalings(module: Module) -> Iterator[tuple[int, Callable[[Floats], None]]]:
     """For each product whose input can be scaled upstream its channels, and what scales them."""
-    from compiler.tuning.columns import Product, product_of
-    from compiler.tuning.scaling import apply, scaled_upstream
+    from qdqc.tuning.columns import Product, product_of
+    from qdqc.tuning.scaling import apply, scaled_upstream
 
     for node in list(module.graph.nodes()):
         product = product_of(node)

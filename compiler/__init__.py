@@ -10,23 +10,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compiler.api import from_text, to_text
-    from compiler.deploy import Quantized, quantize
-    from compiler.diagnostics import Diagnostic, QdqcError
-    from compiler.ir.core import Constant, Node, Value
-    from compiler.ir.data import Data
-    from compiler.ir.graph import Graph, Module
-    from compiler.ir.op import Op
-    from compiler.ir.types import Elem, Quant, Range, TensorType
-    from compiler.onnx_io.exporter import export_onnx
-    from compiler.onnx_io.importer import import_onnx
-    from compiler.onnx_io.saver import save_onnx
-    from compiler.pipeline.manager import run
-    from compiler.pipeline.pass_ import Pass, PassContext
-    from compiler.proof import prove
-    from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
-    from compiler.search.whole import SensitiveLayers, search_layers
-    from compiler.text.files import load, save
+    __version__: str
+    from qdqc.diagnostics import Diagnostic, QdqcError
+    from qdqc.flow.deploy import Quantized, quantize
+    from qdqc.flow.prove import prove
+    from qdqc.flow.search import SensitiveLayers, search_layers
+    from qdqc.ir.core import Constant, Node, Value
+    from qdqc.ir.data import Data
+    from qdqc.ir.graph import Graph, Module
+    from qdqc.ir.op import Op
+    from qdqc.ir.types import Elem, Quant, Range, TensorType
+    from qdqc.onnx_io.exporter import export_onnx
+    from qdqc.onnx_io.importer import import_onnx
+    from qdqc.onnx_io.saver import save_onnx
+    from qdqc.pipeline.manager import run
+    from qdqc.pipeline.pass_ import Pass, PassContext
+    from qdqc.rewrite.pattern import PatternPass, Rewriter, rewrites
+    from qdqc.text.qir_files import load, save
+    from qdqc.text.strings import from_text, to_text
 
 __all__ = [
     "Constant",
@@ -63,44 +64,48 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Constant": "compiler.ir.core",
-    "Data": "compiler.ir.data",
-    "Diagnostic": "compiler.diagnostics",
-    "Elem": "compiler.ir.types",
-    "Graph": "compiler.ir.graph",
-    "Module": "compiler.ir.graph",
-    "Node": "compiler.ir.core",
-    "Op": "compiler.ir.op",
-    "Pass": "compiler.pipeline.pass_",
-    "PassContext": "compiler.pipeline.pass_",
-    "PatternPass": "compiler.rewrite.pattern",
-    "QdqcError": "compiler.diagnostics",
-    "Quant": "compiler.ir.types",
-    "Quantized": "compiler.deploy",
-    "Range": "compiler.ir.types",
-    "Rewriter": "compiler.rewrite.pattern",
-    "SensitiveLayers": "compiler.search.whole",
-    "TensorType": "compiler.ir.types",
-    "Value": "compiler.ir.core",
-    "export_onnx": "compiler.onnx_io.exporter",
-    "from_text": "compiler.api",
-    "import_onnx": "compiler.onnx_io.importer",
-    "load": "compiler.text.files",
-    "prove": "compiler.proof",
-    "quantize": "compiler.deploy",
-    "rewrites": "compiler.rewrite.pattern",
-    "run": "compiler.pipeline.manager",
-    "save": "compiler.text.files",
-    "save_onnx": "compiler.onnx_io.saver",
-    "search_layers": "compiler.search.whole",
-    "to_text": "compiler.api",
+    "Constant": "qdqc.ir.core",
+    "Data": "qdqc.ir.data",
+    "Diagnostic": "qdqc.diagnostics",
+    "Elem": "qdqc.ir.types",
+    "Graph": "qdqc.ir.graph",
+    "Module": "qdqc.ir.graph",
+    "Node": "qdqc.ir.core",
+    "Op": "qdqc.ir.op",
+    "Pass": "qdqc.pipeline.pass_",
+    "PassContext": "qdqc.pipeline.pass_",
+    "PatternPass": "qdqc.rewrite.pattern",
+    "QdqcError": "qdqc.diagnostics",
+    "Quant": "qdqc.ir.types",
+    "Quantized": "qdqc.flow.deploy",
+    "Range": "qdqc.ir.types",
+    "Rewriter": "qdqc.rewrite.pattern",
+    "SensitiveLayers": "qdqc.flow.search",
+    "TensorType": "qdqc.ir.types",
+    "Value": "qdqc.ir.core",
+    "export_onnx": "qdqc.onnx_io.exporter",
+    "from_text": "qdqc.text.strings",
+    "import_onnx": "qdqc.onnx_io.importer",
+    "load": "qdqc.text.qir_files",
+    "prove": "qdqc.flow.prove",
+    "quantize": "qdqc.flow.deploy",
+    "rewrites": "qdqc.rewrite.pattern",
+    "run": "qdqc.pipeline.manager",
+    "save": "qdqc.text.qir_files",
+    "save_onnx": "qdqc.onnx_io.saver",
+    "search_layers": "qdqc.flow.search",
+    "to_text": "qdqc.text.strings",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from qdqc.versions import own_version
+
+        return own_version()
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'compiler' has no attribute '{name}'")
+        raise AttributeError(f"module 'qdqc' has no attribute '{name}'")
     found = getattr(importlib.import_module(home), name)
     globals()[name] = found
     return found

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from compiler.ir.loc import Loc, Position
+from qdqc.ir.loc import Loc, Position
 
 __all__ = [
     "EXIT_INPUT",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from compiler.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError
 
 __all__ = [
     "Content",

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from compiler.diagnostics import suggestion
+from qdqc.diagnostics import suggestion
 
 __all__ = ["Registry"]
 

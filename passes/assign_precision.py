@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.graph import Graph
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.plan import MODES, mode_named, plan, read_qtable
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.graph import Graph
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.qtable import MODES, mode_named, plan, read_qtable
 
 __all__ = ["AssignPrecision"]
 

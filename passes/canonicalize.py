@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node
-from compiler.ir.types import Elem
-from compiler.ops import (
+from qdqc.ir.core import Constant, Node
+from qdqc.ir.types import Elem
+from qdqc.ops import (
     Add,
     Cast,
     Clip,
@@ -33,9 +33,9 @@ from compiler.ops import (
     ReduceSumSquare,
     Sub,
 )
-from compiler.ops.onnx_table import reveal
-from compiler.rewrite.layout import same_shape
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.ops.onnx_table import reveal
+from qdqc.rewrite.layout import same_shape
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["Canonicalize"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Cast, CastLike
-from compiler.pipeline.pass_ import Pass, PassContext
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Cast, CastLike
+from qdqc.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["ConvertHalf"]
 

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.calibration.channels import CHANNEL_AXIS
-from compiler.calibration.table import load_table
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ops import Conv, Gemm
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.arithmetic import dequantize, quantize, weight_quant
-from compiler.quant.placement import Decision, decide
-from compiler.quant.targets.known import target_named
-from compiler.quant.targets.target import Target
+from qdqc.calibration.channels import CHANNEL_AXIS
+from qdqc.calibration.table import load_table
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ops import Conv, Gemm
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.arithmetic import dequantize, quantize, weight_quant
+from qdqc.quant.placement import Decision, decide
+from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import Target
 
 __all__ = ["CorrectBias"]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.ir.clone import clone
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Graph
-from compiler.ir.op import Op
-from compiler.ir.types import Range
-from compiler.ops import HardSigmoid, HardSwish, Mul, Sigmoid, Swish
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.placement import decide
-from compiler.quant.targets.known import target_named
+from qdqc.ir.clone import clone
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Op
+from qdqc.ir.types import Range
+from qdqc.ops import HardSigmoid, HardSwish, Mul, Sigmoid, Swish
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.placement import decide
+from qdqc.quant.targets.known import target_named
 
 __all__ = ["DecomposeActivations"]
 

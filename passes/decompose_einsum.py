@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.ir.core import Node, Value
-from compiler.ir.dims import Dim, product
-from compiler.ir.types import Elem
-from compiler.ops import Einsum, MatMul, Mul, ReduceSum, Reshape, Transpose, Unsqueeze
-from compiler.rewrite.layout import reshape_target
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.ir.core import Node, Value
+from qdqc.ir.dims import Dim, product
+from qdqc.ir.types import Elem
+from qdqc.ops import Einsum, MatMul, Mul, ReduceSum, Reshape, Transpose, Unsqueeze
+from qdqc.rewrite.layout import reshape_target
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["DecomposeEinsum"]
 

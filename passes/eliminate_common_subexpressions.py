@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import ChainMap
 from typing import Any, TypeAlias
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.graph import Graph, Module
-from compiler.ir.spelling import print_type
-from compiler.ops import Opaque
-from compiler.pipeline.pass_ import Pass, PassContext
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.spelling import print_type
+from qdqc.ops import Opaque
+from qdqc.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["EliminateCommonSubexpressions"]
 

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Graph
-from compiler.ir.view import reads
-from compiler.ops import If, Loop, Scan
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.rewrite.driver import erase_dead
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.view import reads
+from qdqc.ops import If, Loop, Scan
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.rewrite.driver import erase_dead
 
 __all__ = ["EliminateDeadCode"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Node
-from compiler.ir.graph import Graph
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.tuning.columns import Product, product_of
-from compiler.tuning.scaling import apply, scaled_upstream
+from qdqc.ir.core import Node
+from qdqc.ir.graph import Graph
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.tuning.columns import Product, product_of
+from qdqc.tuning.scaling import apply, scaled_upstream
 
 __all__ = ["EqualizeChannels"]
 

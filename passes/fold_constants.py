@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.types import TensorType
-from compiler.ops import CASTS, Opaque
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.rewrite.driver import erase_dead
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import TensorType
+from qdqc.ops import CASTS, Opaque
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.rewrite.driver import erase_dead
 
 __all__ = ["FoldConstants"]
 
@@ -37,7 +37,7 @@ class FoldConstants(Pass):
         wanted = [r for n in ready for r in n.present_results if _is_read_outside(r, ready)]
         if not wanted:
             return 0
-        from compiler.runtime.fold import evaluate  # onnxruntime loads only when there is work
+        from qdqc.runtime.sessions.fold import evaluate  # onnxruntime loads only when there is work
 
         try:
             arrays = evaluate(list(ready), [v.name for v in wanted])

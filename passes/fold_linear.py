@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.op import Kind
-from compiler.ir.types import Array, Elem
-from compiler.ops import Add, Conv, ConvTranspose, Gemm, MatMul, Mul
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.op import Kind
+from qdqc.ir.types import Array, Elem
+from qdqc.ops import Add, Conv, ConvTranspose, Gemm, MatMul, Mul
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["FoldLinear"]
 

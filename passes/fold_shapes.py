@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.types import Array, TensorType
-from compiler.ops import Reshape
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.rewrite.driver import erase_dead
-from compiler.rewrite.layout import reshape_target
-from passes.infer_shapes import infer_graph
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Array, TensorType
+from qdqc.ops import Reshape
+from qdqc.passes.infer_shapes import infer_graph
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.rewrite.driver import erase_dead
+from qdqc.rewrite.layout import reshape_target
 
 __all__ = ["FoldShapes"]
 

@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ops import Clip, Relu
-from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
+from qdqc.ir.core import Node, Value
+from qdqc.ops import Clip, Relu
+from qdqc.rewrite.pattern import PatternPass, Rewriter, rewrites
 
 __all__ = ["FuseActivation"]
 

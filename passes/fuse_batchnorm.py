@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Node, Value
-from compiler.ir.op import Kind
-from compiler.ir.types import Array
-from compiler.ops import BatchNormalization, Conv, ConvTranspose
-from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
+from qdqc.ir.core import Node, Value
+from qdqc.ir.op import Kind
+from qdqc.ir.types import Array
+from qdqc.ops import BatchNormalization, Conv, ConvTranspose
+from qdqc.rewrite.pattern import PatternPass, Rewriter, rewrites
 
 __all__ = ["FuseBatchnorm"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ops import AveragePool, Conv, Pad
-from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
+from qdqc.ir.core import Node, Value
+from qdqc.ops import AveragePool, Conv, Pad
+from qdqc.rewrite.pattern import PatternPass, Rewriter, rewrites
 
 __all__ = ["FusePad"]
 

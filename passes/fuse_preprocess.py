@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from compiler.data.preprocess import Preprocess
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.ops import Add, Cast, Mul
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.placement import decide
-from compiler.quant.targets.known import target_named
-from compiler.quant.targets.target import Target
+from qdqc.data.preprocess import Preprocess
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.ops import Add, Cast, Mul
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.placement import decide
+from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import Target
 
 __all__ = ["FusePreprocess"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from compiler.diagnostics import QdqcError, Severity
-from compiler.ir.graph import Graph
-from compiler.ir.types import TensorType
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.text.digest import module_digest
+from qdqc.diagnostics import QdqcError, Severity
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import TensorType
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.text.digest import module_digest
 
 __all__ = ["ImportCalibration"]
 
@@ -24,9 +24,9 @@ class ImportCalibration(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         # Here, so that listing the passes does not load what reads images.
-        from compiler.calibration.check import check_digest, check_table
-        from compiler.calibration.plan import plan_of
-        from compiler.calibration.table import load_table
+        from qdqc.calibration.observed import plan_of
+        from qdqc.calibration.table import load_table
+        from qdqc.calibration.table_check import check_digest, check_table
 
         table = load_table(self.table)
         check_digest(table, module_digest(graph.module), self.table)

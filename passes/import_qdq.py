@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.op import Kind, QuantTraits
-from compiler.ir.types import Elem, Quant
-from compiler.ops import CASTS, Dequantize, Quantize, Transpose
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.arithmetic import quantize
-from compiler.quant.targets.target import activations
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Kind, QuantTraits
+from qdqc.ir.types import Elem, Quant
+from qdqc.ops import CASTS, Dequantize, Quantize, Transpose
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.arithmetic import quantize
+from qdqc.quant.targets.target import activations
 
 __all__ = ["ImportQdq"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from compiler.ir.core import Value
-from compiler.ir.graph import Graph
-from compiler.ir.merge import compatible, merge_types
-from compiler.ir.types import Type
-from compiler.pipeline.pass_ import Pass, PassContext
+from qdqc.ir.core import Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.merge import compatible, merge_types
+from qdqc.ir.types import Type
+from qdqc.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["InferShapes", "infer_graph"]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compiler.ir.core import Node, Value
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Identity, If, Loop, Scan, Squeeze, Unsqueeze
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.ir.core import Node, Value
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Identity, If, Loop, Scan, Squeeze, Unsqueeze
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["InlineControl"]
 

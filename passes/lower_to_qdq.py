@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from compiler.ir.graph import Graph
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.lowering import lower
+from qdqc.ir.graph import Graph
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.lowering import lower
 
 __all__ = ["LowerToQdq"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.op import Op
-from compiler.ir.types import TensorType
-from compiler.ops import (
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Op
+from qdqc.ir.types import TensorType
+from qdqc.ops import (
     LRN,
     Cast,
     Concat,
@@ -25,9 +25,9 @@ from compiler.ops import (
     Transpose,
     Where,
 )
-from compiler.ops.pointwise import Binary, Pointwise, Variadic
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.rewrite.driver import erase_dead
+from qdqc.ops.pointwise import Binary, Pointwise, Variadic
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.rewrite.driver import erase_dead
 
 __all__ = ["MoveTransposes"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Graph
-from compiler.ir.op import Kind
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.ops import Abs, AveragePool, Clip, Concat, Exp, GlobalAveragePool, Relu, Sqrt
-from compiler.pipeline.pass_ import Pass, PassContext
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Kind
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ops import Abs, AveragePool, Clip, Concat, Exp, GlobalAveragePool, Relu, Sqrt
+from qdqc.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["PropagateRanges"]
 

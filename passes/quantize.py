@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.op import Kind, QuantTraits
-from compiler.ir.types import Array, Elem, Quant, Range, TensorType
-from compiler.ops import Conv, ConvTranspose, Dequantize, Gemm, Quantize
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.arithmetic import (
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.op import Kind, QuantTraits
+from qdqc.ir.types import Array, Elem, Quant, Range, TensorType
+from qdqc.ops import Conv, ConvTranspose, Dequantize, Gemm, Quantize
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.arithmetic import (
     activation_quant,
     bias_floor,
     bias_quant,
@@ -21,9 +21,9 @@ from compiler.quant.arithmetic import (
     quantize,
     weight_quant,
 )
-from compiler.quant.placement import Decision, decide
-from compiler.quant.targets.known import target_named
-from compiler.quant.targets.target import Target, activations
+from qdqc.quant.placement import Decision, decide
+from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import Target, activations
 
 __all__ = ["QuantizePass"]
 

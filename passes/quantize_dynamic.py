@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.types import Array, Elem
-from compiler.ops import (
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Array, Elem
+from qdqc.ops import (
     Add,
     Cast,
     Clip,
@@ -22,9 +22,9 @@ from compiler.ops import (
     MatMulInteger,
     Mul,
 )
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.arithmetic import quantize, weight_quant
-from compiler.quant.splice import Splice
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.arithmetic import quantize, weight_quant
+from qdqc.quant.splice import Splice
 
 __all__ = ["QuantizeDynamic"]
 

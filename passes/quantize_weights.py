@@ -6,16 +6,16 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Constant, Node
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.op import Kind
-from compiler.ir.types import Array, Elem, Quant, TensorType
-from compiler.ops import Cast, Gather, MatMul, Mul
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.arithmetic import block_quant, quantize, weight_quant
-from compiler.quant.splice import Splice
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Constant, Node
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Kind
+from qdqc.ir.types import Array, Elem, Quant, TensorType
+from qdqc.ops import Cast, Gather, MatMul, Mul
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.arithmetic import block_quant, quantize, weight_quant
+from qdqc.quant.splice import Splice
 
 __all__ = ["QuantizeWeights"]
 

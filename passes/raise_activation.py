@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ir.types import Elem
-from compiler.ops import (
+from qdqc.ir.core import Node, Value
+from qdqc.ir.types import Elem
+from qdqc.ops import (
     Abs,
     Add,
     Clip,
@@ -27,8 +27,8 @@ from compiler.ops import (
     Swish,
     Tanh,
 )
-from compiler.rewrite.algebra import Affine, Algebra, Terms
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.rewrite.algebra import Affine, Algebra, Terms
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["RaiseActivation"]
 

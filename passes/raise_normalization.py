@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.types import Array, Elem
-from compiler.ops import (
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.types import Array, Elem
+from qdqc.ops import (
     Add,
     Div,
     GroupNormalization,
@@ -24,8 +24,8 @@ from compiler.ops import (
     Sqrt,
     Sub,
 )
-from compiler.rewrite.algebra import Algebra
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.rewrite.algebra import Algebra
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["RaiseNormalization"]
 

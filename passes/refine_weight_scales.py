@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.graph import Graph
-from compiler.pipeline.pass_ import PassContext
-from compiler.quant.targets.known import target_named
-from compiler.tuning.blas import single_threaded
-from compiler.tuning.columns import Product
-from compiler.tuning.data_pass import DataPass
-from compiler.tuning.integer import SCHEMES, check_choice, integer_products
-from compiler.tuning.moments import Moments, moments_of
-from compiler.tuning.rounding import best_reach
+from qdqc.ir.graph import Graph
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.quant.targets.known import target_named
+from qdqc.tuning.blas import single_threaded
+from qdqc.tuning.columns import Product
+from qdqc.tuning.data_pass import DataPass
+from qdqc.tuning.integer import SCHEMES, check_choice, integer_products
+from qdqc.tuning.moments import Moments, moments_of
+from qdqc.tuning.rounding import best_reach
 
 __all__ = ["RefineWeightScales"]
 

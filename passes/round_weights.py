@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.calibration.in_order import in_threads
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Graph
-from compiler.ir.types import Array, Elem, Quant
-from compiler.ops import MatMul
-from compiler.pipeline.pass_ import PassContext
-from compiler.quant.arithmetic import block_quant, spread, weight_quant
-from compiler.quant.targets.known import target_named
-from compiler.tuning.blas import single_threaded
-from compiler.tuning.columns import Product
-from compiler.tuning.data_pass import DataPass
-from compiler.tuning.integer import SCHEMES, check_choice, integer_products
-from compiler.tuning.moments import Moments, moments_of
-from compiler.tuning.rounding import (
+from qdqc.calibration.in_order import in_threads
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Array, Elem, Quant
+from qdqc.ops import MatMul
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.quant.arithmetic import block_quant, spread, weight_quant
+from qdqc.quant.targets.known import target_named
+from qdqc.tuning.blas import single_threaded
+from qdqc.tuning.columns import Product
+from qdqc.tuning.data_pass import DataPass
+from qdqc.tuning.integer import SCHEMES, check_choice, integer_products
+from qdqc.tuning.moments import Moments, moments_of
+from qdqc.tuning.rounding import (
     Grid,
     damped,
     rounded_in_order,

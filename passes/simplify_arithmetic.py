@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ir.types import Elem
-from compiler.ops import (
+from qdqc.ir.core import Node, Value
+from qdqc.ir.types import Elem
+from qdqc.ops import (
     Abs,
     Add,
     Clip,
@@ -26,8 +26,8 @@ from compiler.ops import (
     Sub,
     Sum,
 )
-from compiler.rewrite.layout import same_shape
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.rewrite.layout import same_shape
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["SimplifyArithmetic"]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Node
-from compiler.ir.types import Elem
-from compiler.ops import Expand, Flatten, Reshape, Squeeze, Tile, Transpose, Unsqueeze
-from compiler.rewrite.layout import inferred_shape, reshape_target, same_shape
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.ir.core import Node
+from qdqc.ir.types import Elem
+from qdqc.ops import Expand, Flatten, Reshape, Squeeze, Tile, Transpose, Unsqueeze
+from qdqc.rewrite.layout import inferred_shape, reshape_target, same_shape
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["SimplifyLayout"]
 

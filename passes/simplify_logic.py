@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import (
+from qdqc.ir.core import Node, Value
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import (
     Add,
     And,
     Cast,
@@ -23,8 +23,8 @@ from compiler.ops import (
     Tile,
     Where,
 )
-from compiler.rewrite.layout import inferred_shape, same_shape
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.rewrite.layout import inferred_shape, same_shape
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["SimplifyLogic"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Node, Value
-from compiler.ir.types import Elem
-from compiler.ops import (
+from qdqc.ir.core import Node, Value
+from qdqc.ir.types import Elem
+from qdqc.ops import (
     GlobalAveragePool,
     GlobalMaxPool,
     Mul,
@@ -23,8 +23,8 @@ from compiler.ops import (
     Transpose,
     Unsqueeze,
 )
-from compiler.rewrite.layout import reshape_target
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.rewrite.layout import reshape_target
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["SimplifyReductions"]
 

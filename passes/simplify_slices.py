@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.types import Elem
-from compiler.ops import Concat, Gather, Pad, Slice, Split, Unsqueeze
-from compiler.rewrite.layout import inferred_shape
-from compiler.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.types import Elem
+from qdqc.ops import Concat, Gather, Pad, Slice, Split, Unsqueeze
+from qdqc.rewrite.layout import inferred_shape
+from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["SimplifySlices"]
 

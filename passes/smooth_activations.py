@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ops import Mul
-from compiler.pipeline.pass_ import PassContext
-from compiler.quant.targets.known import target_named
-from compiler.quant.targets.target import Target
-from compiler.tuning.blas import single_threaded
-from compiler.tuning.columns import Product, product_of
-from compiler.tuning.data_pass import DataPass
-from compiler.tuning.scaling import Scaling, apply, scaled_upstream
-from compiler.tuning.smoothing import Inputs, inputs_of, smoothing_of
-from compiler.tuning.stream import sharing
+from qdqc.ir.core import Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ops import Mul
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import Target
+from qdqc.tuning.blas import single_threaded
+from qdqc.tuning.columns import Product, product_of
+from qdqc.tuning.data_pass import DataPass
+from qdqc.tuning.product_inputs import sharing
+from qdqc.tuning.scaling import Scaling, apply, scaled_upstream
+from qdqc.tuning.smoothing import Inputs, inputs_of, smoothing_of
 
 __all__ = ["SmoothActivations"]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from compiler.ir.core import Value
-from compiler.ir.graph import Graph
-from compiler.ir.types import Elem
-from compiler.ops import Dequantize, Quantize
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.arithmetic import activation_quant
-from compiler.quant.targets.known import target_named
+from qdqc.ir.core import Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Elem
+from qdqc.ops import Dequantize, Quantize
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.arithmetic import activation_quant
+from qdqc.quant.targets.known import target_named
 
 __all__ = ["StripCasts"]
 

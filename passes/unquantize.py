@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.types import Quant, Range, TensorType
-from compiler.ops import Add, Dequantize, HardSigmoid, Mul, Quantize, Restate
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.arithmetic import numbers, quant_range
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Quant, Range, TensorType
+from qdqc.ops import Add, Dequantize, HardSigmoid, Mul, Quantize, Restate
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.arithmetic import numbers, quant_range
 
 __all__ = ["Unquantize"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Graph
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.quant.targets.known import target_named
-from compiler.quant.targets.rules import broken_rules
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Graph
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.rules import broken_rules
 
 __all__ = ["VerifyTarget"]
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
 
 # Ops enter the registry when they are first imported: not within some test's scratch registry.
-import compiler.ops  # noqa: F401
+import qdqc.ops  # noqa: F401
 
 # The same examples in every run; QDQC_EXPLORE=1 draws new ones, to look for more.
 settings.register_profile("same", deadline=None, derandomize=True, database=None)
@@ -85,8 +85,8 @@ def own_cache(
 
 def made(folder: Path, name: str, preprocessing: tuple[str, ...], data: Path) -> Path:
     """``name``.qir with its .cali_table, calibrated on ``data``."""
-    from tools.model_transform import main as transform
-    from tools.run_calibration import main as calibrate
+    from qdqc.tools.model_transform import main as transform
+    from qdqc.tools.run_calibration import main as calibrate
 
     qir = folder / f"{name}.qir"
     shape = ["--pixel_format", "gray", "--resize_dims", "32,32", *preprocessing]
@@ -104,7 +104,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded digits network at each stage of its way, made once by the commands themselves:
     a folder with digits.qir, digits.cali_table, digits_int8.onnx and its .qir.
     """
-    from tools.model_deploy import main as deploy
+    from qdqc.tools.model_deploy import main as deploy
 
     folder = tmp_path_factory.mktemp("digits")
     qir = made(folder, "digits", RIGHT, DIGITS / "calib.npz")

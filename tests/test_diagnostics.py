@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.diagnostics import Diagnostic, QdqcError, Severity, nearest, suggestion
-from compiler.ir.loc import Loc, Position
-from compiler.registry import Registry
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity, nearest, suggestion
+from qdqc.ir.loc import Loc, Position
+from qdqc.registry import Registry
 
 
 def test_the_whole_form() -> None:

@@ -14,13 +14,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.defs import onnx_opset_version
 
-import compiler.ops as o
-from compiler.ir.data import Data
-from compiler.ir.dims import symbol
-from compiler.ir.graph import Module
-from compiler.ir.merge import compatible
-from compiler.ir.op import OPS, Kind, Op
-from compiler.ir.types import Elem, TensorType
+import qdqc.ops as o
+from qdqc.ir.data import Data
+from qdqc.ir.dims import symbol
+from qdqc.ir.graph import Module
+from qdqc.ir.merge import compatible
+from qdqc.ir.op import OPS, Kind, Op
+from qdqc.ir.types import Elem, TensorType
 
 ELSEWHERE = {"quantize", "dequantize", "restate", "onnx", "if", "loop", "scan"}
 """Ops with types or graphs of their own have tests of their own."""
@@ -495,8 +495,8 @@ def _module(sample: Sample) -> Module:
 
 @pytest.mark.parametrize("index", NUMBERED)
 def test_text_round_trip(index: int):
-    from compiler.text.parser import parse_module
-    from compiler.text.printer import print_module
+    from qdqc.text.parser import parse_module
+    from qdqc.text.printer import print_module
 
     text = print_module(_module(SAMPLES[index]))
     assert print_module(parse_module(text)) == text
@@ -505,7 +505,7 @@ def test_text_round_trip(index: int):
 @pytest.mark.parametrize("index", NUMBERED)
 def test_import_gives_the_op(index: int):
     """A node that was written without the exporter reads as the sample's op."""
-    importer = importlib.import_module("compiler.onnx_io.importer")
+    importer = importlib.import_module("qdqc.onnx_io.importer")
     sample = SAMPLES[index]
     module = importer.import_onnx(_onnx_model(sample))
     (node,) = module.graph.nodes()
@@ -516,8 +516,8 @@ def test_import_gives_the_op(index: int):
 
 @pytest.mark.parametrize("index", NUMBERED)
 def test_export_then_import(index: int):
-    importer = importlib.import_module("compiler.onnx_io.importer")
-    exporter = importlib.import_module("compiler.onnx_io.exporter")
+    importer = importlib.import_module("qdqc.onnx_io.importer")
+    exporter = importlib.import_module("qdqc.onnx_io.exporter")
     module = _module(SAMPLES[index])
     model = exporter.export_onnx(module)
     onnx.checker.check_model(model, full_check=True)

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.files import (
+from qdqc.diagnostics import QdqcError
+from qdqc.files import (
     read_text,
     refuse_inputs,
     refuse_unwritable,
@@ -77,7 +77,7 @@ def test_a_device_is_written_to_and_not_replaced() -> None:
 def test_a_pipe_behind_dev_stdout_is_written_to() -> None:
     """The link leads to no path: ``/proc/1/fd/pipe:[2]``."""
     code = (
-        "from compiler.files import refuse_unwritable, write_whole\n"
+        "from qdqc.files import refuse_unwritable, write_whole\n"
         "refuse_unwritable(['/dev/stdout']); write_whole('/dev/stdout', 'whole')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

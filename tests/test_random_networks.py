@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-import compiler
+import qdqc
 
 Array = npt.NDArray[Any]
 SAMPLES = 8
@@ -219,12 +219,10 @@ def samples_of(model: ModelProto) -> list[dict[str, Array]]:
     return [{"x": rng.standard_normal(shape, np.float32)} for _ in range(SAMPLES)]
 
 
-def quantized(
-    model: ModelProto, data: list[dict[str, Array]], **options: Any
-) -> compiler.Quantized:
+def quantized(model: ModelProto, data: list[dict[str, Array]], **options: Any) -> qdqc.Quantized:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return compiler.quantize(model, data, **options)
+        return qdqc.quantize(model, data, **options)
 
 
 def every(model: ModelProto, data: list[dict[str, Array]], *, plain: bool = False) -> Array:
@@ -289,9 +287,9 @@ EITHER = st.one_of(image_networks(), token_networks())
 @SETTINGS
 @given(model=EITHER)
 def test_simplification_keeps_the_function(model: ModelProto) -> None:
-    module = compiler.run(compiler.import_onnx(model), "@transform")
+    module = qdqc.run(qdqc.import_onnx(model), "@transform")
     data = samples_of(model)
-    exact, found = every(model, data, plain=True), every(compiler.export_onnx(module), data)
+    exact, found = every(model, data, plain=True), every(qdqc.export_onnx(module), data)
     assert np.abs(found - exact).max() <= 1e-4 * np.abs(exact).max()
 
 
@@ -332,10 +330,10 @@ def test_integers_in_and_out_are_those_of_the_casts(model: ModelProto, symmetric
 @given(model=EITHER)
 def test_a_deployed_module_survives_its_text(model: ModelProto) -> None:
     data = samples_of(model)
-    deployed = compiler.import_onnx(quantized(model, data).model)
-    text = compiler.to_text(deployed)
-    again = compiler.from_text(text, weights=deployed)
-    assert compiler.to_text(again) == text
+    deployed = qdqc.import_onnx(quantized(model, data).model)
+    text = qdqc.to_text(deployed)
+    again = qdqc.from_text(text, weights=deployed)
+    assert qdqc.to_text(again) == text
     np.testing.assert_array_equal(
-        every(compiler.export_onnx(again), data), every(compiler.export_onnx(deployed), data)
+        every(qdqc.export_onnx(again), data), every(qdqc.export_onnx(deployed), data)
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.ir.op import OPS
+from qdqc.ir.op import OPS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

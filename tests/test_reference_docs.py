@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from compiler.ir.op import OPS
-from compiler.ops.onnx_table import load_ops
-from compiler.pipeline.discovery import load_passes
-from compiler.pipeline.pass_ import PASSES, Pass
+from qdqc.ir.op import OPS
+from qdqc.ops.onnx_table import load_ops
+from qdqc.pipeline.discovery import load_passes
+from qdqc.pipeline.pass_ import PASSES, Pass
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HINT = "QDQC_UPDATE_GOLDEN=1 pytest tests/test_reference_docs.py writes it anew"
@@ -24,9 +24,9 @@ HINT = "QDQC_UPDATE_GOLDEN=1 pytest tests/test_reference_docs.py writes it anew"
 
 def made(page: str) -> str:
     """What a fresh process makes: other tests define ops and passes of their own here."""
-    code = f"""from compiler.ops.onnx_table import load_ops
-from compiler.pipeline.discovery import load_passes, pipelines
-from compiler.report.reference import ops_page, passes_page
+    code = f"""from qdqc.ops.onnx_table import load_ops
+from qdqc.pipeline.discovery import load_passes, pipelines
+from qdqc.report.reference import ops_page, passes_page
 load_ops(), load_passes()
 print({page}, end="")"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
@@ -43,7 +43,7 @@ def passes() -> str:
 
 def ours() -> list[type[Pass]]:
     load_passes()
-    return [cls for cls in PASSES if cls.__module__.startswith("passes.")]
+    return [cls for cls in PASSES if cls.__module__.startswith("qdqc.passes.")]
 
 
 PAGES: dict[str, Callable[[], str]] = {"ops.md": ops, "passes.md": passes}

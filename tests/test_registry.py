@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.op import OPS
-from compiler.pipeline.discovery import load_passes
-from compiler.pipeline.pass_ import PASSES, describe
-from compiler.registry import Registry
+from qdqc.ir.op import OPS
+from qdqc.pipeline.discovery import load_passes
+from qdqc.pipeline.pass_ import PASSES, describe
+from qdqc.registry import Registry
 
 names = st.sampled_from(["conv", "convert", "relu", "clip"])
 homes = st.sampled_from(["ours", "plugin"])

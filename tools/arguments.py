@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError
 
 if TYPE_CHECKING:
-    from compiler.data.dataset import Dataset
-    from compiler.data.fit import Sample
-    from compiler.ir.graph import Module
+    from qdqc.data.dataset import Dataset
+    from qdqc.data.fit import Sample
+    from qdqc.ir.graph import Module
 
 __all__ = [
     "check_samples",
@@ -131,9 +131,9 @@ def check_samples(
     ``ranges`` bound random inputs by name. A model whose symbols are no free sizes (a batch that
     an exporter fixed inside) gets random inputs with 1 for every symbol.
     """
-    from compiler.data.dataset import open_dataset
-    from compiler.data.random_inputs import random_samples
-    from compiler.runtime.session import Runner
+    from qdqc.data.dataset import open_dataset
+    from qdqc.data.random_inputs import random_samples
+    from qdqc.runtime.sessions.session import Runner
 
     if given:
         return open_dataset(given, reference.graph), given

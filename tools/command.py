@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib.metadata
 import json
 import os
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from compiler.diagnostics import (
+from qdqc.diagnostics import (
     EXIT_INPUT,
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
@@ -21,8 +20,9 @@ from compiler.diagnostics import (
     QdqcError,
     suggestion,
 )
-from compiler.files import refuse_unwritable, write_whole
-from tools.resources import PeakMemory, process_seconds
+from qdqc.files import refuse_unwritable, write_whole
+from qdqc.tools.resources import PeakMemory, process_seconds
+from qdqc.versions import own_version
 
 __all__ = ["CommandParser", "Invocation", "execute"]
 
@@ -87,7 +87,7 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=_HelpFormatter,
         )
         group = self.add_argument_group("common options")
-        group.add_argument("--version", action="version", version=f"{name} {_version()}")
+        group.add_argument("--version", action="version", version=f"{name} {own_version()}")
         group.add_argument(
             "-q", "--quiet", action="count", default=0, help="no progress; -qq: no warnings"
         )
@@ -192,7 +192,7 @@ def _act(action: Callable[[Invocation], int | None], invocation: Invocation) -> 
     """Load the plugins, whose ops a module may be made of, and run the action."""
     plugins = getattr(invocation.args, "plugin", None)
     if plugins:
-        from compiler.pipeline.discovery import load_passes
+        from qdqc.pipeline.discovery import load_passes
 
         load_passes(plugins)
     return action(invocation)
@@ -256,10 +256,3 @@ def _internal(name: str, error: Exception) -> tuple[str, int]:
         f"with this traceback"
     )
     return f"{trace}{told}", EXIT_INTERNAL
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("qdq-compiler")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"

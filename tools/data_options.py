@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.data.choice import SEED
-from tools.arguments import memory
-from tools.command import CommandParser, Invocation
-from tools.resources import peak_of
+from qdqc.data.choice import SEED
+from qdqc.tools.arguments import memory
+from qdqc.tools.command import CommandParser, Invocation
+from qdqc.tools.resources import peak_of
+from qdqc.versions import own_version, version_of
 
 if TYPE_CHECKING:
-    from compiler.calibration.collection import Resources
-    from compiler.data.dataset import Dataset
-    from compiler.ir.graph import Graph, Module
+    from qdqc.calibration.collection import Resources
+    from qdqc.data.dataset import Dataset
+    from qdqc.ir.graph import Graph, Module
 
 __all__ = [
     "add_data_options",
@@ -95,15 +95,15 @@ def positive(text: str) -> int:
 
 def resources_of(invocation: Invocation, header: Mapping[str, str]) -> Resources:
     """What collecting may use by the options: each thread or process runs a model of its own."""
-    from compiler.calibration.cache import Cache, default_folder
-    from compiler.calibration.collection import Resources
+    from qdqc.calibration.cache import Cache, default_folder
+    from qdqc.calibration.collection import Resources
 
     args = invocation.args
     cache = None
     if not args.no_cache:
         folder = Path(args.cache) if args.cache else default_folder()
         cache = Cache(folder, invocation.warn)
-    runtime = importlib.metadata.version("onnxruntime")
+    runtime = version_of("onnxruntime")
     return Resources(
         memory_limit=args.memory_limit,
         measure=peak_of,
@@ -128,10 +128,10 @@ def open_data(
 
     ``look`` warns of numbers that the preprocessing can't make.
     """
-    from compiler.data.bad_samples import BadSamples
-    from compiler.data.dataset import open_dataset, open_list
-    from compiler.data.fit import input_specs
-    from compiler.data.plausible import implausible
+    from qdqc.data.bad_samples import BadSamples
+    from qdqc.data.dataset import open_dataset, open_list
+    from qdqc.data.fit import input_specs
+    from qdqc.data.plausible import implausible
 
     args = invocation.args
     opened: Callable[..., Dataset] = open_dataset if args.dataset else open_list
@@ -153,11 +153,11 @@ def open_data(
 
 def table_header(module: Module, args: Any, mask: str | None = None) -> dict[str, str]:
     """What a table says of the model and the tools that it comes from."""
-    from compiler.text.digest import module_digest
+    from qdqc.text.digest import module_digest
 
     return {
-        "tool": f"qdqc {importlib.metadata.version('qdq-compiler')}",
-        "libraries": ", ".join(f"{p} {importlib.metadata.version(p)}" for p in _LIBRARIES),
+        "tool": f"qdqc {own_version()}",
+        "libraries": ", ".join(f"{p} {version_of(p)}" for p in _LIBRARIES),
         "model": Path(args.model).name,
         "digest": module_digest(module),
         "seed": str(args.seed),

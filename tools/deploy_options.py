@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from compiler.diagnostics import QdqcError
-from tools.arguments import names, tolerance
-from tools.command import CommandParser
-from tools.ir_options import add_ir_options
+from qdqc.diagnostics import QdqcError
+from qdqc.tools.arguments import names, tolerance
+from qdqc.tools.command import CommandParser
+from qdqc.tools.ir_options import add_ir_options
 
 __all__ = ["add_scheme", "deploy_parser", "refuse_options"]
 
@@ -37,7 +37,7 @@ def deploy_parser() -> CommandParser:
 
 def refuse_options(args: Any) -> None:
     """What can be told before anything is read. Raises QdqcError."""
-    from compiler.quant.targets.known import target_named
+    from qdqc.quant.targets.known import target_named
 
     target_named(args.target)
     if args.quantize == "F32" and args.quantize_table:

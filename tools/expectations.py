@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compiler.diagnostics import Diagnostic, Severity
+from qdqc.diagnostics import Diagnostic, Severity
 
 __all__ = ["Expectation", "find_expectations", "mismatches"]
 

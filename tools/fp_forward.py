@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compiler.diagnostics import EXIT_OK, QdqcError
-from compiler.quant.plan import MODES
-from tools.arguments import names
-from tools.command import CommandParser, Invocation, execute
-from tools.ir_options import add_plugin_option
+from qdqc.diagnostics import EXIT_OK, QdqcError
+from qdqc.quant.qtable import MODES
+from qdqc.tools.arguments import names
+from qdqc.tools.command import CommandParser, Invocation, execute
+from qdqc.tools.ir_options import add_plugin_option
 
 __all__ = ["main"]
 
@@ -73,11 +73,11 @@ def _block(text: str) -> tuple[list[str], list[str]]:
 
 
 def _forward(invocation: Invocation) -> int:
-    from compiler.files import refuse_inputs, refuse_unwritable, write_whole
-    from compiler.quant.targets.known import target_named
-    from compiler.search.forward import between, with_ancestors, with_descendants
-    from compiler.text.files import load
-    from tools.search_files import qtable_text
+    from qdqc.files import refuse_inputs, refuse_unwritable, write_whole
+    from qdqc.quant.targets.known import target_named
+    from qdqc.search.strategies.regions import between, with_ancestors, with_descendants
+    from qdqc.text.qir_files import load
+    from qdqc.tools.search_files import qtable_text
 
     args = invocation.args
     if not (args.inputs or args.outputs or args.blocks):

@@ -8,19 +8,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
-from compiler.ir.graph import Module
-from compiler.ir.spelling import print_value
-from compiler.pipeline.discovery import load_passes, pipelines
-from compiler.pipeline.explain import Explain
-from compiler.pipeline.instrument import Instrument, Report
-from compiler.pipeline.manager import PassManager
-from compiler.pipeline.pass_ import PASSES, Pass, describe
-from compiler.pipeline.printing import DumpIR, PrintIR
-from compiler.pipeline.reproducer import CrashReproducer
-from compiler.pipeline.spec import resolve
-from compiler.pipeline.timing import PassStatistics, TimePasses
-from tools.arguments import names
-from tools.command import CommandParser, Invocation
+from qdqc.ir.graph import Module
+from qdqc.ir.spelling import print_value
+from qdqc.pipeline.discovery import load_passes, pipelines
+from qdqc.pipeline.explain import Explain
+from qdqc.pipeline.instrument import Instrument, Report
+from qdqc.pipeline.manager import PassManager
+from qdqc.pipeline.pass_ import PASSES, Pass, describe
+from qdqc.pipeline.pass_timing import PassStatistics, TimePasses
+from qdqc.pipeline.printing import DumpIR, PrintIR
+from qdqc.pipeline.reproducer import CrashReproducer
+from qdqc.pipeline.spec import resolve
+from qdqc.tools.arguments import names
+from qdqc.tools.command import CommandParser, Invocation
 
 __all__ = ["add_ir_options", "add_plugin_option", "make_passes", "pass_manager", "run_pipeline"]
 
@@ -160,7 +160,7 @@ def _option(field: dataclasses.Field[Any]) -> str:
 
 
 def _op_lines() -> list[str]:
-    from compiler.ir.op import OPS
+    from qdqc.ir.op import OPS
 
     lines: list[str] = []
     for cls in OPS:

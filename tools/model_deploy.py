@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError
-from tools.arguments import check_samples
-from tools.command import Invocation, execute
-from tools.deploy_options import deploy_parser, refuse_options
-from tools.ir_options import make_passes, pass_manager
-from tools.progress import Progress
+from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError
+from qdqc.tools.arguments import check_samples
+from qdqc.tools.command import Invocation, execute
+from qdqc.tools.deploy_options import deploy_parser, refuse_options
+from qdqc.tools.ir_options import make_passes, pass_manager
+from qdqc.tools.progress import Progress
 
 if TYPE_CHECKING:
-    from compiler.ir.graph import Module
-    from compiler.quant.record import Record
+    from qdqc.ir.graph import Module
+    from qdqc.quant.record import Record
 
 __all__ = ["main"]
 
@@ -47,12 +47,12 @@ class _Deployment:
 
 
 def _deploy(invocation: Invocation) -> int:
-    from compiler.deploy import fitting_target
-    from compiler.ir.clone import clone
-    from compiler.quant.lowering import has_quantized_activations, lower
-    from compiler.quant.record import Record
-    from compiler.report.why import node_named
-    from compiler.text.files import load
+    from qdqc.flow.deploy import fitting_target
+    from qdqc.ir.clone import clone
+    from qdqc.quant.lowering import has_quantized_activations, lower
+    from qdqc.quant.record import Record
+    from qdqc.report.why import node_named
+    from qdqc.text.qir_files import load
 
     args = invocation.args
     refuse_options(args)
@@ -92,7 +92,7 @@ def _deploy(invocation: Invocation) -> int:
 
 def _output(args: Any, source: Path) -> Path:
     """The file to write. Raises QdqcError where it can't be, or would be one of the inputs."""
-    from compiler.files import refuse_inputs, refuse_unwritable
+    from qdqc.files import refuse_inputs, refuse_unwritable
 
     default = source.with_name(f"{source.stem}_{args.quantize.lower()}.onnx")
     output = Path(args.model) if args.model else default
@@ -112,7 +112,7 @@ def _pipeline(args: Any, target: str, quantized: bool) -> str:
     A module that is ``quantized`` already has its ranges in its types; a table adds those of
     values that are float in it.
     """
-    from compiler.quant.deployment import deployment_pipeline
+    from qdqc.quant.deployment import deployment_pipeline
 
     return deployment_pipeline(
         args.calibration_table,
@@ -135,9 +135,9 @@ def _check(run: _Deployment) -> bool:
     Returns whether the model may be deployed. Random inputs are no data of the user's: on them a
     failed comparison is only a warning.
     """
-    from compiler.quant.plan import TOLERANCES
-    from compiler.report.comparison import render_comparison, similarity_entries
-    from compiler.runtime.check import check_against
+    from qdqc.quant.qtable import TOLERANCES
+    from qdqc.report.comparison_text import render_comparison, similarity_entries
+    from qdqc.runtime.comparison.check import check_against
 
     invocation, args = run.invocation, run.invocation.args
     progress = Progress("check", shown=invocation.verbosity >= 0)
@@ -167,14 +167,14 @@ def _check(run: _Deployment) -> bool:
 
 def _observed(table: str | None) -> dict[str, tuple[float, float]]:
     """Extremes of the inputs that calibration saw."""
-    from compiler.calibration.table import load_table
+    from qdqc.calibration.table import load_table
 
     return load_table(table).observed if table else {}
 
 
 def _write(module: Module, output: Path, lowered: Path) -> None:
-    from compiler.onnx_io.saver import save_onnx
-    from compiler.text.files import save
+    from qdqc.onnx_io.saver import save_onnx
+    from qdqc.text.qir_files import save
 
     save(module, lowered)
     try:
@@ -187,10 +187,10 @@ def _write(module: Module, output: Path, lowered: Path) -> None:
 
 def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
     """Tell what a runtime makes of the file: which nodes run in integers, and whether rightly."""
-    from compiler.proof import proof_of
-    from compiler.quant.targets.known import target_named
-    from compiler.report.audit import render_audit, render_bad_fusions
-    from compiler.report.why import node_named, render_why
+    from qdqc.flow.prove import proof_of
+    from qdqc.quant.targets.known import target_named
+    from qdqc.report.audit_text import render_audit, render_bad_fusions
+    from qdqc.report.why import node_named, render_why
 
     invocation, name = run.invocation, run.invocation.args.why
     sample, target = next(iter(run.samples)), target_named(run.target)
@@ -205,7 +205,7 @@ def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
         for row in proof.audit.findings:
             invocation.warn(f"'{row.name}' ({row.op}) runs in {row.runs}: {row.reason}")
     else:
-        extra = f"pip install 'qdq-compiler[{target.name}]' lets the audit ask {target.runtime}"
+        extra = f"pip install 'qdqc[{target.name}]' lets the audit ask {target.runtime}"
         invocation.tell(f"that is what {proof.audit.runtime} makes of it; {extra}")
     if proof.bad_fusions:
         invocation.warn(render_bad_fusions(proof.bad_fusions))
@@ -215,10 +215,10 @@ def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
 
 def _benchmark(run: _Deployment, output: Path) -> None:
     """Time the file beside the float model, interleaved."""
-    from compiler.onnx_io.exporter import export_onnx
-    from compiler.report.benchmark import benchmark_entries, render_benchmark
-    from compiler.runtime.check import taken
-    from compiler.runtime.timing import op_times, time_models
+    from qdqc.onnx_io.exporter import export_onnx
+    from qdqc.report.benchmark_text import benchmark_entries, render_benchmark
+    from qdqc.runtime.comparison.check import taken
+    from qdqc.runtime.timing.latency import op_times, time_models
 
     models = {"float": export_onnx(run.reference), "deployed": str(output)}
     sample = next(iter(run.samples))

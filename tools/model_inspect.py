@@ -8,18 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import EXIT_OK, QdqcError
-from tools.arguments import tolerance
-from tools.command import CommandParser, Invocation, execute
-from tools.data_options import count
-from tools.ir_options import add_plugin_option
-from tools.progress import Progress
+from qdqc.diagnostics import EXIT_OK, QdqcError
+from qdqc.tools.arguments import tolerance
+from qdqc.tools.command import CommandParser, Invocation, execute
+from qdqc.tools.data_options import count
+from qdqc.tools.ir_options import add_plugin_option
+from qdqc.tools.progress import Progress
 
 if TYPE_CHECKING:
-    from compiler.inspection.difference import Difference
-    from compiler.inspection.inputs import Summary
-    from compiler.inspection.measure import Measured
-    from compiler.ir.graph import Module
+    from qdqc.inspection.difference import Difference
+    from qdqc.inspection.inputs import Summary
+    from qdqc.inspection.measure import Measured
+    from qdqc.ir.graph import Module
 
 __all__ = ["main"]
 
@@ -89,7 +89,7 @@ def _is_run(args: Any) -> bool:
 
 def _check(args: Any, exported: str | None) -> None:
     """What can be told before any model is read. Raises QdqcError."""
-    from compiler.files import refuse_inputs, refuse_unwritable
+    from qdqc.files import refuse_inputs, refuse_unwritable
 
     if _is_run(args):
         _need(args, "reference", "quantized", "input")
@@ -103,7 +103,7 @@ def _check(args: Any, exported: str | None) -> None:
     refuse_inputs(outputs, [i for i in (*known, *(args.diff or ()), *args.search) if i])
     refuse_unwritable(outputs)
     if args.output:
-        from compiler.report.page.render import need_libraries
+        from qdqc.report.page.render import need_libraries
 
         need_libraries()
 
@@ -119,9 +119,9 @@ def _need(args: Any, *wanted: str) -> None:
 
 def _difference(invocation: Invocation) -> Difference:
     """Print what differs from the first model to the second."""
-    from compiler.inspection.difference import difference
-    from compiler.inspection.stages import quantized_stage
-    from compiler.report.difference import difference_entries, render_difference
+    from qdqc.inspection.difference import difference
+    from qdqc.inspection.stages import quantized_stage
+    from qdqc.report.difference_text import difference_entries, render_difference
 
     before, after = invocation.args.diff
     found = difference(quantized_stage(before), quantized_stage(after))
@@ -132,13 +132,13 @@ def _difference(invocation: Invocation) -> Difference:
 
 def _measured(invocation: Invocation, found: Difference | None) -> Measured:
     """Run both models over the samples, and tell what was seen."""
-    from compiler.data.dataset import open_dataset
-    from compiler.inspection.causes import causes
-    from compiler.inspection.measure import measure
-    from compiler.inspection.sketch import Sketches
-    from compiler.inspection.stages import quantized_stage, reference_stage
-    from compiler.report.inspection import inspection_entries, render_inspection
-    from compiler.report.page.searched import read_searches
+    from qdqc.data.dataset import open_dataset
+    from qdqc.inspection.causes import causes
+    from qdqc.inspection.measure import measure
+    from qdqc.inspection.sketch import Sketches
+    from qdqc.inspection.stages import quantized_stage, reference_stage
+    from qdqc.report.inspection_text import inspection_entries, render_inspection
+    from qdqc.report.page.searched import read_searches
 
     args = invocation.args
     searched = read_searches(args.search)
@@ -160,8 +160,8 @@ def _measured(invocation: Invocation, found: Difference | None) -> Measured:
     told = causes(measured, quantized, reference, tested)
     invocation.report |= inspection_entries(measured, told)
     if sketches is not None:
-        from compiler.inspection.stages import pipeline_of
-        from compiler.report.page.gather import Sources, gather
+        from qdqc.inspection.stages import pipeline_of
+        from qdqc.report.page.gather import Sources, gather
 
         sources = Sources(
             reference,
@@ -178,7 +178,7 @@ def _measured(invocation: Invocation, found: Difference | None) -> Measured:
 
 
 def _refuse_swapped(reference: Module, quantized: Module) -> None:
-    from compiler.quant.lowering import has_quantized_activations
+    from qdqc.quant.lowering import has_quantized_activations
 
     if has_quantized_activations(reference) and not has_quantized_activations(quantized):
         raise QdqcError(
@@ -191,8 +191,8 @@ def _shown_difference(
     found: Difference | None, args: Any, reference: Module, quantized: Module
 ) -> tuple[Difference, tuple[str, str]]:
     """The difference that the page shows, and what it is between: by default the two models."""
-    from compiler.inspection.difference import difference
-    from compiler.report.page.payload import COMPARED
+    from qdqc.inspection.difference import difference
+    from qdqc.report.page.payload import COMPARED
 
     if found is None:
         return difference(reference, quantized), COMPARED
@@ -201,8 +201,8 @@ def _shown_difference(
 
 
 def _write_page(page: Any, invocation: Invocation) -> None:
-    from compiler.files import write_whole
-    from compiler.report.page.render import render_page
+    from qdqc.files import write_whole
+    from qdqc.report.page.render import render_page
 
     args = invocation.args
     title = f"{Path(args.quantized).name} against {Path(args.reference).name}"
@@ -213,9 +213,9 @@ def _write_page(page: Any, invocation: Invocation) -> None:
 
 def _export(source: str, measured: Measured | None, invocation: Invocation) -> None:
     """The model as other viewers take it, with measured errors where it was run."""
-    from compiler.files import write_whole
-    from compiler.inspection.stages import quantized_stage
-    from compiler.report.stage import stage_dot, stage_onnx
+    from qdqc.files import write_whole
+    from qdqc.inspection.stages import quantized_stage
+    from qdqc.report.stage import stage_dot, stage_onnx
 
     args = invocation.args
     module = quantized_stage(source)
@@ -223,7 +223,7 @@ def _export(source: str, measured: Measured | None, invocation: Invocation) -> N
         write_whole(args.dot, stage_dot(module, measured))
         invocation.tell(f"wrote {args.dot}: {len(module.graph)} nodes")
     if args.onnx:
-        from compiler.onnx_io.saver import save_onnx
+        from qdqc.onnx_io.saver import save_onnx
 
         save_onnx(stage_onnx(module, measured), args.onnx)
         invocation.tell(f"wrote {args.onnx}: it runs as the model does")
@@ -231,9 +231,9 @@ def _export(source: str, measured: Measured | None, invocation: Invocation) -> N
 
 def _tested(args: Any, reference: Module) -> Summary | None:
     """Spreads of the values of a run that is known to be right."""
-    from compiler.data.archive import Archive
-    from compiler.data.dataset import open_dataset
-    from compiler.inspection.inputs import spread_of
+    from qdqc.data.archive import Archive
+    from qdqc.data.dataset import open_dataset
+    from qdqc.inspection.inputs import spread_of
 
     found: dict[str, Any] = {}
     if args.test_result:

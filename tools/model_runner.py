@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import EXIT_OK
-from compiler.files import refuse_inputs, refuse_unwritable
-from tools.command import CommandParser, Invocation, execute
-from tools.ir_options import add_plugin_option
-from tools.progress import Progress
+from qdqc.diagnostics import EXIT_OK
+from qdqc.files import refuse_inputs, refuse_unwritable
+from qdqc.tools.command import CommandParser, Invocation, execute
+from qdqc.tools.ir_options import add_plugin_option
+from qdqc.tools.progress import Progress
 
 if TYPE_CHECKING:
-    from compiler.ir.graph import Graph
-    from compiler.runtime.onnx_file import OnnxRunner
-    from compiler.runtime.session import Runner
+    from qdqc.ir.graph import Graph
+    from qdqc.runtime.sessions.onnx_file import OnnxRunner
+    from qdqc.runtime.sessions.session import Runner
 
 __all__ = ["main"]
 
@@ -42,8 +42,8 @@ def _parser() -> CommandParser:
 
 
 def _run(invocation: Invocation) -> int:
-    from compiler.data.dataset import open_dataset
-    from compiler.data.spool import Spool
+    from qdqc.data.dataset import open_dataset
+    from qdqc.data.spool import Spool
 
     args = invocation.args
     output, source = Path(args.output), Path(args.model)
@@ -72,12 +72,12 @@ def _open(source: Path, args: Any) -> tuple[Runner | OnnxRunner, Graph]:
     """What runs the model, and a graph with its inputs. Raises QdqcError."""
     every, fixed = args.dump_all_tensors, args.out_fixed
     if source.suffix == ".onnx":
-        from compiler.runtime.onnx_file import OnnxRunner
+        from qdqc.runtime.sessions.onnx_file import OnnxRunner
 
         whole = OnnxRunner(source, every=every, fixed=fixed)
         return whole, whole.graph
-    from compiler.inspection.stages import load_stage
-    from compiler.runtime.session import Runner
+    from qdqc.inspection.stages import load_stage
+    from qdqc.runtime.sessions.session import Runner
 
     module = load_stage(source)
     return Runner(module, None if every else (), fixed=fixed), module.graph

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError
-from tools.arguments import (
+from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError
+from qdqc.tools.arguments import (
     check_samples,
     floats,
     indices,
@@ -18,12 +18,12 @@ from tools.arguments import (
     shapes,
     tolerance,
 )
-from tools.command import CommandParser, Invocation, execute
-from tools.ir_options import add_ir_options, run_pipeline
+from qdqc.tools.command import CommandParser, Invocation, execute
+from qdqc.tools.ir_options import add_ir_options, run_pipeline
 
 if TYPE_CHECKING:
-    from compiler.ir.graph import Module
-    from compiler.runtime.compare import Comparison
+    from qdqc.ir.graph import Module
+    from qdqc.runtime.comparison.compare import Comparison
 
 __all__ = ["main"]
 
@@ -116,8 +116,8 @@ def _add_preprocessing(parser: CommandParser) -> None:
 
 
 def _transform(invocation: Invocation) -> int:
-    from compiler.files import refuse_inputs, refuse_unwritable
-    from compiler.text.files import save
+    from qdqc.files import refuse_inputs, refuse_unwritable
+    from qdqc.text.qir_files import save
 
     args = invocation.args
     source = Path(args.model_def)
@@ -147,8 +147,8 @@ def _transform(invocation: Invocation) -> int:
 
 def _import(source: Path, args: Any) -> tuple[Module, Module | None]:
     """The module, and a second one as it was imported, to check against."""
-    from compiler.ir.clone import clone
-    from compiler.text.files import load
+    from qdqc.ir.clone import clone
+    from qdqc.text.qir_files import load
 
     if source.suffix == ".qir":
         module = load(source)
@@ -159,7 +159,7 @@ def _import(source: Path, args: Any) -> tuple[Module, Module | None]:
                 notes=["transform the .onnx file again with them"],
             )
         return module, clone(module)
-    from compiler.onnx_io.importer import import_onnx
+    from qdqc.onnx_io.importer import import_onnx
 
     module = import_onnx(
         source,
@@ -172,7 +172,7 @@ def _import(source: Path, args: Any) -> tuple[Module, Module | None]:
 
 def _state_preprocessing(module: Module, args: Any) -> None:
     """Keep the preprocessing on the graph's image inputs."""
-    from compiler.data.preprocess import Preprocess
+    from qdqc.data.preprocess import Preprocess
 
     stated = Preprocess(
         resize_dims=args.resize_dims,
@@ -211,9 +211,9 @@ def _state_preprocessing(module: Module, args: Any) -> None:
 
 def _check(module: Module, original: Module | None, invocation: Invocation) -> Comparison | None:
     """Run both and compare every value that both have."""
-    from compiler.data.archive import write_arrays
-    from compiler.report.comparison import render_comparison
-    from compiler.runtime.check import check_against
+    from qdqc.data.archive import write_arrays
+    from qdqc.report.comparison_text import render_comparison
+    from qdqc.runtime.comparison.check import check_against
 
     args = invocation.args
     if original is None:

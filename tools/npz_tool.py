@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError, suggestion
-from tools.arguments import names, tolerance
-from tools.command import CommandParser, Invocation, execute
+from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError, suggestion
+from qdqc.tools.arguments import names, tolerance
+from qdqc.tools.command import CommandParser, Invocation, execute
 
 if TYPE_CHECKING:
-    from compiler.data.archive import Archive
-    from compiler.runtime.compare import Comparison
+    from qdqc.data.archive import Archive
+    from qdqc.runtime.comparison.compare import Comparison
 
 __all__ = ["COMMANDS", "main"]
 
@@ -86,10 +86,10 @@ def _axis(word: str) -> int:
 
 
 def _compare(invocation: Invocation) -> int:
-    from compiler.data.archive import Archive
-    from compiler.files import refuse_inputs, refuse_unwritable, write_whole
-    from compiler.report.comparison import comparison_csv, render_comparison
-    from compiler.runtime.compare_files import compare_files
+    from qdqc.data.archive import Archive
+    from qdqc.files import refuse_inputs, refuse_unwritable, write_whole
+    from qdqc.report.comparison_text import comparison_csv, render_comparison
+    from qdqc.runtime.comparison.compare_files import compare_files
 
     args = invocation.args
     if args.save:
@@ -158,9 +158,9 @@ def _dump_parser() -> CommandParser:
 
 
 def _dump(invocation: Invocation) -> int:
-    from compiler.data.archive import Archive
-    from compiler.report.arrays import render_array
-    from compiler.report.lines import visible
+    from qdqc.data.archive import Archive
+    from qdqc.report.arrays import render_array
+    from qdqc.report.lines import visible
 
     args = invocation.args
     with Archive(args.file) as archive:
@@ -188,10 +188,10 @@ def _statistic_parser() -> CommandParser:
 
 
 def _statistic(invocation: Invocation) -> int:
-    from compiler.data.archive import Archive
-    from compiler.files import refuse_inputs, refuse_unwritable, write_whole
-    from compiler.report.arrays import render_statistics, statistics_csv, statistics_of
-    from compiler.runtime.compare import excepted
+    from qdqc.data.archive import Archive
+    from qdqc.files import refuse_inputs, refuse_unwritable, write_whole
+    from qdqc.report.arrays import render_statistics, statistics_csv, statistics_of
+    from qdqc.runtime.comparison.compare import excepted
 
     args = invocation.args
     if args.save:
@@ -229,10 +229,10 @@ def _visualize_parser() -> CommandParser:
 
 
 def _visualize(invocation: Invocation) -> int:
-    from compiler.data.archive import Archive
-    from compiler.report.apart import apart, render_apart, worst_parts
-    from compiler.report.comparison import render_similarity
-    from compiler.runtime.compare_files import similarities
+    from qdqc.data.archive import Archive
+    from qdqc.report.apart import apart, render_apart, worst_parts
+    from qdqc.report.comparison_text import render_similarity
+    from qdqc.runtime.comparison.compare_files import similarities
 
     args = invocation.args
     with Archive(args.target) as target, Archive(args.reference) as reference:
@@ -249,7 +249,7 @@ def _visualize(invocation: Invocation) -> int:
 
 def _worst(target: Archive, reference: Archive, invocation: Invocation) -> str:
     """The array with the lowest euclidean similarity, of those that can be held together."""
-    from compiler.runtime.compare_files import compare_files
+    from qdqc.runtime.comparison.compare_files import compare_files
 
     _check_names(target, reference, invocation)
     rows = [r for r in compare_files(target, reference).worst(len(reference)) if not r.note]
@@ -276,7 +276,7 @@ def _extract_parser() -> CommandParser:
 
 
 def _extract(invocation: Invocation) -> int:
-    from compiler.data.archive import Archive
+    from qdqc.data.archive import Archive
 
     args = invocation.args
     with Archive(args.file) as archive:
@@ -296,7 +296,7 @@ def _merge_parser() -> CommandParser:
 
 
 def _merge(invocation: Invocation) -> int:
-    from compiler.data.archive import Archive
+    from qdqc.data.archive import Archive
 
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(Archive(path)) for path in invocation.args.files]
@@ -318,7 +318,7 @@ def _rename_parser() -> CommandParser:
 
 
 def _rename(invocation: Invocation) -> int:
-    from compiler.data.archive import Archive
+    from qdqc.data.archive import Archive
 
     args = invocation.args
     with Archive(args.file) as archive:
@@ -334,7 +334,7 @@ def _rename(invocation: Invocation) -> int:
 
 
 def _write(arrays: dict[str, tuple[Archive, str]], invocation: Invocation) -> int:
-    from compiler.data.archive import copy_arrays
+    from qdqc.data.archive import copy_arrays
 
     output = Path(invocation.args.output)
     copy_arrays(output, arrays)

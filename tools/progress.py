@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from tools.resources import private_memory
+from qdqc.tools.resources import private_memory
 
 if TYPE_CHECKING:
     from rich.live import Live

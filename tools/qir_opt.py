@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.diagnostics import EXIT_INPUT, EXIT_OK, Diagnostic, QdqcError, Severity
-from compiler.files import refuse_inputs
-from compiler.ir.graph import Module
-from compiler.pipeline.pass_ import Pass
-from tools.command import CommandParser, Invocation, execute
-from tools.expectations import find_expectations, mismatches
-from tools.ir_options import add_ir_options, make_passes, pass_manager
+from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, Diagnostic, QdqcError, Severity
+from qdqc.files import refuse_inputs
+from qdqc.ir.graph import Module
+from qdqc.pipeline.pass_ import Pass
+from qdqc.tools.command import CommandParser, Invocation, execute
+from qdqc.tools.expectations import find_expectations, mismatches
+from qdqc.tools.ir_options import add_ir_options, make_passes, pass_manager
 
 if TYPE_CHECKING:
-    from compiler.text.values import Resolve
+    from qdqc.text.values import Resolve
 
 __all__ = ["main"]
 
@@ -66,12 +66,12 @@ class _Source:
     resolve: Resolve | None = None
 
     def parse(self) -> Module:
-        from compiler.text.parser import parse_module
+        from qdqc.text.parser import parse_module
 
         return parse_module(self.text, file=self.file, open_sidecar=self._open)
 
     def _open(self, name: str) -> Resolve:
-        from compiler.text.files import sidecar_opener
+        from qdqc.text.qir_files import sidecar_opener
 
         self.resolve = sidecar_opener(self.folder / "text.qir")(name)
         self.sidecar = name
@@ -111,7 +111,7 @@ def _optimize(invocation: Invocation) -> int:
 
 def _read(path: str) -> tuple[str, str, Path]:
     """The text, its name in messages, and the folder where its sidecar lies."""
-    from compiler.text.files import read_text
+    from qdqc.text.qir_files import read_text
 
     if path != "-":
         return read_text(Path(path)), path, Path(path).parent
@@ -130,7 +130,7 @@ def _parts(text: str, split: bool) -> Iterator[str]:
 
 
 def _run_one(source: _Source, passes: Sequence[Pass], invocation: Invocation) -> _Outcome:
-    from compiler.ir.verify import check
+    from qdqc.ir.verify import check
 
     outcome = _Outcome(source)
     warn: Callable[[Diagnostic], object] = invocation.warn
@@ -159,7 +159,7 @@ def _check(text: str, outcomes: Sequence[_Outcome]) -> int:
 
 
 def _write(outcomes: Sequence[_Outcome], invocation: Invocation) -> None:
-    from compiler.text.files import save
+    from qdqc.text.qir_files import save
 
     args = invocation.args
     if args.output:
@@ -181,7 +181,7 @@ def _write(outcomes: Sequence[_Outcome], invocation: Invocation) -> None:
 
 def _print(outcome: _Outcome, elide: bool) -> tuple[str, int]:
     """The text for stdout: what the input's sidecar has not got can't be referred to."""
-    from compiler.text.printer import print_module
+    from qdqc.text.printer import print_module
 
     module, source = outcome.module, outcome.source
     if module is None:

@@ -6,16 +6,16 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from compiler.calibration.thresholds import METHODS, method_name
-from compiler.diagnostics import QdqcError
-from tools.arguments import names
-from tools.command import CommandParser, Invocation
-from tools.progress import Progress
+from qdqc.calibration.thresholds import METHODS, method_name
+from qdqc.diagnostics import QdqcError
+from qdqc.tools.arguments import names
+from qdqc.tools.command import CommandParser, Invocation
+from qdqc.tools.progress import Progress
 
 if TYPE_CHECKING:
-    from compiler.calibration.table import Table
-    from compiler.data.dataset import Dataset
-    from compiler.ir.graph import Module
+    from qdqc.calibration.table import Table
+    from qdqc.data.dataset import Dataset
+    from qdqc.ir.graph import Module
 
 __all__ = ["BEST_OF", "add_range_options", "chosen_table", "wanted_methods"]
 
@@ -83,16 +83,16 @@ def chosen_table(
 def _best_of(
     invocation: Invocation, module: Module, dataset: Dataset, tables: dict[str, Table]
 ) -> Table:
-    from compiler.calibration.thresholds import DEFAULT
-    from compiler.search.ranges import best_of
+    from qdqc.calibration.thresholds import DEFAULT
+    from qdqc.search.strategies.tuned_ranges import best_of
 
     samples = list(islice(dataset, invocation.args.tune_num or _LOCAL_SAMPLES))
     return best_of(module, {DEFAULT: tables[DEFAULT], **tables}, samples)
 
 
 def _tuned(invocation: Invocation, module: Module, dataset: Dataset, table: Table) -> Table:
-    from compiler.data.dataset import open_list
-    from compiler.search.ranges import tuned
+    from qdqc.data.dataset import open_list
+    from qdqc.search.strategies.tuned_ranges import tuned
 
     args = invocation.args
     source = dataset
@@ -109,7 +109,7 @@ def _tuned(invocation: Invocation, module: Module, dataset: Dataset, table: Tabl
 def _searched(
     invocation: Invocation, module: Module, dataset: Dataset, tables: dict[str, Table]
 ) -> Table:
-    from compiler.search.threshold import search_threshold
+    from qdqc.search.strategies.threshold import search_threshold
 
     samples = list(islice(dataset, invocation.args.inference_num))
     with Progress("search", shown=invocation.verbosity >= 0):

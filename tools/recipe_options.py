@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import QdqcError
-from tools.command import CommandParser, Invocation
+from qdqc.diagnostics import QdqcError
+from qdqc.tools.command import CommandParser, Invocation
 
 if TYPE_CHECKING:
-    from compiler.calibration.table import Table
-    from compiler.data.dataset import Dataset
-    from compiler.ir.graph import Module
-    from compiler.tuning.recipe import Step
+    from qdqc.calibration.table import Table
+    from qdqc.data.dataset import Dataset
+    from qdqc.ir.graph import Module
+    from qdqc.tuning.recipe import Step
 
 __all__ = ["add_recipe_options", "check_recipe", "tuned_by_recipe", "tuned_files"]
 
@@ -34,8 +34,8 @@ def check_recipe(args: Any) -> None:
             notes=["such as --recipe balanced --tuned model_tuned.qir"],
         )
     if args.recipe:
-        from compiler.quant.targets.known import target_named
-        from compiler.tuning.recipe import recipe_named
+        from qdqc.quant.targets.known import target_named
+        from qdqc.tuning.recipe import recipe_named
 
         recipe_named(args.recipe)
         target_named(args.target)
@@ -56,8 +56,8 @@ def tuned_by_recipe(
     calibrate: Callable[[Module], Table],
 ) -> Table:
     """Write the tuned model; its table."""
-    from compiler.text.files import save
-    from compiler.tuning.recipe import tune
+    from qdqc.text.qir_files import save
+    from qdqc.tuning.recipe import tune
 
     args = invocation.args
     found = tune(module, dataset, args.recipe, calibrate, target=args.target, mask=args.mask or "")

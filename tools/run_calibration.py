@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.calibration.thresholds import BINS, DEFAULT, METHODS, Settings
-from compiler.diagnostics import EXIT_OK
-from compiler.files import refuse_inputs, refuse_unwritable
-from tools.command import CommandParser, Invocation, execute
-from tools.data_options import (
+from qdqc.calibration.thresholds import BINS, DEFAULT, METHODS, Settings
+from qdqc.diagnostics import EXIT_OK
+from qdqc.files import refuse_inputs, refuse_unwritable
+from qdqc.tools.command import CommandParser, Invocation, execute
+from qdqc.tools.data_options import (
     add_data_options,
     add_effort_options,
     open_data,
@@ -18,16 +18,16 @@ from tools.data_options import (
     resources_of,
     table_header,
 )
-from tools.ir_options import add_plugin_option
-from tools.progress import Progress
-from tools.range_options import BEST_OF, add_range_options, chosen_table, wanted_methods
-from tools.recipe_options import add_recipe_options, check_recipe, tuned_by_recipe, tuned_files
+from qdqc.tools.ir_options import add_plugin_option
+from qdqc.tools.progress import Progress
+from qdqc.tools.range_options import BEST_OF, add_range_options, chosen_table, wanted_methods
+from qdqc.tools.recipe_options import add_recipe_options, check_recipe, tuned_by_recipe, tuned_files
 
 if TYPE_CHECKING:
-    from compiler.calibration.statistics import Collector
-    from compiler.calibration.table import Table
-    from compiler.data.dataset import Dataset
-    from compiler.ir.graph import Graph, Module
+    from qdqc.calibration.statistics import Collector
+    from qdqc.calibration.table import Table
+    from qdqc.data.dataset import Dataset
+    from qdqc.ir.graph import Graph, Module
 
 __all__ = ["main"]
 
@@ -71,8 +71,8 @@ def _parser() -> CommandParser:
 
 
 def _calibrate(invocation: Invocation) -> int:
-    from compiler.calibration.table import save_table
-    from compiler.text.files import load
+    from qdqc.calibration.table import save_table
+    from qdqc.text.qir_files import load
 
     args = invocation.args
     wanted_methods(args)
@@ -106,9 +106,9 @@ def _calibrate(invocation: Invocation) -> int:
 
 def _search_qtable(invocation: Invocation) -> None:
     """Go on with run_sensitive_layer; its new table takes the place of the first one."""
-    from compiler.files import read_text, write_whole
-    from tools.run_sensitive_layer import search_layers, sensitive_layer_parser
-    from tools.search_files import new_table_path
+    from qdqc.files import read_text, write_whole
+    from qdqc.tools.run_sensitive_layer import search_layers, sensitive_layer_parser
+    from qdqc.tools.search_files import new_table_path
 
     args = invocation.args
     given: dict[str, object] = {
@@ -136,7 +136,7 @@ def _search_qtable(invocation: Invocation) -> None:
 
 def _settings(args: Any) -> Settings:
     """Raises QdqcError for settings out of their bounds."""
-    from compiler.calibration.calibrate import check_settings
+    from qdqc.calibration.calibrate import check_settings
 
     settings = Settings(args.histogram_bin_num, args.percentile)
     check_settings(settings)
@@ -147,9 +147,9 @@ def _tables(
     module: Module, dataset: Dataset, invocation: Invocation, seen: list[Collector]
 ) -> dict[str, Table]:
     """The tables of a module by the methods that are wanted; ``seen`` takes the statistics."""
-    from compiler.calibration.calibrate import calibrate_by
-    from compiler.calibration.masking import masking_by
-    from compiler.runtime.open_taps import open_taps_of
+    from qdqc.calibration.calibrate import calibrate_by
+    from qdqc.calibration.masking import masking_by
+    from qdqc.runtime.sessions.open_taps import open_taps_of
 
     args = invocation.args
     masking = masking_by(module.graph, args.mask) if args.mask else None
@@ -195,7 +195,7 @@ def _tell(invocation: Invocation, table: Table) -> None:
 
 def _tell_outliers(invocation: Invocation, graph: Graph, seen: Collector) -> None:
     """The closing list: values whose range few numbers make, as these lose most in integers."""
-    from compiler.calibration.outliers import outlier_driven
+    from qdqc.calibration.outliers import outlier_driven
 
     bounded = [
         r.name

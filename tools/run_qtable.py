@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import EXIT_OK
-from tools.arguments import finite, names
-from tools.command import CommandParser, Invocation, execute
-from tools.data_options import count
-from tools.ir_options import add_plugin_option
-from tools.progress import Progress
-from tools.search_files import qtable_text, refuse_files, write_plot
-from tools.search_options import DEFAULT_METHODS, Request, add_search_options
+from qdqc.diagnostics import EXIT_OK
+from qdqc.tools.arguments import finite, names
+from qdqc.tools.command import CommandParser, Invocation, execute
+from qdqc.tools.data_options import count
+from qdqc.tools.ir_options import add_plugin_option
+from qdqc.tools.progress import Progress
+from qdqc.tools.search_files import qtable_text, refuse_files, write_plot
+from qdqc.tools.search_options import DEFAULT_METHODS, Request, add_search_options
 
 if TYPE_CHECKING:
-    from compiler.report.search_plot import SearchPlot
-    from compiler.search.mixes import Mix, Mixes
-    from compiler.search.pareto import Point
+    from qdqc.report.search_plot import SearchPlot
+    from qdqc.search.strategies.mixes import Mix, Mixes
+    from qdqc.search.strategies.pareto import Point
 
 __all__ = ["main"]
 
@@ -61,7 +61,7 @@ def _parser() -> CommandParser:
 
 
 def _search(invocation: Invocation) -> int:
-    from compiler.text.files import load
+    from qdqc.text.qir_files import load
 
     args = invocation.args
     outputs = [args.quantize_table]
@@ -103,7 +103,7 @@ class TableSearch:
 
     def run(self) -> None:
         """Score INT8, then search by the strategy. Raises QdqcError."""
-        from compiler.search.mixes import Mixes
+        from qdqc.search.strategies.mixes import Mixes
 
         request, args = self.request, self.request.args
         request.check()
@@ -114,7 +114,7 @@ class TableSearch:
         {"mix": self._mix, "accuracy": self._accuracy, "pareto": self._pareto}[args.strategy]()
 
     def _mix(self) -> None:
-        from compiler.search.walk import Step, layer_cosines, walk
+        from qdqc.search.strategies.walk import Step, layer_cosines, walk
 
         mixes, args = self._mixes, self.request.args
         with self._progress("layers", "sample") as progress:
@@ -128,7 +128,7 @@ class TableSearch:
         walk(mixes, self.cosines, args.min_layer_cos, told)
 
     def _accuracy(self) -> None:
-        from compiler.search.accuracy import control_accuracy
+        from qdqc.search.strategies.accuracy import control_accuracy
 
         args = self.request.args
         with self._progress("ranking", "group") as progress:
@@ -146,9 +146,9 @@ class TableSearch:
         self.losses = {min(step.group): step.gain for step in done}
 
     def _pareto(self) -> None:
-        from compiler.search.cost import measure_costs
-        from compiler.search.pareto import choose_point, front, measure_front
-        from compiler.search.sensitivity import Sensitivity
+        from qdqc.search.costs.node_costs import measure_costs
+        from qdqc.search.strategies.pareto import choose_point, front, measure_front
+        from qdqc.search.strategies.sensitivity import Sensitivity
 
         mixes, args = self._mixes, self.request.args
         search = Sensitivity(
@@ -173,7 +173,7 @@ class TableSearch:
     @property
     def result(self) -> Mix:
         """The model that is written."""
-        from compiler.search.mixes import Mix
+        from qdqc.search.strategies.mixes import Mix
 
         if self.point is not None:
             return Mix(self.point.floats, self.point.score)
@@ -181,8 +181,8 @@ class TableSearch:
 
     def write(self) -> bool:
         """Write the qtable, and the loss table of a walk; False where nothing is known."""
-        from compiler.files import write_together
-        from compiler.search.walk import loss_table
+        from qdqc.files import write_together
+        from qdqc.search.strategies.walk import loss_table
 
         if self.mixes is None or self.int8 is None:
             return False
@@ -203,7 +203,7 @@ class TableSearch:
         return True
 
     def _plot(self) -> SearchPlot:
-        from compiler.report.search_plot import SearchPlot
+        from qdqc.report.search_plot import SearchPlot
 
         args = self.request.args
         measure = {"mix": "1 - cosine of the layer", "accuracy": "gain in float"}

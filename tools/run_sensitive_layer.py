@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compiler.diagnostics import EXIT_OK
-from tools.arguments import names
-from tools.command import CommandParser, Invocation, execute
-from tools.data_options import count
-from tools.ir_options import add_plugin_option
-from tools.progress import Progress
-from tools.search_files import (
+from qdqc.diagnostics import EXIT_OK
+from qdqc.tools.arguments import names
+from qdqc.tools.command import CommandParser, Invocation, execute
+from qdqc.tools.data_options import count
+from qdqc.tools.ir_options import add_plugin_option
+from qdqc.tools.progress import Progress
+from qdqc.tools.search_files import (
     log_path,
     new_table_path,
     qtable_text,
@@ -21,14 +21,14 @@ from tools.search_files import (
     write_plot,
     write_search,
 )
-from tools.search_options import DEFAULT_METHODS, Request, add_search_options
+from qdqc.tools.search_options import DEFAULT_METHODS, Request, add_search_options
 
 if TYPE_CHECKING:
-    from compiler.calibration.table import Table
-    from compiler.report.search_plot import SearchPlot
-    from compiler.search.mixes import Mix, Mixes
-    from compiler.search.sensitivity import Sensitivity
-    from compiler.search.trials import Trials
+    from qdqc.calibration.table import Table
+    from qdqc.report.search_plot import SearchPlot
+    from qdqc.search.strategies.mixes import Mix, Mixes
+    from qdqc.search.strategies.sensitivity import Sensitivity
+    from qdqc.search.trials.trials import Trials
 
 __all__ = ["LayerSearch", "main", "search_layers", "sensitive_layer_parser"]
 
@@ -73,7 +73,7 @@ def sensitive_layer_parser() -> CommandParser:
 
 def search_layers(invocation: Invocation) -> int:
     """Search as the options say, and write what was found; the exit code."""
-    from compiler.text.files import load
+    from qdqc.text.qir_files import load
 
     args = invocation.args
     qtable: str = args.quantize_table
@@ -107,8 +107,8 @@ class LayerSearch:
 
     def run(self) -> None:
         """Check INT8, rank the layers, and choose the float ones. Raises QdqcError."""
-        from compiler.search.mixes import Mixes
-        from compiler.search.sensitivity import Sensitivity
+        from qdqc.search.strategies.mixes import Mixes
+        from qdqc.search.strategies.sensitivity import Sensitivity
 
         args, request = self.request.args, self.request
         request.check()
@@ -136,7 +136,7 @@ class LayerSearch:
 
     def _take_table(self, trials: Trials, goal: float) -> None:
         """Go on with the new table, unless the whole INT8 model is better with the given one."""
-        from compiler.search.mixes import Mixes
+        from qdqc.search.strategies.mixes import Mixes
 
         assert self.sensitivity is not None
         assert self.mixes is not None
@@ -147,7 +147,7 @@ class LayerSearch:
             self.invocation.tell("the given table serves the whole model better: it is kept")
 
     def _find_smallest(self) -> None:
-        from compiler.search.smallest import find_smallest
+        from qdqc.search.strategies.smallest import find_smallest
 
         assert self.sensitivity is not None
         assert self.mixes is not None
@@ -171,7 +171,7 @@ class LayerSearch:
     @property
     def result(self) -> Mix:
         """The mixed model as it stands."""
-        from compiler.search.mixes import Mix
+        from qdqc.search.strategies.mixes import Mix
 
         assert self.mixes is not None
         if self.chosen is not None:
@@ -193,7 +193,7 @@ class LayerSearch:
 
     def write(self) -> bool:
         """Write all files from what is known; False where nothing is."""
-        from compiler.report.sensitivity import ranking_lines
+        from qdqc.report.sensitivity_text import ranking_lines
 
         if self.mixes is None or self.sensitivity is None or self.int8 is None:
             return False
@@ -224,7 +224,7 @@ class LayerSearch:
         return True
 
     def _plot(self) -> SearchPlot:
-        from compiler.report.search_plot import SearchPlot
+        from qdqc.report.search_plot import SearchPlot
 
         assert self.sensitivity is not None
         assert self.mixes is not None
@@ -240,7 +240,7 @@ class LayerSearch:
         )
 
     def _report(self, floats: list[str]) -> None:
-        from compiler.report.sensitivity import ranking_entries
+        from qdqc.report.sensitivity_text import ranking_entries
 
         assert self.sensitivity is not None
         self.invocation.report |= {
@@ -252,7 +252,7 @@ class LayerSearch:
 
     def tell(self) -> None:
         """The closing table, and what was written."""
-        from compiler.report.sensitivity import render_worst
+        from qdqc.report.sensitivity_text import render_worst
 
         assert self.sensitivity is not None
         assert self.mixes is not None

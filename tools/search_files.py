@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.files import write_together, write_whole
+from qdqc.files import write_together, write_whole
+from qdqc.versions import own_version
 
 if TYPE_CHECKING:
-    from compiler.calibration.table import Table
-    from compiler.report.search_plot import SearchPlot
+    from qdqc.calibration.table import Table
+    from qdqc.report.search_plot import SearchPlot
 
 __all__ = [
     "LOG",
@@ -42,14 +42,14 @@ def refuse_files(args: Any, outputs: Sequence[str | Path]) -> None:
 
     No output is an input, all can be written, and a plot can be drawn.
     """
-    from compiler.files import refuse_inputs, refuse_unwritable
+    from qdqc.files import refuse_inputs, refuse_unwritable
 
     written = [*outputs, *filter(None, [args.plot])]
     given = (args.dataset, args.data_list, args.labels, args.metric, args.post_process)
     refuse_inputs(written, [args.model, args.calibration_table, *filter(None, given)])
     refuse_unwritable(written)
     if args.plot:
-        from compiler.report.search_plot import check_plot
+        from qdqc.report.search_plot import check_plot
 
         check_plot(args.plot)
 
@@ -58,10 +58,10 @@ def qtable_text(
     args: Any, floats: Sequence[str], moved: Collection[str] = (), notes: Iterable[str] = ()
 ) -> str:
     """The qtable of the nodes that stay float; those that move with them are comments."""
-    from compiler.search.qtable import print_qtable
+    from qdqc.quant.qtable_text import print_qtable
 
     header = {
-        "tool": f"qdqc {importlib.metadata.version('qdq-compiler')}",
+        "tool": f"qdqc {own_version()}",
         "model": Path(args.model).name,
         "chip": f"{args.target}  mix_mode: {args.fp_type}",
         f"number of {args.fp_type} layer": str(len(floats)),
@@ -75,7 +75,7 @@ def qtable_text(
 
 def write_search(args: Any, qtable: str, table: Table, lines: Iterable[str]) -> None:
     """All files of a search, together or none of them. Raises QdqcError."""
-    from compiler.calibration.table import print_table
+    from qdqc.calibration.table import print_table
 
     log = "".join(f"INFO:root:{line}\n" for line in lines)
     path: str = args.quantize_table
@@ -86,6 +86,6 @@ def write_search(args: Any, qtable: str, table: Table, lines: Iterable[str]) -> 
 def write_plot(args: Any, found: Callable[[], SearchPlot]) -> None:
     """The plot where one was asked for; the other files are written before it. Raises QdqcError."""
     if args.plot:
-        from compiler.report.search_plot import draw
+        from qdqc.report.search_plot import draw
 
         write_whole(args.plot, draw(found(), args.plot))

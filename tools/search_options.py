@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.quant.plan import MODES
-from tools.arguments import finite, names
-from tools.command import CommandParser, Invocation
-from tools.data_options import (
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.quant.qtable import MODES
+from qdqc.tools.arguments import finite, names
+from qdqc.tools.command import CommandParser, Invocation
+from qdqc.tools.data_options import (
     add_data_options,
     add_effort_options,
     cores,
@@ -23,17 +22,18 @@ from tools.data_options import (
     resources_of,
     table_header,
 )
-from tools.deploy_options import add_scheme
-from tools.progress import Progress
+from qdqc.tools.deploy_options import add_scheme
+from qdqc.tools.progress import Progress
+from qdqc.versions import version_of
 
 if TYPE_CHECKING:
-    from compiler.calibration.table import Table
-    from compiler.ir.graph import Module
-    from compiler.runtime.session import Feeds
-    from compiler.search.deployed import Deployment
-    from compiler.search.journal import Journal
-    from compiler.search.objective import Objective
-    from compiler.search.trials import Trials
+    from qdqc.calibration.table import Table
+    from qdqc.ir.graph import Module
+    from qdqc.runtime.sessions.session import Feeds
+    from qdqc.search.trials.deployment import Deployment
+    from qdqc.search.trials.journal import Journal
+    from qdqc.search.trials.objective import Objective
+    from qdqc.search.trials.trials import Trials
 
 __all__ = ["DEFAULT_METHODS", "Request", "add_search_options"]
 
@@ -104,11 +104,11 @@ class Request:
     @cached_property
     def base(self) -> Table:
         """The table that was given. Raises QdqcError where it is another model's."""
-        from compiler.calibration.check import check_digest, check_table
-        from compiler.calibration.plan import plan_of
-        from compiler.calibration.table import load_table
-        from compiler.diagnostics import Severity
-        from compiler.text.digest import module_digest
+        from qdqc.calibration.observed import plan_of
+        from qdqc.calibration.table import load_table
+        from qdqc.calibration.table_check import check_digest, check_table
+        from qdqc.diagnostics import Severity
+        from qdqc.text.digest import module_digest
 
         file: str = self.args.calibration_table
         table = load_table(file)
@@ -121,8 +121,8 @@ class Request:
 
     @cached_property
     def deployment(self) -> Deployment:
-        from compiler.quant.targets.known import target_named
-        from compiler.search.deployed import Deployment
+        from qdqc.quant.targets.known import target_named
+        from qdqc.search.trials.deployment import Deployment
 
         target_named(self.args.target)
         return Deployment(self.module, self.args.target, self.args.symmetric, self.args.fp_type)
@@ -132,10 +132,10 @@ class Request:
 
         They leave the same padding out.
         """
-        from compiler.calibration.calibrate import calibrate_by
-        from compiler.calibration.masking import masking_by
-        from compiler.calibration.thresholds import method_name
-        from compiler.runtime.open_taps import open_taps_of
+        from qdqc.calibration.calibrate import calibrate_by
+        from qdqc.calibration.masking import masking_by
+        from qdqc.calibration.thresholds import method_name
+        from qdqc.runtime.sessions.open_taps import open_taps_of
 
         wanted = dict.fromkeys(method_name(m) for m in methods)
         given = self.base.header.get("method", "given")
@@ -161,8 +161,8 @@ class Request:
     @cached_property
     def objective(self) -> Objective:
         """What models are judged by. Raises QdqcError for files and names that do not fit."""
-        from compiler.data.user_file import function_of
-        from compiler.search.objective import Likeness, Metric
+        from qdqc.data.user_file import function_of
+        from qdqc.search.trials.objective import Likeness, Metric
 
         args = self.args
         process = None
@@ -206,7 +206,7 @@ class Request:
         """The labels, one a sample, in the order of the data."""
         import numpy as np
 
-        from compiler.files import read_text
+        from qdqc.files import read_text
 
         if not self.args.labels:
             return None
@@ -242,7 +242,7 @@ class Request:
 
     def _worst(self, data: list[Feeds], wanted: int) -> list[Feeds]:
         """The samples on which float and INT8 differ most, in the order of the data."""
-        from compiler.search.trials import worst_samples
+        from qdqc.search.trials.trials import worst_samples
 
         if self.args.labels:
             note = "leave --samples at first"
@@ -251,9 +251,9 @@ class Request:
         return [data[i] for i in kept]
 
     def trials(self) -> Trials:
-        from compiler.search.kept import BUDGET
-        from compiler.search.spread import Hands
-        from compiler.search.trials import Trials
+        from qdqc.search.trials.kept import BUDGET
+        from qdqc.search.trials.spread import Hands
+        from qdqc.search.trials.trials import Trials
 
         limit = self.args.memory_limit // 3 if self.args.memory_limit else BUDGET
         return Trials(
@@ -271,17 +271,17 @@ class Request:
 
         A metric of the user's moves in steps, and says nothing on a few samples.
         """
-        from compiler.search.sensitivity import SCREENED
+        from qdqc.search.strategies.sensitivity import SCREENED
 
         return 0 if self.args.metric or getattr(self.args, "exact", False) else SCREENED
 
     @cached_property
     def journal(self) -> Journal:
         """What an earlier run of the same search found."""
-        from compiler.calibration.batches import Digest
-        from compiler.calibration.table import print_table
-        from compiler.search.journal import Journal, default_folder
-        from compiler.text.digest import module_digest
+        from qdqc.calibration.batches import Digest
+        from qdqc.calibration.table import print_table
+        from qdqc.search.trials.journal import Journal, default_folder
+        from qdqc.text.digest import module_digest
 
         args = self.args
         digest = Digest()
@@ -289,7 +289,7 @@ class Request:
             digest.add(dict(sample))
         files = [Path(f).read_bytes().hex() for f in (args.metric, args.post_process) if f]
         labels = Path(args.labels).read_bytes().hex() if args.labels else ""
-        versions = [importlib.metadata.version(p) for p in ("qdq-compiler", "onnxruntime", "numpy")]
+        versions = [version_of(p) for p in ("qdqc", "onnxruntime", "numpy")]
         key: list[object] = [
             *(module_digest(self.module), print_table(self.base), digest.text(), versions),
             *(args.target, args.symmetric, args.fp_type, args.benchmark_method),

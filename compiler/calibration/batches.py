@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from compiler.data.dataset import Dataset
-from compiler.data.fit import Sample
+from qdqc.data.dataset import Dataset
+from qdqc.data.fit import Sample
 
 __all__ = ["BATCH", "Batch", "Batches", "Digest"]
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from compiler.calibration.state import DamagedError, from_bytes, to_bytes
-from compiler.calibration.statistics import Collector
-from compiler.diagnostics import Diagnostic, QdqcError, Severity
-from compiler.files import write_whole
+from qdqc.calibration.state import DamagedError, from_bytes, to_bytes
+from qdqc.calibration.statistics import Collector
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.files import write_whole
 
 __all__ = ["Cache", "Entry", "default_folder"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from compiler.calibration.collection import SERIAL, OpenTaps, Progress, Resources, collect
-from compiler.calibration.masking import Masking
-from compiler.calibration.statistics import Collector
-from compiler.calibration.table import Table
-from compiler.calibration.thresholds import (
+from qdqc.calibration.collection import SERIAL, OpenTaps, Progress, Resources, collect
+from qdqc.calibration.masking import Masking
+from qdqc.calibration.statistics import Collector
+from qdqc.calibration.table import Table
+from qdqc.calibration.thresholds import (
     BINS,
     DEFAULT,
     LEVELS,
@@ -18,9 +18,9 @@ from compiler.calibration.thresholds import (
     method_name,
     method_named,
 )
-from compiler.data.fit import Sample
-from compiler.diagnostics import Diagnostic, QdqcError, Severity
-from compiler.ir.graph import Module
+from qdqc.data.fit import Sample
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.ir.graph import Module
 
 __all__ = ["calibrate", "calibrate_by", "check_settings", "make_table", "warnings_of"]
 

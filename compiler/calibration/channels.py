@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.graph import Graph
-from compiler.ir.op import Kind
-from compiler.ir.types import Array, Elem, TensorType
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Kind
+from qdqc.ir.types import Array, Elem, TensorType
 
 __all__ = ["CHANNEL_AXIS", "ChannelMean", "channel_inputs"]
 

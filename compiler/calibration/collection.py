@@ -15,18 +15,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
-from compiler.calibration.batches import BATCH, Batch, Batches, Digest
-from compiler.calibration.cache import Cache, Entry
-from compiler.calibration.in_order import in_processes, in_threads
-from compiler.calibration.masking import Masking
-from compiler.calibration.parts import Demand, largest, parts_within, sizes_of
-from compiler.calibration.plan import Plan, plan_of
-from compiler.calibration.state import from_bytes, to_bytes
-from compiler.calibration.statistics import Collector, Detail
-from compiler.data.fit import Sample
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Graph
-from compiler.ir.types import Array
+from qdqc.calibration.batches import BATCH, Batch, Batches, Digest
+from qdqc.calibration.cache import Cache, Entry
+from qdqc.calibration.demand import Demand, largest, parts_within, sizes_of
+from qdqc.calibration.in_order import in_processes, in_threads
+from qdqc.calibration.masking import Masking
+from qdqc.calibration.observed import Plan, plan_of
+from qdqc.calibration.state import from_bytes, to_bytes
+from qdqc.calibration.statistics import Collector, Detail
+from qdqc.data.fit import Sample
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Array
 
 __all__ = ["SERIAL", "OpenTaps", "Progress", "Resources", "collect"]
 

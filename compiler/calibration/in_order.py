@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from compiler.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.data.fit import Sample
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.dims import Dim, product
-from compiler.ir.graph import Graph
-from compiler.ir.types import Array, Elem, TensorType
+from qdqc.data.fit import Sample
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.dims import Dim, product
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Array, Elem, TensorType
 
 __all__ = ["Masking", "masking_by"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.calibration.statistics import SIDE, Statistics
+from qdqc.calibration.statistics import SIDE, Statistics
 
 __all__ = ["Outlier", "outlier_driven"]
 

@@ -19,9 +19,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
-from compiler.calibration.channels import ChannelMean
-from compiler.calibration.samples import ExactMeans
-from compiler.calibration.statistics import SIDE, Collector, Detail, NonFinite, Statistics
+from qdqc.calibration.channels import ChannelMean
+from qdqc.calibration.samples import ExactMeans
+from qdqc.calibration.statistics import SIDE, Collector, Detail, NonFinite, Statistics
 
 __all__ = ["DamagedError", "from_bytes", "to_bytes"]
 

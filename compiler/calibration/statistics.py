@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.calibration.channels import ChannelMean
-from compiler.calibration.samples import ExactMeans, mean_deviation, octav_threshold
-from compiler.ir.types import Array
+from qdqc.calibration.channels import ChannelMean
+from qdqc.calibration.samples import ExactMeans, mean_deviation, octav_threshold
+from qdqc.ir.types import Array
 
 __all__ = ["SIDE", "Collector", "Detail", "NonFinite", "Scratch", "Statistics"]
 

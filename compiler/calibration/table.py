@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from compiler.diagnostics import QdqcError
-from compiler.files import read_text, write_whole
-from compiler.ir.loc import Loc, Position
-from compiler.ir.types import Range
+from qdqc.diagnostics import QdqcError
+from qdqc.files import read_text, write_whole
+from qdqc.ir.loc import Loc, Position
+from qdqc.ir.types import Range
 
 __all__ = ["Table", "WeightScale", "load_table", "parse_table", "print_table", "save_table"]
 

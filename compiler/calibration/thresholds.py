@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from compiler.calibration.methods.analytic import (
+from qdqc.calibration.methods.analytic import (
     aciq_gauss_range,
     aciq_laplace_range,
     octav_range,
 )
-from compiler.calibration.methods.extremes import (
+from qdqc.calibration.methods.extremes import (
     max_range,
     mean_minmax_range,
     percentile_range,
 )
-from compiler.calibration.methods.kl import kl_range, kl_tpu_range
-from compiler.calibration.methods.mse import mse_range
-from compiler.calibration.methods.ranges import BINS, LEVELS, PLAIN, Settings
-from compiler.calibration.statistics import Detail, Statistics
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.types import Range
+from qdqc.calibration.methods.kl import kl_range, kl_tpu_range
+from qdqc.calibration.methods.mse import mse_range
+from qdqc.calibration.methods.settings import BINS, LEVELS, PLAIN, Settings
+from qdqc.calibration.statistics import Detail, Statistics
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.types import Range
 
 __all__ = [
     "BINS",

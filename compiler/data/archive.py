@@ -15,9 +15,9 @@ import numpy as np
 import numpy.lib.format as npy_format
 import numpy.typing as npt
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.files import write_whole
-from compiler.ir.types import Elem
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.files import write_whole
+from qdqc.ir.types import Elem
 
 __all__ = ["Archive", "ArrayHeader", "copy_arrays", "plain", "read_header", "write_arrays"]
 

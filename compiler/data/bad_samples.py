@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from compiler.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity
 
 __all__ = ["BadSamples"]
 

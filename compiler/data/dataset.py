@@ -9,14 +9,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from compiler.data.bad_samples import BadSamples
-from compiler.data.choice import SEED, choose
-from compiler.data.files import check_image, kind, load, read_headers, read_list, scan_folder
-from compiler.data.fit import Cut, InputSpec, Sample, fit_arrays, input_specs
-from compiler.data.stream import Given, samples_of_script, stream
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Graph
-from compiler.ir.types import Array, TensorType
+from qdqc.data.bad_samples import BadSamples
+from qdqc.data.choice import SEED, choose
+from qdqc.data.fit import Cut, InputSpec, Sample, fit_arrays, input_specs
+from qdqc.data.given_samples import Given, samples_of_script, stream
+from qdqc.data.sample_files import check_image, kind, load, read_headers, read_list, scan_folder
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Array, TensorType
 
 __all__ = ["Dataset", "open_dataset", "open_list"]
 

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.data.preprocess import Preprocess
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.dims import Dim, Expr
-from compiler.ir.graph import Graph
-from compiler.ir.types import Array, TensorType
+from qdqc.data.preprocess import Preprocess
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.dims import Dim, Expr
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Array, TensorType
 
 __all__ = ["Cut", "Header", "InputSpec", "Sample", "fit_arrays", "headers_of", "input_specs"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from compiler.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError
 
 __all__ = ["open_image", "scaled", "unreadable", "upright"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from compiler.data.fit import InputSpec, Sample
-from compiler.data.preprocess import Preprocess
-from compiler.diagnostics import Diagnostic, Severity
+from qdqc.data.fit import InputSpec, Sample
+from qdqc.data.preprocess import Preprocess
+from qdqc.diagnostics import Diagnostic, Severity
 
 __all__ = ["implausible"]
 

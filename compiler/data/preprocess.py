@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.fields import FieldError, decode
-from compiler.ir.types import TensorType
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.fields import FieldError, decode
+from qdqc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -129,7 +129,7 @@ class Preprocess:
         torchvision does. Raises QdqcError.
         """
         self.check(type)
-        from compiler.data.images import open_image, upright
+        from qdqc.data.images import open_image, upright
 
         pixels = open_image(image) if isinstance(image, str | Path) else image
         pixels = upright(pixels, self.pixel_format == "gray")
@@ -157,7 +157,7 @@ class Preprocess:
 
     def _resize(self, image: Image.Image, target: Size) -> Pixels:
         """Pixels [h,w,C] of at least the target size; exactly it, but for short_side_scale."""
-        from compiler.data.images import scaled
+        from qdqc.data.images import scaled
 
         height, width = target
         if not self.keep_aspect_ratio:

@@ -7,10 +7,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from compiler.data.fit import Sample, input_specs
-from compiler.ir.dims import Expr
-from compiler.ir.graph import Graph
-from compiler.ir.types import Array, Elem, TensorType
+from qdqc.data.fit import Sample, input_specs
+from qdqc.ir.dims import Expr
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Array, Elem, TensorType
 
 __all__ = ["SYMBOL_SIZE", "random_samples"]
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.lib.format as npy_format
 import numpy.typing as npt
 
-from compiler.data.archive import ArrayHeader, plain
-from compiler.diagnostics import QdqcError
-from compiler.files import explained, write_whole
+from qdqc.data.archive import ArrayHeader, plain
+from qdqc.diagnostics import QdqcError
+from qdqc.files import explained, write_whole
 
 __all__ = ["Spool"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from compiler.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError
 
 __all__ = ["failed", "function_of", "loaded"]
 

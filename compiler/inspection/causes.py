@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compiler.inspection.inputs import Summary, input_doubts
-from compiler.inspection.measure import Figures, Measured, decibels
-from compiler.ir.graph import Module
-from compiler.ir.op import Kind
+from qdqc.inspection.inputs import Summary, input_doubts
+from qdqc.inspection.measure import Figures, Measured, decibels
+from qdqc.ir.graph import Module
+from qdqc.ir.op import Kind
 
 __all__ = ["Cause", "causes"]
 

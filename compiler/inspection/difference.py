@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from compiler.inspection.measure import decibels
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.fields import encode
-from compiler.ir.graph import Module
-from compiler.ir.spelling import print_type, print_value
-from compiler.ir.types import Quant, Range, TensorType, Type
-from compiler.ir.view import reads
-from compiler.ops import CASTS
-from compiler.quant.arithmetic import numbers
+from qdqc.inspection.measure import decibels
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.fields import encode
+from qdqc.ir.graph import Module
+from qdqc.ir.spelling import print_type, print_value
+from qdqc.ir.types import Quant, Range, TensorType, Type
+from qdqc.ir.view import reads
+from qdqc.ops import CASTS
+from qdqc.quant.arithmetic import numbers
 
 __all__ = ["Change", "Detail", "Difference", "brief_type", "difference"]
 

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.data.preprocess import Preprocess
-from compiler.inspection.measure import Figures
-from compiler.ir.core import Value
-from compiler.ir.graph import Module
+from qdqc.data.preprocess import Preprocess
+from qdqc.inspection.measure import Figures
+from qdqc.ir.core import Value
+from qdqc.ir.graph import Module
 
 __all__ = ["Doubt", "Spread", "Summary", "input_doubts", "spread_of"]
 

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.inspection.pairs import Pair, pairs_of
-from compiler.inspection.sketch import Sketches
-from compiler.inspection.weights import WeightFigures, weight_figures
-from compiler.ir.graph import Module
-from compiler.ir.types import TensorType
-from compiler.quant.arithmetic import dequantize, quant_range, quantize
-from compiler.runtime.check import mean_similarities, taken
-from compiler.runtime.compare import Comparison, Similarity, compare, inner_product
-from compiler.runtime.forced import ForcedRunner
-from compiler.runtime.session import Feeds, Runner
+from qdqc.inspection.pairs import Pair, pairs_of
+from qdqc.inspection.sketch import Sketches
+from qdqc.inspection.weight_errors import WeightFigures, weight_figures
+from qdqc.ir.graph import Module
+from qdqc.ir.types import TensorType
+from qdqc.quant.arithmetic import dequantize, quant_range, quantize
+from qdqc.runtime.comparison.check import mean_similarities, taken
+from qdqc.runtime.comparison.compare import Comparison, Similarity, compare, inner_product
+from qdqc.runtime.sessions.forced import ForcedRunner
+from qdqc.runtime.sessions.session import Feeds, Runner
 
 __all__ = ["Figures", "Measured", "decibels", "measure"]
 

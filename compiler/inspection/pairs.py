@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.ops import CASTS, Quantize
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.ops import CASTS, Quantize
 
 __all__ = ["Pair", "pairs_of"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.calibration.statistics import Statistics
-from compiler.calibration.thresholds import METHODS, PLAIN
+from qdqc.calibration.statistics import Statistics
+from qdqc.calibration.thresholds import METHODS, PLAIN
 
 __all__ = ["Sketch", "Sketches"]
 

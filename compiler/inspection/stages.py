@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Module
-from compiler.onnx_io.importer import import_onnx
-from compiler.pipeline.manager import run
-from compiler.text.files import load
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.pipeline.manager import run
+from qdqc.text.qir_files import load
 
 _FUSED = "canonicalize,fuse-activation,"
 """ONNX has no node for a product with its activation, so an exported module has two."""

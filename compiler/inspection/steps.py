@@ -6,17 +6,17 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.clone import clone
-from compiler.ir.graph import Module
-from compiler.pipeline.discovery import pipelines
-from compiler.pipeline.instrument import Instrument, PassRun, Where
-from compiler.pipeline.manager import PassManager
-from compiler.pipeline.pass_ import PassContext
-from compiler.pipeline.spec import resolve
-from compiler.quant.placement import Decision
-from compiler.quant.record import Record
-from compiler.text.printer import print_node
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.clone import clone
+from qdqc.ir.graph import Module
+from qdqc.pipeline.discovery import pipelines
+from qdqc.pipeline.instrument import Instrument, PassRun, Where
+from qdqc.pipeline.manager import PassManager
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.pipeline.spec import resolve
+from qdqc.quant.placement import Decision
+from qdqc.quant.record import Record
+from qdqc.text.printer import print_node
 
 __all__ = ["NODE_LIMIT", "Replay", "Step", "Steps", "replayed"]
 

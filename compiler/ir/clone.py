@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Graph, Module
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Graph, Module
 
 __all__ = ["clone"]
 

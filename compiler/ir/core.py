@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from compiler.ir.data import Data
-from compiler.ir.loc import Loc
-from compiler.ir.op import Op
-from compiler.ir.types import VALUE_LIMIT, Elem, TensorType, Type
+from qdqc.ir.data import Data
+from qdqc.ir.loc import Loc
+from qdqc.ir.op import Op
+from qdqc.ir.types import VALUE_LIMIT, Elem, TensorType, Type
 
 if TYPE_CHECKING:
-    from compiler.ir.graph import Graph, Module
+    from qdqc.ir.graph import Graph, Module
 
 __all__ = ["Constant", "Node", "Use", "Value"]
 

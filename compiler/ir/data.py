@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.types import Array, Elem
+from qdqc.ir.types import Array, Elem
 
 __all__ = ["Data", "pack", "packed_size", "unpack"]
 

@@ -14,9 +14,9 @@ import typing
 from collections.abc import Container, Mapping
 from typing import Any, TypeVar
 
-from compiler.diagnostics import suggestion
-from compiler.ir.data import Data
-from compiler.ir.spelling import print_value
+from qdqc.diagnostics import suggestion
+from qdqc.ir.data import Data
+from qdqc.ir.spelling import print_value
 
 __all__ = ["FieldError", "Flat", "decode", "encode", "hints"]
 

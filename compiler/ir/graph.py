@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.loc import UNKNOWN, Loc
-from compiler.ir.op import Op
-from compiler.ir.types import TensorType, Type
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.loc import UNKNOWN, Loc
+from qdqc.ir.op import Op
+from qdqc.ir.types import TensorType, Type
 
 __all__ = ["Attributes", "Graph", "Module"]
 
@@ -257,7 +257,7 @@ class Module:
 
     def __eq__(self, other: object) -> bool:
         """Modules are equal when their texts are."""
-        from compiler.text.printer import print_module
+        from qdqc.text.printer import print_module
 
         return isinstance(other, Module) and print_module(self) == print_module(other)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from compiler.ir.dims import Dim, Expr
-from compiler.ir.types import TensorType, Type
+from qdqc.ir.dims import Dim, Expr
+from qdqc.ir.types import TensorType, Type
 
 __all__ = ["compatible", "merge_types"]
 

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
-from compiler.ir.fields import encode
-from compiler.ir.spelling import print_type
-from compiler.ir.types import TensorType, Type
-from compiler.registry import Registry
+from qdqc.ir.fields import encode
+from qdqc.ir.spelling import print_type
+from qdqc.ir.types import TensorType, Type
+from qdqc.registry import Registry
 
 if TYPE_CHECKING:
-    from compiler.ir.core import Node
-    from compiler.ir.parts import Parts
+    from qdqc.ir.core import Node
+    from qdqc.ir.expansion import Parts
 
 __all__ = ["OPS", "Kind", "Onnx", "Op", "OperandSpec", "QuantTraits"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.data import Data
-from compiler.ir.types import (
+from qdqc.ir.data import Data
+from qdqc.ir.types import (
     Array,
     Elem,
     OptionalType,

@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.dims import Dim, Expr, product
+from qdqc.ir.dims import Dim, Expr, product
 
 __all__ = [
     "VALUE_LIMIT",

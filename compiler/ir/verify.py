@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from compiler.diagnostics import Diagnostic, QdqcError, Severity
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.graph import Graph, Module
-from compiler.ir.merge import compatible
-from compiler.ir.op import OperandSpec
-from compiler.ir.spelling import print_name, print_type
-from compiler.ir.types import TensorType
-from compiler.ir.verify_types import type_problems
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.merge import compatible
+from qdqc.ir.op import OperandSpec
+from qdqc.ir.spelling import print_name, print_type
+from qdqc.ir.types import TensorType
+from qdqc.ir.verify_types import type_problems
 
 __all__ = ["Check", "check", "verify"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from compiler.ir.types import OptionalType, Quant, Range, SequenceType, TensorType, Type
+from qdqc.ir.types import OptionalType, Quant, Range, SequenceType, TensorType, Type
 
 __all__ = ["type_problems"]
 

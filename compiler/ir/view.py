@@ -10,9 +10,9 @@ import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Graph
-from compiler.ir.spelling import print_type
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.spelling import print_type
 
 if TYPE_CHECKING:
     import networkx

@@ -7,8 +7,8 @@ from typing import Any
 
 from onnx import ModelProto
 
-from compiler.ir.graph import Module
-from compiler.onnx_io.exporter import export_onnx
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.exporter import export_onnx
 
 __all__ = ["annotated_model"]
 

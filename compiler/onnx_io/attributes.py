@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, NodeProto, helper
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.types import OptionalType, SequenceType, TensorType
-from compiler.onnx_io.shapes import read_type, write_type
-from compiler.onnx_io.structure import node_label, node_loc
-from compiler.onnx_io.tensors import TensorReader, to_tensor_proto
-from compiler.ops.onnx_table import shorten
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.types import OptionalType, SequenceType, TensorType
+from qdqc.onnx_io.shapes import read_type, write_type
+from qdqc.onnx_io.structure import node_label, node_loc
+from qdqc.onnx_io.tensors import TensorReader, to_tensor_proto
+from qdqc.ops.onnx_table import shorten
 
 __all__ = ["constant_data", "read_attributes", "write_attribute"]
 

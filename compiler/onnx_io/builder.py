@@ -8,30 +8,30 @@ from typing import Any
 
 from onnx import GraphProto, NodeProto
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Node, Value
-from compiler.ir.fields import Flat
-from compiler.ir.graph import Graph, Module
-from compiler.ir.merge import compatible, merge_types
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, TensorType, Type
-from compiler.onnx_io.attributes import constant_data, read_attributes
-from compiler.onnx_io.declared import Declarations
-from compiler.onnx_io.qdq import read_quantized
-from compiler.onnx_io.schemas import schema_at
-from compiler.onnx_io.scope import Scope
-from compiler.onnx_io.sizes import byte_size, over_limit
-from compiler.onnx_io.structure import (
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Node, Value
+from qdqc.ir.fields import Flat
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.merge import compatible, merge_types
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, TensorType, Type
+from qdqc.onnx_io.attributes import constant_data, read_attributes
+from qdqc.onnx_io.declared import Declarations
+from qdqc.onnx_io.qdq import read_quantized
+from qdqc.onnx_io.schemas import schema_at
+from qdqc.onnx_io.scope import Scope
+from qdqc.onnx_io.sizes import byte_size, over_limit
+from qdqc.onnx_io.structure import (
     Wiring,
     inner_path,
     node_loc,
     ordered_nodes,
     subgraphs,
 )
-from compiler.onnx_io.tensors import TensorReader
-from compiler.ops.onnx_spellings import Spelt
-from compiler.ops.onnx_table import attribute_fields, candidates, defaults_of, nativize
-from compiler.ops.opaque import Opaque
+from qdqc.onnx_io.tensors import TensorReader
+from qdqc.ops.onnx_spellings import Spelt
+from qdqc.ops.onnx_table import attribute_fields, candidates, defaults_of, nativize
+from qdqc.ops.opaque import Opaque
 
 __all__ = ["Builder", "Source"]
 

@@ -10,12 +10,12 @@ from functools import cached_property
 import onnx.shape_inference
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from compiler.ir.dims import Dim, Expr
-from compiler.ir.types import Elem, TensorType, Type
-from compiler.onnx_io.schemas import elem_spelling
-from compiler.onnx_io.shapes import ShapeRequest, declared_types, read_type, write_type
-from compiler.onnx_io.structure import Wiring, inner_path, ordered_nodes, reads, subgraphs
-from compiler.ops.onnx_table import elem_of_code
+from qdqc.ir.dims import Dim, Expr
+from qdqc.ir.types import Elem, TensorType, Type
+from qdqc.onnx_io.schemas import elem_spelling
+from qdqc.onnx_io.shapes import ShapeRequest, declared_types, read_type, write_type
+from qdqc.onnx_io.structure import Wiring, inner_path, ordered_nodes, reads, subgraphs
+from qdqc.ops.onnx_table import elem_of_code
 
 __all__ = ["Declarations", "ask_onnxruntime", "stripped"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from compiler.ir.core import Node
-from compiler.ir.op import Op
-from compiler.ir.parts import Parts
-from compiler.ops.activation import Clip, Relu
+from qdqc.ir.core import Node
+from qdqc.ir.expansion import Parts
+from qdqc.ir.op import Op
+from qdqc.ops.activation import Clip, Relu
 
 __all__ = ["expand", "may_expand"]
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.onnx_io.attributes import write_attribute
-from compiler.onnx_io.expand import expand
-from compiler.onnx_io.opsets import choose_opset, ir_version
-from compiler.onnx_io.schemas import schema_at
-from compiler.onnx_io.shapes import write_type
-from compiler.onnx_io.spell import is_whole, quant_of, spell
-from compiler.onnx_io.tensors import to_tensor_proto
-from compiler.ops import CASTS
-from compiler.ops.onnx_table import load_ops
-from compiler.ops.opaque import Opaque
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.onnx_io.attributes import write_attribute
+from qdqc.onnx_io.expand import expand
+from qdqc.onnx_io.opsets import choose_opset, ir_version
+from qdqc.onnx_io.schemas import schema_at
+from qdqc.onnx_io.shapes import write_type
+from qdqc.onnx_io.spell import is_whole, quant_of, spell
+from qdqc.onnx_io.tensors import to_tensor_proto
+from qdqc.ops import CASTS
+from qdqc.ops.onnx_table import load_ops
+from qdqc.ops.opaque import Opaque
+from qdqc.versions import own_version
 
 __all__ = ["build_model", "export_onnx"]
 
@@ -57,7 +57,7 @@ def build_model(module: Module, opset: int | None, value_info: bool, place: Plac
     entries = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     model = ModelProto(ir_version=ir_version(module, opsets), opset_import=entries)
     model.producer_name = "qdqc"
-    model.producer_version = metadata.version("qdq-compiler")
+    model.producer_version = own_version()
     _Writer(module, chosen, value_info, place).write(model.graph)
     return model
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compiler.ir.data import Buffer
+from qdqc.ir.data import Buffer
 
 __all__ = ["ExternalError", "ExternalFiles"]
 

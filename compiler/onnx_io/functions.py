@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
-from compiler.onnx_io.structure import all_nodes
+from qdqc.onnx_io.structure import all_nodes
 
 __all__ = ["state_defaults"]
 

@@ -9,21 +9,21 @@ from typing import TypeAlias
 import onnx.inliner
 from onnx import GraphProto, ModelProto, NodeProto
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.graph import Module
-from compiler.ir.spelling import print_type
-from compiler.ir.types import Type
-from compiler.onnx_io.builder import Builder, Source
-from compiler.onnx_io.declared import Declarations
-from compiler.onnx_io.functions import state_defaults
-from compiler.onnx_io.reader import read_model
-from compiler.onnx_io.schemas import NEWEST, OLDEST
-from compiler.onnx_io.scope import Scope
-from compiler.onnx_io.shapes import ShapeRequest, input_types
-from compiler.onnx_io.sizes import check_sizes
-from compiler.onnx_io.structure import Wiring, check_texts, check_wiring, ordered_nodes, reads
-from compiler.onnx_io.tensors import TensorReader
-from compiler.ops.onnx_table import load_ops
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.graph import Module
+from qdqc.ir.spelling import print_type
+from qdqc.ir.types import Type
+from qdqc.onnx_io.builder import Builder, Source
+from qdqc.onnx_io.declared import Declarations
+from qdqc.onnx_io.functions import state_defaults
+from qdqc.onnx_io.reader import read_model
+from qdqc.onnx_io.schemas import NEWEST, OLDEST
+from qdqc.onnx_io.scope import Scope
+from qdqc.onnx_io.shapes import ShapeRequest, input_types
+from qdqc.onnx_io.sizes import check_sizes
+from qdqc.onnx_io.structure import Wiring, check_texts, check_wiring, ordered_nodes, reads
+from qdqc.onnx_io.tensors import TensorReader
+from qdqc.ops.onnx_table import load_ops
 
 __all__ = ["import_onnx"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from onnx import helper
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Node
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.onnx_io.schemas import NEWEST, OLDEST
-from compiler.onnx_io.spell import misfit, signature
-from compiler.ops import Dequantize
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Node
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.onnx_io.schemas import NEWEST, OLDEST
+from qdqc.onnx_io.spell import misfit, signature
+from qdqc.ops import Dequantize
 
 __all__ = ["choose_opset", "ir_version"]
 

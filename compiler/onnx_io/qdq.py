@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from compiler.ir.core import Constant, Value
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.onnx_io.attributes import read_attributes
-from compiler.onnx_io.scope import Scope
-from compiler.onnx_io.tensors import TensorReader
-from compiler.ops.onnx_table import elem_of_code
-from compiler.ops.quant import Dequantize, Quantize, Restate
+from qdqc.ir.core import Constant, Value
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.onnx_io.attributes import read_attributes
+from qdqc.onnx_io.scope import Scope
+from qdqc.onnx_io.tensors import TensorReader
+from qdqc.ops.onnx_table import elem_of_code
+from qdqc.ops.quant import Dequantize, Quantize, Restate
 
 __all__ = ["read_quantized"]
 

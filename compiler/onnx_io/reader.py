@@ -8,7 +8,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
-from compiler.diagnostics import QdqcError, suggestion
+from qdqc.diagnostics import QdqcError, suggestion
 
 __all__ = ["read_model"]
 
@@ -24,7 +24,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x80\x02", "a Python pickle (PyTorch); export it with torch.onnx.export"),
     (b"\x80\x04", "a Python pickle; export the model with torch.onnx.export"),
-    (b"module @", "qdqc's own text form; load it with compiler.load or qir_opt"),
+    (b"module @", "qdqc's own text form; load it with qdqc.load or qir_opt"),
     (b"module ", "an MLIR text"),
     (b"ML\xefR", "MLIR bytecode"),
     (b"BZh", "a bzip2 archive; unpack it first"),

@@ -10,12 +10,12 @@ import numpy as np
 from google.protobuf.message import Message
 from onnx import ModelProto, TensorProto
 
-from compiler.files import Content, write_together
-from compiler.ir.data import Buffer, Data
-from compiler.ir.graph import Module
-from compiler.onnx_io.exporter import build_model
-from compiler.onnx_io.tensors import to_tensor_proto
-from compiler.ops.onnx_table import elem_code
+from qdqc.files import Content, write_together
+from qdqc.ir.data import Buffer, Data
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.exporter import build_model
+from qdqc.onnx_io.tensors import to_tensor_proto
+from qdqc.ops.onnx_table import elem_code
 
 __all__ = ["save_onnx"]
 

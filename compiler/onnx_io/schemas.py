@@ -9,8 +9,8 @@ from typing import Any, cast
 import onnx.defs
 from onnx.defs import OpSchema
 
-from compiler.ir.types import Elem, OptionalType, SequenceType, Type
-from compiler.ops.onnx_table import shorten
+from qdqc.ir.types import Elem, OptionalType, SequenceType, Type
+from qdqc.ops.onnx_table import shorten
 
 __all__ = [
     "NEWEST",

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 
 from onnx import NodeProto
 
-from compiler.ir.core import Constant, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.onnx_io.structure import reads
+from qdqc.ir.core import Constant, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.structure import reads
 
 __all__ = ["Scope"]
 

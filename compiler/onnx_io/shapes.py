@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from onnx import GraphProto, TensorShapeProto, TypeProto, ValueInfoProto
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.dims import Dim, Expr, symbol
-from compiler.ir.spelling import print_type
-from compiler.ir.types import OptionalType, SequenceType, TensorType, Type
-from compiler.ops.onnx_table import elem_code, elem_of_code
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.dims import Dim, Expr, symbol
+from qdqc.ir.spelling import print_type
+from qdqc.ir.types import OptionalType, SequenceType, TensorType, Type
+from qdqc.ops.onnx_table import elem_code, elem_of_code
 
 __all__ = ["ShapeRequest", "declared_types", "input_types", "parse_dim", "read_type", "write_type"]
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import packed_size
-from compiler.ir.loc import Loc
-from compiler.ir.types import TensorType, Type
-from compiler.onnx_io.structure import subgraphs
-from compiler.onnx_io.tensors import TensorReader
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import packed_size
+from qdqc.ir.loc import Loc
+from qdqc.ir.types import TensorType, Type
+from qdqc.onnx_io.structure import subgraphs
+from qdqc.onnx_io.tensors import TensorReader
 
 __all__ = ["byte_size", "check_sizes", "over_limit"]
 

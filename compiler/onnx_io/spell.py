@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Node
-from compiler.ir.data import Data
-from compiler.ir.fields import encode, hints
-from compiler.ir.op import Op
-from compiler.ir.spelling import print_value
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.onnx_io.expand import expand, may_expand
-from compiler.onnx_io.schemas import (
+from qdqc.ir.core import Node
+from qdqc.ir.data import Data
+from qdqc.ir.fields import encode, hints
+from qdqc.ir.op import Op
+from qdqc.ir.spelling import print_value
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.onnx_io.expand import expand, may_expand
+from qdqc.onnx_io.schemas import (
     Schema,
     schema_at,
     type_spelling,
     unchanged_until,
 )
-from compiler.ops.elementwise import Mod
-from compiler.ops.onnx_table import attribute_fields, elem_code
-from compiler.ops.opaque import Opaque
-from compiler.ops.pool import Window
-from compiler.ops.quant import Dequantize, Quantize
+from qdqc.ops.elementwise import Mod
+from qdqc.ops.onnx_table import attribute_fields, elem_code
+from qdqc.ops.opaque import Opaque
+from qdqc.ops.pool import Window
+from qdqc.ops.quant import Dequantize, Quantize
 
 _DROPPED_WINDOWS = 22
 _FLOAT_MODULO = 28

@@ -11,8 +11,8 @@ from itertools import chain
 import networkx as nx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.loc import Loc
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.loc import Loc
 
 __all__ = [
     "Wiring",

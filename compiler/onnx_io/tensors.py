@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from onnx import SparseTensorProto, TensorProto
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Buffer, Data, packed_size
-from compiler.ir.types import Elem
-from compiler.onnx_io.external import ExternalError, ExternalFiles
-from compiler.ops.onnx_table import elem_code, elem_of_code
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Buffer, Data, packed_size
+from qdqc.ir.types import Elem
+from qdqc.onnx_io.external import ExternalError, ExternalFiles
+from qdqc.ops.onnx_table import elem_code, elem_of_code
 
 __all__ = ["TensorReader", "to_tensor_proto"]
 

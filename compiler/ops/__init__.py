@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compiler.ops.activation import (
+from qdqc.ops.activation import (
     Celu,
     Clip,
     Elu,
@@ -25,14 +25,14 @@ from compiler.ops.activation import (
     Tanh,
     ThresholdedRelu,
 )
-from compiler.ops.attention import Attention, LinearAttention, RotaryEmbedding
-from compiler.ops.cast import BitCast, Cast, CastLike
-from compiler.ops.control import If, Loop, Scan
-from compiler.ops.conv import CausalConvWithState, Col2Im, Conv, ConvTranspose, DeformConv
-from compiler.ops.detection import NonMaxSuppression
-from compiler.ops.einsum import Einsum
-from compiler.ops.elementwise import Add, BitShift, Div, Max, Mean, Min, Mod, Mul, Pow, Sub, Sum
-from compiler.ops.generate import (
+from qdqc.ops.attention import Attention, LinearAttention, RotaryEmbedding
+from qdqc.ops.cast import BitCast, Cast, CastLike
+from qdqc.ops.control import If, Loop, Scan
+from qdqc.ops.conv import CausalConvWithState, Col2Im, Conv, ConvTranspose, DeformConv
+from qdqc.ops.detection import NonMaxSuppression
+from qdqc.ops.einsum import Einsum
+from qdqc.ops.elementwise import Add, BitShift, Div, Max, Mean, Min, Mod, Mul, Pow, Sub, Sum
+from qdqc.ops.generate import (
     Bernoulli,
     ConstantOfShape,
     EyeLike,
@@ -43,7 +43,7 @@ from compiler.ops.generate import (
     RandomUniformLike,
     Range,
 )
-from compiler.ops.index import (
+from qdqc.ops.index import (
     Compress,
     Gather,
     GatherElements,
@@ -58,7 +58,7 @@ from compiler.ops.index import (
     Trilu,
     Unique,
 )
-from compiler.ops.logic import (
+from qdqc.ops.logic import (
     And,
     BitwiseAnd,
     BitwiseOr,
@@ -72,9 +72,9 @@ from compiler.ops.logic import (
     Where,
     Xor,
 )
-from compiler.ops.loss import NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss
-from compiler.ops.matmul import Gemm, MatMul
-from compiler.ops.norm import (
+from qdqc.ops.loss import NegativeLogLikelihoodLoss, SoftmaxCrossEntropyLoss
+from qdqc.ops.matmul import Gemm, MatMul
+from qdqc.ops.norm import (
     LRN,
     BatchNormalization,
     GroupNormalization,
@@ -84,8 +84,8 @@ from compiler.ops.norm import (
     MeanVarianceNormalization,
     RMSNormalization,
 )
-from compiler.ops.opaque import Opaque
-from compiler.ops.pool import (
+from qdqc.ops.opaque import Opaque
+from qdqc.ops.pool import (
     AveragePool,
     GlobalAveragePool,
     GlobalLpPool,
@@ -94,7 +94,7 @@ from compiler.ops.pool import (
     MaxPool,
     MaxUnpool,
 )
-from compiler.ops.quant import (
+from qdqc.ops.quant import (
     CASTS,
     ConvInteger,
     Dequantize,
@@ -105,8 +105,8 @@ from compiler.ops.quant import (
     Quantize,
     Restate,
 )
-from compiler.ops.recurrent import GRU, LSTM, RNN
-from compiler.ops.reduce import (
+from qdqc.ops.recurrent import GRU, LSTM, RNN
+from qdqc.ops.reduce import (
     ArgMax,
     ArgMin,
     CumProd,
@@ -123,8 +123,8 @@ from compiler.ops.reduce import (
     ReduceSum,
     ReduceSumSquare,
 )
-from compiler.ops.resize import AffineGrid, GridSample, Resize, RoiAlign
-from compiler.ops.shape import (
+from qdqc.ops.resize import AffineGrid, GridSample, Resize, RoiAlign
+from qdqc.ops.shape import (
     DepthToSpace,
     Expand,
     Flatten,
@@ -138,7 +138,7 @@ from compiler.ops.shape import (
     Transpose,
     Unsqueeze,
 )
-from compiler.ops.signal import (
+from qdqc.ops.signal import (
     DFT,
     STFT,
     BlackmanWindow,
@@ -146,8 +146,8 @@ from compiler.ops.signal import (
     HannWindow,
     MelWeightMatrix,
 )
-from compiler.ops.slicing import CenterCropPad, Concat, Pad, Slice, Split
-from compiler.ops.unary import (
+from qdqc.ops.slicing import CenterCropPad, Concat, Pad, Slice, Split
+from qdqc.ops.unary import (
     Abs,
     Acos,
     Acosh,

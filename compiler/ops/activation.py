@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-from compiler.ir.op import Kind, Onnx, Op, QuantTraits
-from compiler.ir.types import TensorType
-from compiler.ops.elementwise import Add, Div, Mul, Pow
-from compiler.ops.inference import axis_in, broadcast_shapes, same_elem, traits
-from compiler.ops.pointwise import Pointwise
-from compiler.ops.unary import Erf
+from qdqc.ir.op import Kind, Onnx, Op, QuantTraits
+from qdqc.ir.types import TensorType
+from qdqc.ops.elementwise import Add, Div, Mul, Pow
+from qdqc.ops.inference import axis_in, broadcast_shapes, same_elem, traits
+from qdqc.ops.pointwise import Pointwise
+from qdqc.ops.unary import Erf
 
 if TYPE_CHECKING:
-    from compiler.ir.core import Value
-    from compiler.ir.parts import Parts
+    from qdqc.ir.core import Value
+    from qdqc.ir.expansion import Parts
 
 __all__ = [
     "Celu",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from compiler.ir.dims import Dim, Expr
-from compiler.ir.op import Onnx, Op
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import elem_named, typed
+from qdqc.ir.dims import Dim, Expr
+from qdqc.ir.op import Onnx, Op
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.inference import elem_named, typed
 
 __all__ = ["BitCast", "Cast", "CastLike"]
 

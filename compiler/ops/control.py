@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compiler.ir.dims import Dim
-from compiler.ir.op import Onnx, Op
-from compiler.ir.types import TensorType, Type
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Onnx, Op
+from qdqc.ir.types import TensorType, Type
 
 if TYPE_CHECKING:
-    from compiler.ir.core import Node
+    from qdqc.ir.core import Node
 
 __all__ = ["If", "Loop", "Scan"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from compiler.ir.op import Onnx, Op
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import need_rank
+from qdqc.ir.op import Onnx, Op
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.inference import need_rank
 
 __all__ = ["NonMaxSuppression"]
 

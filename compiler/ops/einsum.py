@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from compiler.ir.dims import Dim, broadcast
-from compiler.ir.op import Kind, Onnx, Op, QuantTraits
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import broadcast_shapes, same_elem
+from qdqc.ir.dims import Dim, broadcast
+from qdqc.ir.op import Kind, Onnx, Op, QuantTraits
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.inference import broadcast_shapes, same_elem
 
 __all__ = ["Einsum"]
 

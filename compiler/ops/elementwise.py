@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from compiler.ir.dims import Dim
-from compiler.ir.op import Kind, Onnx, Op, QuantTraits
-from compiler.ir.types import TensorType
-from compiler.ops.inference import broadcast_shapes, least, traits
-from compiler.ops.pointwise import Binary, Variadic
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Kind, Onnx, Op, QuantTraits
+from qdqc.ir.types import TensorType
+from qdqc.ops.inference import broadcast_shapes, least, traits
+from qdqc.ops.pointwise import Binary, Variadic
 
 __all__ = ["Add", "BitShift", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Pow", "Sub", "Sum"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compiler.ir.data import Data
-from compiler.ir.dims import Dim
-from compiler.ir.op import Onnx, Op
-from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
-from compiler.ops.inference import dims_operand, elem_named, least, need_rank, same_elem, typed
+from qdqc.ir.data import Data
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Onnx, Op
+from qdqc.ir.types import VALUE_LIMIT, Elem, TensorType
+from qdqc.ops.inference import dims_operand, elem_named, least, need_rank, same_elem, typed
 
 __all__ = [
     "Bernoulli",

@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.diagnostics import suggestion
-from compiler.ir.dims import Dim, Expr, FloorDiv, broadcast, product
-from compiler.ir.op import Kind, QuantTraits
-from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
+from qdqc.diagnostics import suggestion
+from qdqc.ir.dims import Dim, Expr, FloorDiv, broadcast, product
+from qdqc.ir.op import Kind, QuantTraits
+from qdqc.ir.types import VALUE_LIMIT, Elem, TensorType
 
 __all__ = [
     "AutoPad",

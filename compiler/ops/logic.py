@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from compiler.ir.dims import Dim
-from compiler.ir.op import Kind, Onnx, Op, QuantTraits
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import (
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Kind, Onnx, Op, QuantTraits
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.inference import (
     broadcast_shapes,
     contents,
     least,
@@ -14,7 +14,7 @@ from compiler.ops.inference import (
     traits,
     typed,
 )
-from compiler.ops.pointwise import Predicate
+from qdqc.ops.pointwise import Predicate
 
 __all__ = [
     "And",

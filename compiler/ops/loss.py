@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from compiler.ir.dims import Dim
-from compiler.ir.op import Onnx, Op
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import need_elem, need_rank, same_elem
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Onnx, Op
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.inference import need_elem, need_rank, same_elem
 
 __all__ = ["NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compiler.ir.dims import Dim
-from compiler.ir.op import Kind, Onnx, Op, QuantTraits
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.elementwise import Add
-from compiler.ops.inference import broadcast_shapes, need_broadcast, need_rank, same_elem
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Kind, Onnx, Op, QuantTraits
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.elementwise import Add
+from qdqc.ops.inference import broadcast_shapes, need_broadcast, need_rank, same_elem
 
 if TYPE_CHECKING:
-    from compiler.ir.core import Value
-    from compiler.ir.parts import Parts
+    from qdqc.ir.core import Value
+    from qdqc.ir.expansion import Parts
 
 __all__ = ["Gemm", "MatMul"]
 

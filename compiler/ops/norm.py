@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compiler.ir.dims import Dim
-from compiler.ir.op import Onnx, Op
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.cast import Cast
-from compiler.ops.elementwise import Add, Div, Mul, Pow, Sub
-from compiler.ops.inference import axes_in, axis_in, need_broadcast, need_rank, same_elem
-from compiler.ops.pointwise import Pointwise
-from compiler.ops.reduce import ReduceMean
-from compiler.ops.shape import Reshape, Shape
-from compiler.ops.unary import Sqrt
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Onnx, Op
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.cast import Cast
+from qdqc.ops.elementwise import Add, Div, Mul, Pow, Sub
+from qdqc.ops.inference import axes_in, axis_in, need_broadcast, need_rank, same_elem
+from qdqc.ops.pointwise import Pointwise
+from qdqc.ops.reduce import ReduceMean
+from qdqc.ops.shape import Reshape, Shape
+from qdqc.ops.unary import Sqrt
 
 if TYPE_CHECKING:
-    from compiler.ir.core import Value
-    from compiler.ir.parts import Parts
+    from qdqc.ir.core import Value
+    from qdqc.ir.expansion import Parts
 
 __all__ = [
     "LRN",

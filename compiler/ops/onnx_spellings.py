@@ -13,10 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Constant, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import TensorType
+from qdqc.ir.core import Constant, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import TensorType
 
 __all__ = ["SPELLINGS", "Spelt"]
 

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.fields import FieldError, decode, hints
-from compiler.ir.graph import Module
-from compiler.ir.merge import compatible
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import Array, Elem, TensorType
-from compiler.ops.onnx_spellings import SPELLINGS, Spelt
-from compiler.ops.opaque import Opaque
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.fields import FieldError, decode, hints
+from qdqc.ir.graph import Module
+from qdqc.ir.merge import compatible
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import Array, Elem, TensorType
+from qdqc.ops.onnx_spellings import SPELLINGS, Spelt
+from qdqc.ops.opaque import Opaque
 
 __all__ = [
     "attribute_fields",
@@ -92,10 +92,10 @@ def elem_of_code(code: int) -> Elem | None:
 
 def load_ops() -> None:
     """Import every file of ``compiler/ops``, so that the registry holds all ops."""
-    import compiler.ops
+    import qdqc.ops
 
-    for found in pkgutil.iter_modules(compiler.ops.__path__):
-        importlib.import_module(f"compiler.ops.{found.name}")
+    for found in pkgutil.iter_modules(qdqc.ops.__path__):
+        importlib.import_module(f"qdqc.ops.{found.name}")
 
 
 def candidates(domain: str, type: str) -> list[type[Op]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compiler.ir.fields import Flat
-from compiler.ir.op import Op
-from compiler.ir.types import Type
+from qdqc.ir.fields import Flat
+from qdqc.ir.op import Op
+from qdqc.ir.types import Type
 
 if TYPE_CHECKING:
-    from compiler.ir.core import Node
+    from qdqc.ir.core import Node
 
 __all__ = ["Opaque"]
 

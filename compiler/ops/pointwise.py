@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from compiler.ir.dims import Dim
-from compiler.ir.op import Kind, Op, QuantTraits
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import broadcast_shapes, contents, same_elem, traits, typed
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Kind, Op, QuantTraits
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.inference import broadcast_shapes, contents, same_elem, traits, typed
 
 __all__ = ["Binary", "Pointwise", "Predicate", "Variadic", "pairs"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from compiler.ir.dims import Dim
-from compiler.ir.op import Kind, Onnx, Op, QuantTraits
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import (
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Kind, Onnx, Op, QuantTraits
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.inference import (
     AutoPad,
     dims_operand,
     known,

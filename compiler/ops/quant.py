@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from compiler.ir.op import Onnx, Op
-from compiler.ir.types import Elem, TensorType, Type
-from compiler.ops.conv import Convolution
-from compiler.ops.inference import axis_in, need_elem
-from compiler.ops.matmul import MatMul
-from compiler.ops.shape import Identity
+from qdqc.ir.op import Onnx, Op
+from qdqc.ir.types import Elem, TensorType, Type
+from qdqc.ops.conv import Convolution
+from qdqc.ops.inference import axis_in, need_elem
+from qdqc.ops.matmul import MatMul
+from qdqc.ops.shape import Identity
 
 if TYPE_CHECKING:
-    from compiler.ir.core import Node, Value
-    from compiler.ir.parts import Parts
+    from qdqc.ir.core import Node, Value
+    from qdqc.ir.expansion import Parts
 
 __all__ = [
     "CASTS",

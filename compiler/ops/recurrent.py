@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from compiler.ir.dims import Dim
-from compiler.ir.op import Onnx, Op
-from compiler.ir.types import TensorType
-from compiler.ops.inference import listed, need_rank, same_elem
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Onnx, Op
+from qdqc.ir.types import TensorType
+from qdqc.ops.inference import listed, need_rank, same_elem
 
 __all__ = ["GRU", "LSTM", "RNN"]
 

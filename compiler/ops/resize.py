@@ -8,11 +8,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Constant, Node
-from compiler.ir.dims import Dim
-from compiler.ir.op import Kind, Onnx, Op, QuantTraits
-from compiler.ir.types import TensorType, Type
-from compiler.ops.inference import axes_in, dims_operand, known, need_rank, traits
+from qdqc.ir.core import Constant, Node
+from qdqc.ir.dims import Dim
+from qdqc.ir.op import Kind, Onnx, Op, QuantTraits
+from qdqc.ir.types import TensorType, Type
+from qdqc.ops.inference import axes_in, dims_operand, known, need_rank, traits
 
 __all__ = ["AffineGrid", "GridSample", "Resize", "RoiAlign"]
 

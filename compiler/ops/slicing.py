@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from compiler.ir.dims import Dim, Expr
-from compiler.ir.op import Kind, Onnx, Op, QuantTraits
-from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
-from compiler.ops.inference import (
+from qdqc.ir.dims import Dim, Expr
+from qdqc.ir.op import Kind, Onnx, Op, QuantTraits
+from qdqc.ir.types import VALUE_LIMIT, Elem, TensorType
+from qdqc.ops.inference import (
     axes_in,
     axis_in,
     contents,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from compiler.ir.op import Onnx, Op
-from compiler.ir.types import Elem, TensorType
-from compiler.ops.inference import need_elem, typed
-from compiler.ops.pointwise import Pointwise
+from qdqc.ir.op import Onnx, Op
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops.inference import need_elem, typed
+from qdqc.ops.pointwise import Pointwise
 
 __all__ = [
     "Abs",

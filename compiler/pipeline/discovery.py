@@ -17,14 +17,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from compiler.diagnostics import QdqcError, suggestion
+from qdqc.diagnostics import QdqcError, suggestion
 
-__all__ = ["GROUP", "check_package", "load_passes", "load_plugin", "pipelines"]
+__all__ = ["GROUP", "load_passes", "load_plugin", "pipelines"]
 
 GROUP = "qdqc.passes"
 
-_HOME = Path(__file__).resolve().parents[2]
-_OURS = "passes"
+_OURS = "qdqc.passes"
 _pipelines: dict[str, str] = {}
 _loaded: dict[str, ModuleType] = {}
 
@@ -35,7 +34,7 @@ def load_passes(plugins: Iterable[str | Path] = ()) -> None:
     Raises QdqcError where a package or a plugin can't be loaded.
     """
     if GROUP not in _loaded:
-        _load_package(_OURS)
+        _import_all(importlib.import_module(_OURS))
         for entry in importlib.metadata.entry_points(group=GROUP):
             if entry.value != _OURS:
                 _load_foreign(entry.name, entry.value)
@@ -75,43 +74,6 @@ def load_plugin(path: str | Path) -> ModuleType:
     _loaded[key] = module
     _take_pipelines(module)
     return module
-
-
-def check_package(name: str, home: Path = _HOME) -> None:
-    """Make sure that a generic name (``passes``, ``tools``) means our package.
-
-    Raises QdqcError that says which folder hides it.
-    """
-    module = sys.modules.get(name)
-    spec = module.__spec__ if module is not None else importlib.util.find_spec(name)
-    if spec is None:
-        raise QdqcError(
-            f"the package '{name}' of qdqc is not installed",
-            notes=["install qdq-compiler again: pip install --force-reinstall qdq-compiler"],
-        )
-    places = [Path(p).resolve() for p in spec.submodule_search_locations or []]
-    if (home / name).resolve() in places:
-        return
-    found = places[0] if places else Path(spec.origin or name)
-    raise QdqcError(
-        f"another Python package named '{name}', at '{found}', hides the one of qdqc",
-        file=str(found),
-        notes=[_remedy(found), f"qdqc's own is at '{home / name}'"],
-    )
-
-
-def _remedy(found: Path) -> str:
-    """How to get rid of a foreign package, by the way in which Python came upon it."""
-    if found.parent == Path.cwd():
-        return "run the command from another folder, or rename that one"
-    if "site-packages" in found.parts or "dist-packages" in found.parts:
-        return "uninstall the distribution that it belongs to, or install qdqc in its own venv"
-    return f"take '{found.parent}' off PYTHONPATH, or rename the folder"
-
-
-def _load_package(name: str) -> None:
-    check_package(name)
-    _import_all(importlib.import_module(name))
 
 
 def _load_foreign(name: str, value: str) -> None:

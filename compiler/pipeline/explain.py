@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from compiler.ir.graph import Module
-from compiler.pipeline.instrument import Instrument, PassRun, Report, Where, Write
-from compiler.pipeline.pass_ import Mismatch, Pass, PassContext
-from compiler.pipeline.printing import check_names
+from qdqc.ir.graph import Module
+from qdqc.pipeline.instrument import Instrument, PassRun, Report, Where, Write
+from qdqc.pipeline.pass_ import Mismatch, Pass, PassContext
+from qdqc.pipeline.printing import check_names
 
 __all__ = ["Explain"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from compiler.ir.graph import Module
-from compiler.pipeline.pass_ import Pass, PassContext
+from qdqc.ir.graph import Module
+from qdqc.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["Instrument", "PassRun", "Report", "Where", "Write"]
 

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from compiler.diagnostics import Diagnostic, QdqcError, Severity
-from compiler.ir.clone import clone
-from compiler.ir.graph import Module
-from compiler.pipeline.instrument import Instrument, PassRun, Report, Where
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.pipeline.snapshot import Snapshot, snapshot
-from compiler.pipeline.spec import print_pipeline, resolve
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.ir.clone import clone
+from qdqc.ir.graph import Module
+from qdqc.pipeline.instrument import Instrument, PassRun, Report, Where
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.pipeline.snapshot import Snapshot, snapshot
+from qdqc.pipeline.spec import print_pipeline, resolve
 
 __all__ = ["PassError", "PassManager", "run"]
 
@@ -136,7 +136,7 @@ def run(
 
     Raises QdqcError for a pipeline that can't be read and where a pass refuses the module.
     """
-    from compiler.pipeline.discovery import load_passes, pipelines
+    from qdqc.pipeline.discovery import load_passes, pipelines
 
     load_passes()
     passes = resolve(pipeline, pipelines())
@@ -146,7 +146,7 @@ def run(
 
 
 def _verify(module: Module) -> None:
-    from compiler.ir.verify import verify
+    from qdqc.ir.verify import verify
 
     found = [d for d in verify(module) if d.severity is Severity.ERROR]
     if not found:

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, dataclass_transform
 
-from compiler.diagnostics import Diagnostic, QdqcError, Severity
-from compiler.ir.core import Node
-from compiler.ir.graph import Graph
-from compiler.ir.loc import Loc
-from compiler.registry import Registry
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.ir.core import Node
+from qdqc.ir.graph import Graph
+from qdqc.ir.loc import Loc
+from qdqc.registry import Registry
 
 __all__ = ["PASSES", "Mismatch", "Pass", "PassContext", "describe"]
 

@@ -8,14 +8,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.files import write_whole
-from compiler.ir.graph import Module
-from compiler.pipeline.instrument import Instrument, PassRun, Where, Write
-from compiler.pipeline.pass_ import PASSES, Pass, PassContext
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.files import write_whole
+from qdqc.ir.graph import Module
+from qdqc.pipeline.instrument import Instrument, PassRun, Where, Write
+from qdqc.pipeline.pass_ import PASSES, Pass, PassContext
 
 if TYPE_CHECKING:
-    from compiler.text.files import SharedSidecar
+    from qdqc.text.qir_files import SharedSidecar
 
 __all__ = ["DumpIR", "PrintIR", "check_names"]
 
@@ -126,13 +126,13 @@ class DumpIR(Instrument):
 
     @functools.cached_property
     def _sidecar(self) -> SharedSidecar:
-        from compiler.text.files import SharedSidecar
+        from qdqc.text.qir_files import SharedSidecar
 
         return SharedSidecar(self.folder)
 
 
 def _text(module: Module, elide: bool) -> str:
-    from compiler.text.printer import print_module
+    from qdqc.text.printer import print_module
 
     return print_module(module, elide=elide)
 

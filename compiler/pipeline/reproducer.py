@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from compiler.diagnostics import QdqcError
-from compiler.files import write_whole
-from compiler.ir.clone import clone
-from compiler.ir.graph import Module
-from compiler.pipeline.instrument import Instrument, Where
-from compiler.pipeline.pass_ import PassContext
-from compiler.pipeline.spec import print_pipeline
+from qdqc.diagnostics import QdqcError
+from qdqc.files import write_whole
+from qdqc.ir.clone import clone
+from qdqc.ir.graph import Module
+from qdqc.pipeline.instrument import Instrument, Where
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.pipeline.spec import print_pipeline
 
 __all__ = ["CrashReproducer"]
 
@@ -53,7 +53,7 @@ class CrashReproducer(Instrument):
 
     def _write(self, module: Module, comment: Sequence[str]) -> None:
         """The text behind its comments; the sidecar is put in place before it."""
-        from compiler.text.files import save
+        from qdqc.text.qir_files import save
 
         save(module, self.path)
         head = "".join(f"// {line}".rstrip() + "\n" for line in comment)

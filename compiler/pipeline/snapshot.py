@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from compiler.ir.graph import Graph, Module
-from compiler.ir.spelling import print_value
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.spelling import print_value
 
 __all__ = ["Snapshot", "snapshot"]
 

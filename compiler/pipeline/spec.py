@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.fields import FieldError, decode, encode
-from compiler.ir.loc import Loc, Position
-from compiler.pipeline.pass_ import PASSES, Pass
-from compiler.registry import Registry
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.fields import FieldError, decode, encode
+from qdqc.ir.loc import Loc, Position
+from qdqc.pipeline.pass_ import PASSES, Pass
+from qdqc.registry import Registry
 
 __all__ = ["Step", "parse_pipeline", "print_pipeline", "resolve"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Constant
-from compiler.ir.types import Array, Elem, Quant, Range
+from qdqc.ir.core import Constant
+from qdqc.ir.types import Array, Elem, Quant, Range
 
 __all__ = [
     "ALL_ZERO",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compiler.ir.spelling import print_value
+from qdqc.ir.spelling import print_value
 
 __all__ = ["deployment_pipeline"]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.graph import Graph, Module
-from compiler.ir.types import TensorType
-from compiler.ops import CASTS, Dequantize, Quantize, Restate
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.types import TensorType
+from qdqc.ops import CASTS, Dequantize, Quantize, Restate
 
 __all__ = ["has_quantized_activations", "is_lowered", "lower"]
 

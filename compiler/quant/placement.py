@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Graph
-from compiler.ir.op import Kind, QuantTraits
-from compiler.quant.targets.target import Target
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Kind, QuantTraits
+from qdqc.quant.targets.target import Target
 
 __all__ = ["Decision", "decide"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from compiler.ir.clone import clone
-from compiler.ir.graph import Module
-from compiler.pipeline.instrument import Instrument, Where
-from compiler.pipeline.pass_ import PassContext
-from compiler.quant.placement import Decision, decide
-from compiler.quant.targets.known import target_named
+from qdqc.ir.clone import clone
+from qdqc.ir.graph import Module
+from qdqc.pipeline.instrument import Instrument, Where
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.quant.placement import Decision, decide
+from qdqc.quant.targets.known import target_named
 
 __all__ = ["Record"]
 

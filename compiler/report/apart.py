@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.data.archive import Archive
-from compiler.diagnostics import QdqcError
-from compiler.report.lines import visible
-from compiler.runtime.compare_files import pieces, similarities
+from qdqc.data.archive import Archive
+from qdqc.diagnostics import QdqcError
+from qdqc.report.lines import visible
+from qdqc.runtime.comparison.compare_files import pieces, similarities
 
 __all__ = ["Apart", "apart", "render_apart", "worst_parts"]
 

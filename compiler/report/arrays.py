@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from compiler.data.archive import Archive
-from compiler.data.totals import Totals
-from compiler.report.lines import joined
+from qdqc.data.archive import Archive
+from qdqc.data.totals import Totals
+from qdqc.report.lines import joined
 
 __all__ = ["Statistics", "render_array", "render_statistics", "statistics_csv", "statistics_of"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from compiler.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError
 
 __all__ = ["library"]
 
@@ -20,5 +20,5 @@ def library(name: str, who: str, extra: str, otherwise: str) -> Any:
     except ImportError:
         raise QdqcError(
             f"{who} needs '{name.partition('.')[0]}', which is not installed",
-            notes=[f"pip install 'qdq-compiler[{extra}]'{otherwise}"],
+            notes=[f"pip install 'qdqc[{extra}]'{otherwise}"],
         ) from None

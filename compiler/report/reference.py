@@ -9,12 +9,12 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from compiler.ir.fields import hints
-from compiler.ir.op import OPS, Kind, Onnx, Op
-from compiler.ir.spelling import print_value
-from compiler.ir.types import Elem, TensorType
-from compiler.pipeline.pass_ import PASSES, Pass
-from compiler.rewrite.pattern import PatternPass
+from qdqc.ir.fields import hints
+from qdqc.ir.op import OPS, Kind, Onnx, Op
+from qdqc.ir.spelling import print_value
+from qdqc.ir.types import Elem, TensorType
+from qdqc.pipeline.pass_ import PASSES, Pass
+from qdqc.rewrite.pattern import PatternPass
 
 __all__ = ["ops_page", "passes_page"]
 

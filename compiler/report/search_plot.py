@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compiler.diagnostics import QdqcError
-from compiler.report.extra import library
-from compiler.search.mixes import Mix
-from compiler.search.pareto import Point
+from qdqc.diagnostics import QdqcError
+from qdqc.report.extra import library
+from qdqc.search.strategies.mixes import Mix
+from qdqc.search.strategies.pareto import Point
 
 __all__ = ["SearchPlot", "check_plot", "draw"]
 

@@ -6,17 +6,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from compiler.inspection.difference import brief_type
-from compiler.inspection.measure import Figures, Measured
-from compiler.ir.clone import clone
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.graph import Module
-from compiler.ir.spelling import print_type
-from compiler.ir.types import TensorType
-from compiler.ir.view import to_dot
-from compiler.onnx_io.annotated import annotated_model
-from compiler.quant.lowering import lower
-from compiler.text.printer import print_node
+from qdqc.inspection.difference import brief_type
+from qdqc.inspection.measure import Figures, Measured
+from qdqc.ir.clone import clone
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.graph import Module
+from qdqc.ir.spelling import print_type
+from qdqc.ir.types import TensorType
+from qdqc.ir.view import to_dot
+from qdqc.onnx_io.annotated import annotated_model
+from qdqc.quant.lowering import lower
+from qdqc.text.printer import print_node
 
 __all__ = ["stage_dot", "stage_notes", "stage_onnx"]
 

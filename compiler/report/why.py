@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.graph import Module
-from compiler.ir.types import TensorType
-from compiler.quant.targets.rules import verdicts
-from compiler.quant.targets.target import Target
-from compiler.runtime.audit import Audit, AuditRow
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.graph import Module
+from qdqc.ir.types import TensorType
+from qdqc.quant.targets.rules import verdicts
+from qdqc.quant.targets.target import Target
+from qdqc.runtime.audit.audit import Audit, AuditRow
 
 __all__ = ["node_named", "render_why"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.types import Elem
-from compiler.ops import Add, Div, Mul, Neg, Pow, Sub
-from compiler.rewrite.rewriter import Rewriter
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.types import Elem
+from qdqc.ops import Add, Div, Mul, Neg, Pow, Sub
+from qdqc.rewrite.rewriter import Rewriter
 
 __all__ = ["Affine", "Algebra", "Terms"]
 

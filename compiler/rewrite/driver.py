@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.graph import Graph
-from compiler.ir.loc import Loc
-from compiler.ir.merge import compatible, merge_types
-from compiler.ir.op import Op
-from compiler.ir.types import TensorType
-from compiler.pipeline.pass_ import Mismatch, PassContext
-from compiler.rewrite.rewriter import Result, Rewriter, Rule
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.loc import Loc
+from qdqc.ir.merge import compatible, merge_types
+from qdqc.ir.op import Op
+from qdqc.ir.types import TensorType
+from qdqc.pipeline.pass_ import Mismatch, PassContext
+from qdqc.rewrite.rewriter import Result, Rewriter, Rule
 
 __all__ = ["apply", "erase_dead"]
 

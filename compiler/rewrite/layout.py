@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from compiler.ir.core import Node, Value
-from compiler.ir.dims import Dim, Expr
-from compiler.ir.types import TensorType
+from qdqc.ir.core import Node, Value
+from qdqc.ir.dims import Dim, Expr
+from qdqc.ir.types import TensorType
 
 __all__ = ["inferred_shape", "reshape_target", "same_shape"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
-from compiler.ir.graph import Graph
-from compiler.ir.op import Op
-from compiler.pipeline.pass_ import Pass, PassContext
-from compiler.rewrite.driver import apply
-from compiler.rewrite.rewriter import Result, Rewriter, Rule
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Op
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.rewrite.driver import apply
+from qdqc.rewrite.rewriter import Result, Rewriter, Rule
 
 __all__ = ["PatternPass", "Result", "Rewriter", "Rule", "rewrites"]
 

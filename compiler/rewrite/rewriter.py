@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph
-from compiler.ir.op import Op
-from compiler.ir.types import Array, Elem, TensorType, Type
-from compiler.pipeline.pass_ import Mismatch, PassContext
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Op
+from qdqc.ir.types import Array, Elem, TensorType, Type
+from qdqc.pipeline.pass_ import Mismatch, PassContext
 
 __all__ = ["Result", "Rewriter", "Rule"]
 

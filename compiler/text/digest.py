@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from compiler.ir.clone import clone
-from compiler.ir.graph import Module
-from compiler.ir.types import TensorType
-from compiler.text.printer import print_module
+from qdqc.ir.clone import clone
+from qdqc.ir.graph import Module
+from qdqc.ir.types import TensorType
+from qdqc.text.printer import print_module
 
 __all__ = ["module_digest"]
 

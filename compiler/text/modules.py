@@ -7,16 +7,16 @@ from typing import Any
 
 from lark import Token
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.core import Node, Value
-from compiler.ir.fields import FieldError, decode
-from compiler.ir.graph import Graph, Module
-from compiler.ir.loc import UNKNOWN, Loc
-from compiler.ir.op import OPS, Op
-from compiler.ir.spelling import print_name
-from compiler.ir.types import TensorType, Type
-from compiler.text.source import Source
-from compiler.text.values import DEEPEST, Contents, Resolve, ValueReader
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.core import Node, Value
+from qdqc.ir.fields import FieldError, decode
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.loc import UNKNOWN, Loc
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.spelling import print_name
+from qdqc.ir.types import TensorType, Type
+from qdqc.text.source import Source
+from qdqc.text.values import DEEPEST, Contents, Resolve, ValueReader
 
 __all__ = ["ModuleReader"]
 

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.dims import Dim
-from compiler.ir.graph import Module
-from compiler.text.source import Source
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.dims import Dim
+from qdqc.ir.graph import Module
+from qdqc.text.source import Source
 
 if TYPE_CHECKING:
     from lark import Lark
 
-    from compiler.text.modules import ModuleReader
-    from compiler.text.values import Resolve
+    from qdqc.text.modules import ModuleReader
+    from qdqc.text.values import Resolve
 
 __all__ = ["parse_dim", "parse_module"]
 
@@ -40,7 +40,7 @@ def parse_module(
     not got it; ``open_sidecar`` gives such a function for the file that the header names as
     ``weights``. Raises QdqcError, located in ``file``, at the first thing that is wrong.
     """
-    importlib.import_module("compiler.ops")  # enters the ops into the registry
+    importlib.import_module("qdqc.ops")  # enters the ops into the registry
     source = Source(text, file)
     with _READING:
         lark, reader = _grammar()
@@ -50,7 +50,7 @@ def parse_module(
         finally:
             reader.end()
     if verify:
-        from compiler.ir.verify import check
+        from qdqc.ir.verify import check
 
         check(module)
     return module
@@ -78,11 +78,11 @@ def _grammar() -> tuple[Lark, ModuleReader]:
     """The parser and its actions; lark is loaded here and not before."""
     from lark import Lark
 
-    from compiler.text.modules import ModuleReader
+    from qdqc.text.modules import ModuleReader
 
     reader = ModuleReader()
     reader.parse_dim = parse_dim
-    grammar = resources.files("compiler.text").joinpath("qir.lark").read_text("utf-8")
+    grammar = resources.files("qdqc.text").joinpath("qir.lark").read_text("utf-8")
     lark = Lark(
         grammar,
         parser="lalr",
@@ -105,7 +105,7 @@ def _parse(lark: Lark, text: str, source: Source) -> Any:
 
 
 def _unexpected(source: Source, error: Any) -> QdqcError:
-    from compiler.text.expected import describe, describe_token
+    from qdqc.text.expected import describe, describe_token
 
     expected = error.accepts or error.expected
     found = describe_token(error.token.type, str(error.token))
@@ -116,7 +116,7 @@ def _unexpected(source: Source, error: Any) -> QdqcError:
 def _unreadable(source: Source, error: Any) -> QdqcError:
     from lark import Token
 
-    from compiler.text.expected import describe
+    from qdqc.text.expected import describe
 
     place = Token("CHARACTER", error.char, line=error.line, column=error.column)
     known = set(error.allowed or ()) - {"COMMENT", "SPACE"}

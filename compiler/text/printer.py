@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.fields import encode
-from compiler.ir.graph import Graph, Module
-from compiler.ir.spelling import (
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.fields import encode
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.spelling import (
     print_bare,
     print_data,
     print_entries,

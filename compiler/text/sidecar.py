@@ -17,13 +17,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from compiler.diagnostics import QdqcError
-from compiler.files import Content
-from compiler.ir.data import Buffer, Data
-from compiler.ir.fields import hints
-from compiler.ir.graph import Module
-from compiler.ir.spelling import INLINE_LIMIT, is_inline
-from compiler.ir.types import OptionalType, Quant, SequenceType, TensorType
+from qdqc.diagnostics import QdqcError
+from qdqc.files import Content
+from qdqc.ir.data import Buffer, Data
+from qdqc.ir.fields import hints
+from qdqc.ir.graph import Module
+from qdqc.ir.spelling import INLINE_LIMIT, is_inline
+from qdqc.ir.types import OptionalType, Quant, SequenceType, TensorType
 
 __all__ = ["Sidecar", "sidecar_writer", "tensors"]
 

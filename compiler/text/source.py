@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Protocol
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.loc import Loc, Position
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.loc import Loc, Position
 
 __all__ = ["Place", "Source"]
 

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from lark import Token
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.data import Buffer, Data, packed_size
-from compiler.ir.dims import Dim, Expr, symbol
-from compiler.ir.types import (
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.data import Buffer, Data, packed_size
+from qdqc.ir.dims import Dim, Expr, symbol
+from qdqc.ir.types import (
     Array,
     Elem,
     OptionalType,
@@ -25,7 +25,7 @@ from compiler.ir.types import (
     TensorType,
     Type,
 )
-from compiler.text.source import Source
+from qdqc.text.source import Source
 
 __all__ = ["DEEPEST", "Resolve", "ValueReader"]
 

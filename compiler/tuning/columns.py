@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.op import QuantTraits
-from compiler.ir.types import Array, Elem, Quant, TensorType
-from compiler.ops import Conv, Gemm, MatMul
-from compiler.quant.arithmetic import numbers
-from compiler.tuning.scaling import scaled_name
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.op import QuantTraits
+from qdqc.ir.types import Array, Elem, Quant, TensorType
+from qdqc.ops import Conv, Gemm, MatMul
+from qdqc.quant.arithmetic import numbers
+from qdqc.tuning.scaling import scaled_name
 
 __all__ = ["Columns", "Product", "columns_of_conv", "product_of"]
 

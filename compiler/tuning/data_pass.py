@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Graph
-from compiler.pipeline.pass_ import Pass, PassContext
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Graph
+from qdqc.pipeline.pass_ import Pass, PassContext
 
 if TYPE_CHECKING:
-    from compiler.calibration.masking import Masking
-    from compiler.data.fit import Sample
+    from qdqc.calibration.masking import Masking
+    from qdqc.data.fit import Sample
 
 __all__ = ["DataPass", "TuningData"]
 
@@ -40,8 +40,8 @@ class DataPass(Pass):
 
     def data(self, graph: Graph, ctx: PassContext) -> TuningData:
         """What to measure on. Raises QdqcError where there is nothing, or the mask is none."""
-        from compiler.calibration.masking import masking_by
-        from compiler.data.dataset import open_dataset
+        from qdqc.calibration.masking import masking_by
+        from qdqc.data.dataset import open_dataset
 
         masking = masking_by(graph, self.mask) if self.mask else None
         if self.dataset:

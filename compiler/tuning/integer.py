@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.graph import Graph
-from compiler.pipeline.pass_ import PassContext
-from compiler.quant.targets.known import target_named
-from compiler.tuning.columns import Product, product_of
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.graph import Graph
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.quant.targets.known import target_named
+from qdqc.tuning.columns import Product, product_of
 
 __all__ = ["SCHEMES", "check_choice", "integer_products"]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Module
-from compiler.tuning.columns import Product
-from compiler.tuning.stream import Read, Wanted, sharing, stream
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.tuning.columns import Product
+from qdqc.tuning.product_inputs import Read, Wanted, sharing, stream
 
 if TYPE_CHECKING:
-    from compiler.calibration.masking import Masking
-    from compiler.data.fit import Sample
+    from qdqc.calibration.masking import Masking
+    from qdqc.data.fit import Sample
 
 __all__ = ["BUDGET", "Moments", "moments_of"]
 

@@ -9,17 +9,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from compiler.calibration.masking import Masking, masking_by
-from compiler.calibration.table import Table
-from compiler.data.fit import Sample
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.ir.graph import Module
-from compiler.ir.spelling import print_value
-from compiler.pipeline.manager import run
-from compiler.runtime.compare import cosine, sqnr
-from compiler.runtime.session import Runner
-from compiler.search.deployed import Deployment, Fidelity
-from compiler.text.digest import module_digest
+from qdqc.calibration.masking import Masking, masking_by
+from qdqc.calibration.table import Table
+from qdqc.data.fit import Sample
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.graph import Module
+from qdqc.ir.spelling import print_value
+from qdqc.pipeline.manager import run
+from qdqc.runtime.comparison.compare import cosine, sqnr
+from qdqc.runtime.sessions.session import Runner
+from qdqc.search.trials.deployment import Deployment, Fidelity
+from qdqc.text.digest import module_digest
 
 __all__ = ["RECIPES", "Share", "Stage", "Step", "Tuned", "fidelity_to", "recipe_named", "tune"]
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, Range
-from compiler.quant.arithmetic import activation_quant, dequantize, quantize, rounded, weight_quant
-from compiler.tuning.columns import Product
-from compiler.tuning.stream import Wanted, sharing, stream
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, Range
+from qdqc.quant.arithmetic import activation_quant, dequantize, quantize, rounded, weight_quant
+from qdqc.tuning.columns import Product
+from qdqc.tuning.product_inputs import Wanted, sharing, stream
 
 if TYPE_CHECKING:
-    from compiler.calibration.masking import Masking
-    from compiler.data.fit import Sample
+    from qdqc.calibration.masking import Masking
+    from qdqc.data.fit import Sample
 
 __all__ = ["Inputs", "Smoothing", "inputs_of", "smoothing_of"]
 

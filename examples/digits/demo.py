@@ -18,8 +18,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from compiler.runtime.session import open_session
-from compiler.runtime.timing import ratio, time_models
+from qdqc.runtime.sessions.session import open_session
+from qdqc.runtime.timing.latency import ratio, time_models
 
 HERE = Path(__file__).resolve().parent
 QTABLE = """\

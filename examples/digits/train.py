@@ -4,7 +4,7 @@ The data are the 1797 images of 8x8 pixels that scikit-learn ships, enlarged to 
 seeded, uses one thread, takes a minute or two, and writes `digits.onnx`, `calib.npz`, `test.npz`
 and `photos/` beside this file.
 
-    pip install 'qdq-compiler[train]'
+    pip install 'qdqc[train]'
     python examples/digits/train.py
 """
 

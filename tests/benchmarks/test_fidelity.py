@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fidelity import Interval, agreement, bootstrap, cosine, sqnr_db, top1
 
-from compiler.runtime import compare
+from qdqc.runtime.comparison import compare
 
 
 def test_top1_is_one_for_a_hit() -> None:

@@ -12,8 +12,8 @@ import pytest
 from naive_qdq import TRAPS
 from ort_versions import observed, predicted, write_models
 
-import compiler
-from compiler.runtime.fusions import bad_fusions
+import qdqc
+from qdqc.runtime.audit.fusions import bad_fusions
 
 NEWEST = (1, 31)
 STAYS_FLOAT = {"Gemm, alpha 2"}
@@ -69,7 +69,7 @@ def test_the_proof_of_a_foreign_model_names_the_rule(tmp_path: Path) -> None:
     for name, (runs, rule) in wanted.items():
         path = tmp_path / "m.onnx"
         onnx.save(TRAPS[name]().naive, path)
-        rows = [r for r in compiler.prove(path).rows if r.is_product]
+        rows = [r for r in qdqc.prove(path).rows if r.is_product]
         assert [r.runs for r in rows] == [runs], name
         assert rows[0].reason.startswith(rule), name
 
@@ -97,7 +97,7 @@ def test_resize_gets_no_casts() -> None:
         graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9
     )
     data = [{"x": rng.normal(0, 1, (1, 4, 8, 8)).astype(np.float32)} for _ in range(4)]
-    made = compiler.quantize(model, data)
+    made = qdqc.quantize(model, data)
     assert made.report["audit"]["integer"] == 2
     makers = {o: n.op_type for n in made.model.graph.node for o in n.output}
     resize = next(n for n in made.model.graph.node if n.op_type == "Resize")

@@ -17,8 +17,8 @@ from photos import (
 )
 from PIL import Image
 
-from compiler.data.preprocess import Preprocess
-from compiler.ir.types import Elem, TensorType
+from qdqc.data.preprocess import Preprocess
+from qdqc.ir.types import Elem, TensorType
 
 
 def save_photo(path: Path, width: int, height: int, mode: str = "RGB") -> Path:

@@ -8,8 +8,8 @@ import pytest
 from qdqc_commands import argv
 from search_kills import _Run, print_kills
 
-from tools.model_transform import main as transform
-from tools.run_calibration import main as calibrate
+from qdqc.tools.model_transform import main as transform
+from qdqc.tools.run_calibration import main as calibrate
 
 
 @pytest.fixture(scope="module")

@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 from straight_search import straight_losses
 
-from compiler.calibration.table import Table
-from compiler.data.dataset import open_dataset
-from compiler.ir.graph import Module
-from compiler.onnx_io.importer import import_onnx
-from compiler.pipeline.manager import run
-from compiler.runtime.session import Runner
-from compiler.search.deployed import Deployment
-from compiler.search.journal import Journal
-from compiler.search.layers import Layers
-from compiler.search.objective import Likeness
-from compiler.search.sensitivity import Sensitivity
-from compiler.search.trials import Trials
+from qdqc.calibration.table import Table
+from qdqc.data.dataset import open_dataset
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.pipeline.manager import run
+from qdqc.runtime.sessions.session import Runner
+from qdqc.search.strategies.sensitivity import Sensitivity
+from qdqc.search.trials.deployment import Deployment
+from qdqc.search.trials.journal import Journal
+from qdqc.search.trials.layers import Layers
+from qdqc.search.trials.objective import Likeness
+from qdqc.search.trials.trials import Trials
 
 
 @pytest.fixture(scope="module")
 def net(tiny_onnx: Path, tiny_data: Path) -> tuple[Module, list[Any], dict[str, Table]]:
     """The tiny network, four samples, and tables of two widths."""
-    from compiler.ir.types import Range
+    from qdqc.ir.types import Range
 
     module = run(import_onnx(str(tiny_onnx), input_shapes={"x": [1, 3, 8, 8]}), "@transform")
     samples = list(open_dataset(tiny_data, module.graph, input_num=4))

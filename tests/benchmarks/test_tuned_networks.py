@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tuned_networks import Near, Network, digits, spread_out
 
-import compiler
-from compiler.tuning.columns import Product, product_of
+import qdqc
+from qdqc.tuning.columns import Product, product_of
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_nearness_is_by_cosine_noise_and_top_class() -> None:
 
 
 def test_a_network_is_nearest_to_itself(small: Network) -> None:
-    itself = small.near(compiler.export_onnx(small.module))
+    itself = small.near(qdqc.export_onnx(small.module))
     deployed = small.near(small.deployed(small.module))
     assert itself.agreement == 1
     assert itself.cosine == pytest.approx(1)
@@ -46,12 +46,12 @@ def test_one_scale_a_weight_is_further_away_than_one_a_channel(small: Network) -
 
 def test_spread_channels_keep_the_function_and_lie_far_apart(small: Network) -> None:
     near, far = (spread_out(small.module, reach) for reach in (0.0, 1.0))
-    a, b = (small.judged(compiler.export_onnx(m)) for m in (near, far))
+    a, b = (small.judged(qdqc.export_onnx(m)) for m in (near, far))
     np.testing.assert_allclose(a, b, atol=2e-4 * np.abs(a).max())
     assert spread_of(far) > 10 * spread_of(near)
 
 
-def spread_of(module: compiler.Module) -> float:
+def spread_of(module: qdqc.Module) -> float:
     """The largest over the smallest weight of an input channel, at most over products."""
     found = [product_of(node) for node in module.graph.nodes()]
     reaches = [

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.calibration import cache as module
-from compiler.calibration.cache import Cache, default_folder
-from compiler.calibration.state import to_bytes
-from compiler.calibration.statistics import Collector
-from compiler.diagnostics import Diagnostic
+from qdqc.calibration import cache as module
+from qdqc.calibration.cache import Cache, default_folder
+from qdqc.calibration.state import to_bytes
+from qdqc.calibration.statistics import Collector
+from qdqc.diagnostics import Diagnostic
 
 
 def held(value: float = 1.0) -> Collector:

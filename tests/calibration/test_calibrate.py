@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.calibration.calibrate import calibrate, calibrate_by, make_table
-from compiler.calibration.collection import collect
-from compiler.calibration.thresholds import Settings
-from compiler.diagnostics import Diagnostic, QdqcError
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.ops import Conv
+from qdqc.calibration.calibrate import calibrate, calibrate_by, make_table
+from qdqc.calibration.collection import collect
+from qdqc.calibration.thresholds import Settings
+from qdqc.diagnostics import Diagnostic, QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ops import Conv
 
 F32 = TensorType(Elem.F32, (2, 3))
 

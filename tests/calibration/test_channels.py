@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from compiler.calibration.channels import ChannelMean, channel_inputs
-from compiler.calibration.statistics import Collector
-from compiler.text.parser import parse_module
+from qdqc.calibration.channels import ChannelMean, channel_inputs
+from qdqc.calibration.statistics import Collector
+from qdqc.text.parser import parse_module
 
 CHANNELS = 3
 NUMBERS = st.floats(-1000, 1000, width=32)

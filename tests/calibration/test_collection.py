@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.calibration.batches import BATCH, Batches, Digest
-from compiler.calibration.cache import Cache
-from compiler.calibration.collection import SERIAL, Resources, collect
-from compiler.calibration.in_order import can_fork
-from compiler.calibration.state import to_bytes
-from compiler.calibration.statistics import Collector, Detail
-from compiler.data.dataset import Dataset, open_dataset
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Conv, Transpose
+from qdqc.calibration.batches import BATCH, Batches, Digest
+from qdqc.calibration.cache import Cache
+from qdqc.calibration.collection import SERIAL, Resources, collect
+from qdqc.calibration.in_order import can_fork
+from qdqc.calibration.state import to_bytes
+from qdqc.calibration.statistics import Collector, Detail
+from qdqc.data.dataset import Dataset, open_dataset
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Conv, Transpose
 
 COUNT = 23
 forks = pytest.mark.skipif(not can_fork(), reason="this system has no fork")

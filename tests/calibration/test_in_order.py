@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from compiler.calibration.in_order import can_fork, in_processes, in_threads
-from compiler.diagnostics import QdqcError
+from qdqc.calibration.in_order import can_fork, in_processes, in_threads
+from qdqc.diagnostics import QdqcError
 
 forks = pytest.mark.skipif(not can_fork(), reason="this system has no fork")
 

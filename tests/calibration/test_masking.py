@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.calibration.collection import collect
-from compiler.calibration.masking import masking_by
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Graph
-from compiler.ir.types import Elem, TensorType
-from compiler.text.parser import parse_module
+from qdqc.calibration.collection import collect
+from qdqc.calibration.masking import masking_by
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Graph
+from qdqc.ir.types import Elem, TensorType
+from qdqc.text.parser import parse_module
 
 TEXT = """module @text {opsets = {"" = 17}} {
   graph (%ids : i64[N,S], %mask : i64[N,S], %h : f32[N,S,8]) -> (%h2) {

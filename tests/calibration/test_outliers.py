@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compiler.calibration.outliers import outlier_driven
-from compiler.calibration.statistics import Statistics
+from qdqc.calibration.outliers import outlier_driven
+from qdqc.calibration.statistics import Statistics
 
 
 def of(array: np.ndarray) -> Statistics:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from compiler.calibration.samples import ExactMeans, mean_deviation, octav_threshold
-from compiler.calibration.statistics import Collector, Detail, Statistics
+from qdqc.calibration.samples import ExactMeans, mean_deviation, octav_threshold
+from qdqc.calibration.statistics import Collector, Detail, Statistics
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from compiler.calibration.state import DamagedError, from_bytes, to_bytes
-from compiler.calibration.statistics import Collector, Detail
+from qdqc.calibration.state import DamagedError, from_bytes, to_bytes
+from qdqc.calibration.statistics import Collector, Detail
 
 FLOATS = st.floats(width=32)
 SHAPES = st.tuples(st.integers(0, 3), st.just(3), st.integers(1, 4))

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from compiler.calibration.statistics import CHUNK, SIDE, Collector, Statistics
+from qdqc.calibration.statistics import CHUNK, SIDE, Collector, Statistics
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 # Numbers of one magnitude or within 2**126 of each other: beyond that a quotient by the width is

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.calibration.check import check_digest, check_table
-from compiler.calibration.table import (
+from qdqc.calibration.table import (
     Table,
     WeightScale,
     load_table,
@@ -17,8 +16,9 @@ from compiler.calibration.table import (
     print_table,
     save_table,
 )
-from compiler.diagnostics import QdqcError, Severity
-from compiler.ir.types import Range
+from qdqc.calibration.table_check import check_digest, check_table
+from qdqc.diagnostics import QdqcError, Severity
+from qdqc.ir.types import Range
 
 NAMES = st.text(min_size=1, max_size=12) | st.sampled_from(
     ["/conv/Conv", "a b", "#x", '"', '"q"', "a\tb", "a\nb", "é", "\u2028x", "x\x85y", "1.0", "###"]

@@ -7,12 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from compiler.calibration.methods.kl import kl_range
-from compiler.calibration.methods.ranges import EMPTY_THRESHOLD
-from compiler.calibration.statistics import Statistics
-from compiler.calibration.thresholds import METHODS, Settings, method_name, method_named
-from compiler.diagnostics import QdqcError
-from compiler.ir.types import Range
+from qdqc.calibration.methods.kl import kl_range
+from qdqc.calibration.methods.settings import EMPTY_THRESHOLD
+from qdqc.calibration.statistics import Statistics
+from qdqc.calibration.thresholds import METHODS, Settings, method_name, method_named
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.types import Range
 
 BELL = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
 

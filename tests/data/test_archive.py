@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from compiler.data import archive as archive_module
-from compiler.data.archive import Archive, copy_arrays, write_arrays
-from compiler.diagnostics import QdqcError
+from qdqc.data import archive as archive_module
+from qdqc.data.archive import Archive, copy_arrays, write_arrays
+from qdqc.diagnostics import QdqcError
 
 NAMES = st.text("abc/._:- é", min_size=1, max_size=12).filter(lambda n: not n.endswith(".npy"))
 ARRAYS = hnp.arrays(

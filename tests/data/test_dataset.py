@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compiler.data.choice import choose
-from compiler.data.dataset import open_dataset, open_list
-from compiler.data.preprocess import Preprocess
-from compiler.diagnostics import QdqcError
-from compiler.ir.dims import Dim, symbol
-from compiler.ir.graph import Graph, Module
-from compiler.ir.types import Elem, TensorType
+from qdqc.data.choice import choose
+from qdqc.data.dataset import open_dataset, open_list
+from qdqc.data.preprocess import Preprocess
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.dims import Dim, symbol
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.types import Elem, TensorType
 
 N, S = symbol("N"), symbol("S")
 

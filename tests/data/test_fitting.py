@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compiler.data.choice import choose
-from compiler.data.dataset import open_dataset, open_list
-from compiler.data.fit import fit_arrays, headers_of, input_specs
-from compiler.data.preprocess import Preprocess
-from compiler.diagnostics import QdqcError
-from compiler.ir.dims import Dim, symbol
-from compiler.ir.graph import Graph, Module
-from compiler.ir.types import Elem, SequenceType, TensorType
+from qdqc.data.choice import choose
+from qdqc.data.dataset import open_dataset, open_list
+from qdqc.data.fit import fit_arrays, headers_of, input_specs
+from qdqc.data.preprocess import Preprocess
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.dims import Dim, symbol
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.types import Elem, SequenceType, TensorType
 
 N, S = symbol("N"), symbol("S")
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from compiler.data.images import open_image
-from compiler.data.preprocess import Preprocess
-from compiler.diagnostics import QdqcError
-from compiler.ir.types import Elem, TensorType
+from qdqc.data.images import open_image
+from qdqc.data.preprocess import Preprocess
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.types import Elem, TensorType
 
 SIDES = st.integers(1, 40)
 ORIENTATION = 0x0112

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.data.fit import InputSpec
-from compiler.data.plausible import implausible
-from compiler.data.preprocess import Preprocess
-from compiler.ir.types import Elem, TensorType
+from qdqc.data.fit import InputSpec
+from qdqc.data.plausible import implausible
+from qdqc.data.preprocess import Preprocess
+from qdqc.ir.types import Elem, TensorType
 
 IMAGENET = Preprocess(
     mean=(123.675, 116.28, 103.53), scale=(0.0171, 0.0175, 0.0174), pixel_format="rgb"

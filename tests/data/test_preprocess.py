@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compiler.data.preprocess import Preprocess
-from compiler.diagnostics import QdqcError
-from compiler.ir.types import Elem, TensorType
+from qdqc.data.preprocess import Preprocess
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.types import Elem, TensorType
 
 NCHW = TensorType(Elem.F32, (1, 3, 224, 224))
 EFFNET = Preprocess(

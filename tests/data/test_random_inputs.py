@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compiler.data.random_inputs import random_samples
-from compiler.ir.graph import Graph
-from compiler.ops import Relu
-from compiler.runtime.session import Runner
-from compiler.text.parser import parse_module
+from qdqc.data.random_inputs import random_samples
+from qdqc.ir.graph import Graph
+from qdqc.ops import Relu
+from qdqc.runtime.sessions.session import Runner
+from qdqc.text.parser import parse_module
 
 INPUTS = "%x : f32[N,3,2*S], %h : f16[4], %ids : i64[N,1000], %mask : bool[?,5], %s : string[2]"
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.data.archive import Archive
-from compiler.data.spool import Spool
-from compiler.diagnostics import QdqcError
+from qdqc.data.archive import Archive
+from qdqc.data.spool import Spool
+from qdqc.diagnostics import QdqcError
 
 
 def joined(folder: Path, rounds: list[dict[str, Any]]) -> Archive:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from compiler.data.totals import Totals
+from qdqc.data.totals import Totals
 
 ARRAYS = hnp.arrays(
     np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6, allow_subnormal=False)

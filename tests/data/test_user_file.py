@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from compiler.data.user_file import function_of
-from compiler.diagnostics import QdqcError
+from qdqc.data.user_file import function_of
+from qdqc.diagnostics import QdqcError
 
 
 def write(folder: Path, text: str) -> Path:

@@ -19,12 +19,12 @@ import numpy.typing as npt
 import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.onnx_io.importer import import_onnx
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 HERE = Path(__file__).parent
 UPDATE = bool(os.environ.get("QDQC_UPDATE_GOLDEN"))

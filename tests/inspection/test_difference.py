@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import compiler
-from compiler.inspection.difference import Change, Detail, difference
-from compiler.inspection.stages import quantized_stage
-from compiler.ir.clone import clone
-from compiler.ir.graph import Module
+import qdqc
+from qdqc.inspection.difference import Change, Detail, difference
+from qdqc.inspection.stages import quantized_stage
+from qdqc.ir.clone import clone
+from qdqc.ir.graph import Module
 
 NET = """module @m {opsets = {"" = 17}, pipeline = "a,b{x=1,y=2}"} {
   const %w : f32[4,3,1,1] = dense[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
@@ -31,7 +31,7 @@ def net(*changes: tuple[str, str]) -> Module:
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
-    return compiler.from_text(text)
+    return qdqc.from_text(text)
 
 
 def changed(*changes: tuple[str, str]) -> list[Change]:
@@ -139,9 +139,9 @@ def test_other_scales_of_the_same_extremes_are_seen() -> None:
 
 def test_elided_weights_are_compared_by_the_digest_that_is_known() -> None:
     whole = net()
-    part = compiler.from_text(compiler.to_text(whole, weights=False))
+    part = qdqc.from_text(qdqc.to_text(whole, weights=False))
     assert difference(whole, part).changes == ()
-    other = compiler.from_text(
+    other = qdqc.from_text(
         NET.replace("dense[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]", 'elided("sha256:00000000")')
     )
     ((weight,),) = [c.details for c in difference(whole, other).changes]
@@ -149,7 +149,7 @@ def test_elided_weights_are_compared_by_the_digest_that_is_known() -> None:
 
 
 def test_removed_and_added_nodes_say_where_they_went() -> None:
-    fused = compiler.run(net(("add(%r, %c)", "add(%r, %r)")), "canonicalize,fuse-activation")
+    fused = qdqc.run(net(("add(%r, %c)", "add(%r, %r)")), "canonicalize,fuse-activation")
     found = difference(net(("add(%r, %c)", "add(%r, %r)")), fused)
     assert [(c.sign, c.name, c.note) for c in found.changes if c.op != "module"] == [
         ("-", "c", "now part of conv r"),
@@ -190,7 +190,7 @@ def test_nested_graphs_and_what_they_capture() -> None:
       graph () -> (%b) {{ %b = neg(%x) : f32[2] }} }}
   }}
 }}"""
-    found = difference(*(compiler.from_text(text.format(name)) for name in ("x", "z")))
+    found = difference(*(qdqc.from_text(text.format(name)) for name in ("x", "z")))
     assert {c.name: c.details for c in found.changes} == {
         "y": (Detail("captures", "x", "x, z"),),
         "a": (Detail("reads", "x", "z"),),

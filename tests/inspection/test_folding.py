@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.inspection.folding import Group, folded
+from qdqc.inspection.folding import Group, folded
 
 
 def shape(group: Group) -> list[object]:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import compiler
-from compiler.inspection.inputs import Spread, input_doubts, spread_of
-from compiler.inspection.measure import Figures
-from compiler.inspection.pairs import pairs_of
-from compiler.ir.graph import Module
+import qdqc
+from qdqc.inspection.inputs import Spread, input_doubts, spread_of
+from qdqc.inspection.measure import Figures
+from qdqc.inspection.pairs import pairs_of
+from qdqc.ir.graph import Module
 
 TEXT = """module @m {{opsets = {{"" = 17}}}} {{
   graph (%x : f32[1,3,8,8]{attrs}) -> (%y) {{
@@ -21,7 +21,7 @@ TEXT = """module @m {{opsets = {{"" = 17}}}} {{
 
 
 def module(attrs: str = "") -> Module:
-    return compiler.from_text(TEXT.format(attrs=f" {{{attrs}}}" if attrs else ""))
+    return qdqc.from_text(TEXT.format(attrs=f" {{{attrs}}}" if attrs else ""))
 
 
 def figures(low: float, high: float, mean: float, std: float) -> list[Figures]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.data.dataset import open_dataset
-from compiler.inspection.measure import Measured, decibels, measure
-from compiler.inspection.stages import quantized_stage, reference_stage
-from compiler.ir.graph import Module
-from compiler.runtime.session import Runner
+from qdqc.data.dataset import open_dataset
+from qdqc.inspection.measure import Measured, decibels, measure
+from qdqc.inspection.stages import quantized_stage, reference_stage
+from qdqc.ir.graph import Module
+from qdqc.runtime.sessions.session import Runner
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 NAME = "/block2/project/norm/BatchNormalization_output_0"

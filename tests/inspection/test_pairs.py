@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import compiler
-from compiler.inspection.pairs import pairs_of
-from compiler.ir.graph import Module
+import qdqc
+from qdqc.inspection.pairs import pairs_of
+from qdqc.ir.graph import Module
 
 FLOAT = """module @m {opsets = {"" = 17}} {
   const %w : f32[4,3,1,1] = dense[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
@@ -29,7 +29,7 @@ QUANTIZED = """module @m {opsets = {"" = 17}} {
 
 
 def module(text: str) -> Module:
-    return compiler.from_text(text)
+    return qdqc.from_text(text)
 
 
 def shown(quantized: str, reference: str = FLOAT) -> list[tuple[str, str, str, str]]:

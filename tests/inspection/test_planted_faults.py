@@ -11,11 +11,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from compiler.calibration.table import load_table, save_table
-from compiler.ir.types import Range
-from tools.model_deploy import main as deploy
-from tools.model_inspect import main
-from tools.model_transform import main as transform
+from qdqc.calibration.table import load_table, save_table
+from qdqc.ir.types import Range
+from qdqc.tools.model_deploy import main as deploy
+from qdqc.tools.model_inspect import main
+from qdqc.tools.model_transform import main as transform
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 

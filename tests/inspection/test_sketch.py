@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compiler.inspection.sketch import Sketches
+from qdqc.inspection.sketch import Sketches
 
 
 def test_the_same_elements_of_both_runs() -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import compiler
-from compiler.inspection.stages import pipeline_of, quantized_stage, reference_stage
-from compiler.inspection.steps import replayed
-from compiler.ir.graph import Module
-from compiler.text.files import load
+import qdqc
+from qdqc.inspection.stages import pipeline_of, quantized_stage, reference_stage
+from qdqc.inspection.steps import replayed
+from qdqc.ir.graph import Module
+from qdqc.text.qir_files import load
 
 TEXT = """module @m {opsets = {"" = 17}} {
   const %w : f32[4,3,1,1] = dense[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
@@ -23,7 +23,7 @@ TEXT = """module @m {opsets = {"" = 17}} {
 
 @pytest.fixture
 def module() -> Module:
-    return compiler.from_text(TEXT)
+    return qdqc.from_text(TEXT)
 
 
 def test_lines_before_and_after_stand_at_every_node_that_they_came_from(module: Module) -> None:
@@ -36,7 +36,7 @@ def test_lines_before_and_after_stand_at_every_node_that_they_came_from(module: 
         "+%y = conv(%x, %w) {clamp = [0, inf]} : f32[1,4,8,8]",
     )
     assert found.steps["/r"][0].lines[0] == "-%y = relu(%c) : f32[1,4,8,8]"
-    assert compiler.to_text(module).strip() == TEXT.strip(), "the module stays as it is"
+    assert qdqc.to_text(module).strip() == TEXT.strip(), "the module stays as it is"
 
 
 def test_only_what_came_after_the_reference_runs(module: Module) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from compiler.ir.clone import clone
-from compiler.ir.graph import Module
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.ir.clone import clone
+from qdqc.ir.graph import Module
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 TEXT = """\
 module @all {opsets = {"" = 17, "com.microsoft" = 1}, notes = ["a", "b"]} {

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import Elem, TensorType
-from compiler.ir.verify import verify
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ir.verify import verify
 
 F = TensorType(Elem.F32, (2,))
 One: Any = None

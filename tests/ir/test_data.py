@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.ir.data import Data, pack, packed_size, unpack
-from compiler.ir.types import Elem
+from qdqc.ir.data import Data, pack, packed_size, unpack
+from qdqc.ir.types import Elem
 
 SMALL = [Elem.I4, Elem.U4, Elem.I2, Elem.U2, Elem.F4E2M1]
 

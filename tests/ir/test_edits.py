@@ -9,16 +9,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from compiler.ir.clone import clone
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.loc import Loc
-from compiler.ir.types import Elem, TensorType
-from compiler.ir.verify import verify
-from compiler.ops.opaque import Opaque
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.ir.clone import clone
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ir.verify import verify
+from qdqc.ops.opaque import Opaque
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 F = TensorType(Elem.F32, (2,))
 OP = Opaque(type="Mix")

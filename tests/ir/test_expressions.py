@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.dims import Dim, Expr, broadcast, product, symbol
-from compiler.text.parser import parse_dim
+from qdqc.ir.dims import Dim, Expr, broadcast, product, symbol
+from qdqc.text.parser import parse_dim
 
 NAMES = ["N", "S", "H"]
 N, S, H = map(symbol, NAMES)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.ir.fields import FieldError, Flat, decode, encode
+from qdqc.ir.fields import FieldError, Flat, decode, encode
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from compiler.ir.graph import Module
-from compiler.ir.loc import UNKNOWN, Loc, Position
-from compiler.ir.op import OPS, Kind, Op, OperandSpec, QuantTraits
-from compiler.ir.types import Elem, OptionalType, SequenceType, TensorType
+from qdqc.ir.graph import Module
+from qdqc.ir.loc import UNKNOWN, Loc, Position
+from qdqc.ir.op import OPS, Kind, Op, OperandSpec, QuantTraits
+from qdqc.ir.types import Elem, OptionalType, SequenceType, TensorType
 
 F = TensorType(Elem.F32, (2,))
 

@@ -9,10 +9,10 @@ import networkx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Graph, Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ir.view import (
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ir.view import (
     convex_hull,
     cut_values,
     dominators,
@@ -24,7 +24,7 @@ from compiler.ir.view import (
     to_networkx,
     topological_order,
 )
-from compiler.ops.opaque import Opaque
+from qdqc.ops.opaque import Opaque
 
 F = TensorType(Elem.F32, (2,))
 MIX = Opaque(type="Mix")

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.data import Data
-from compiler.ir.dims import symbol
-from compiler.ir.spelling import (
+from qdqc.ir.data import Data
+from qdqc.ir.dims import symbol
+from qdqc.ir.spelling import (
     INLINE_LIMIT,
     SpellingError,
     is_inline,
@@ -27,7 +27,7 @@ from compiler.ir.spelling import (
     print_type,
     print_value,
 )
-from compiler.ir.types import Elem, OptionalType, Quant, Range, SequenceType, TensorType
+from qdqc.ir.types import Elem, OptionalType, Quant, Range, SequenceType, TensorType
 
 N = symbol("N")
 

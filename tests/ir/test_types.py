@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.dims import Dim, Expr, symbol
-from compiler.ir.merge import compatible, merge_types
-from compiler.ir.types import (
+from qdqc.ir.dims import Dim, Expr, symbol
+from qdqc.ir.merge import compatible, merge_types
+from qdqc.ir.types import (
     Elem,
     OptionalType,
     Quant,

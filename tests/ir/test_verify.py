@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.diagnostics import Diagnostic, QdqcError, Severity
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.loc import Loc
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import Elem, Quant, Range, SequenceType, TensorType, Type
-from compiler.ir.verify import check, verify
-from compiler.text.parser import parse_module
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import Elem, Quant, Range, SequenceType, TensorType, Type
+from qdqc.ir.verify import check, verify
+from qdqc.text.parser import parse_module
 
 F = TensorType(Elem.F32, (1, 3))
 

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.clone import clone
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.types import Elem, Quant, SequenceType, TensorType
-from compiler.ir.verify import check, verify
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.clone import clone
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.types import Elem, Quant, SequenceType, TensorType
+from qdqc.ir.verify import check, verify
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 TEXT = """\
 module @m {

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.core import Node
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import Elem, TensorType
-from compiler.ir.view import (
+from qdqc.ir.core import Node
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ir.view import (
     convex_hull,
     cut_values,
     dominators,
@@ -193,5 +193,5 @@ def test_dot():
 
 
 def test_networkx_is_loaded_when_it_is_needed():
-    code = "import compiler.ir.view, sys; assert 'networkx' not in sys.modules"
+    code = "import qdqc.ir.view, sys; assert 'networkx' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

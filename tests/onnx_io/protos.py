@@ -10,9 +10,9 @@ import onnxruntime as ort
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_opsetid, make_tensor_value_info
 
-from compiler.ir.graph import Module
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
 
 F = TensorProto.FLOAT
 

@@ -10,10 +10,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-import compiler
-from compiler.inspection.stages import quantized_stage
-from compiler.ir.graph import Module
-from compiler.onnx_io.annotated import annotated_model
+import qdqc
+from qdqc.inspection.stages import quantized_stage
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.annotated import annotated_model
 
 TEXT = """module @m {opsets = {"" = 13}, pipeline = "p", target = "ort-cpu"} {
   const %w : i8[4,3,1,1] q(axis = 0, scale = [0.5, 1, 1, 2]) = dense[1,2,3,4,5,6,7,8,9,1,1,2]
@@ -29,7 +29,7 @@ DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 
 
 def lowered(module: Module) -> Module:
-    return compiler.run(module, "lower-to-qdq")
+    return qdqc.run(module, "lower-to-qdq")
 
 
 def notes_of(entry: Any) -> dict[str, str]:
@@ -37,8 +37,8 @@ def notes_of(entry: Any) -> dict[str, str]:
 
 
 def test_notes_stand_at_the_node_and_at_its_values() -> None:
-    module = lowered(compiler.from_text(TEXT))
-    given = compiler.to_text(module)
+    module = lowered(qdqc.from_text(TEXT))
+    given = qdqc.to_text(module)
     model = annotated_model(module, {"c": {"scale": "0.25"}, "x": {"range": "a </b>"}, "gone": {}})
     onnx.checker.check_model(model, full_check=True)
     conv = next(n for n in model.graph.node if n.op_type == "Conv")
@@ -48,12 +48,12 @@ def test_notes_stand_at_the_node_and_at_its_values() -> None:
     assert {n for n, held in infos.items() if held} == {"c_f", "c_q", "c"}
     assert notes_of(model.graph.input[0]) == {"qdqc.range": "a </b>"}
     assert notes_of(model) == {"qdqc.pipeline": "p,lower-to-qdq", "qdqc.target": "ort-cpu"}
-    assert compiler.to_text(module) == given, "left alone"
+    assert qdqc.to_text(module) == given, "left alone"
 
 
 def test_a_value_that_is_named_like_a_role_keeps_its_own_notes() -> None:
     text = TEXT.replace("%c ", "%c_q ").replace("(%c)", "(%c_q)")
-    model = annotated_model(lowered(compiler.from_text(text)), {"c_q": {"a": "1"}, "c": {"a": "2"}})
+    model = annotated_model(lowered(qdqc.from_text(text)), {"c_q": {"a": "1"}, "c": {"a": "2"}})
     conv = next(n for n in model.graph.node if n.op_type == "Conv")
     assert notes_of(conv) == {"qdqc.a": "1"}
 

@@ -28,19 +28,19 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedByRuntime
 from protos import opset_of
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Module
-from compiler.ir.types import OptionalType, SequenceType, TensorType
-from compiler.ir.verify import check
-from compiler.onnx_io.expand import may_expand
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.onnx_io.schemas import NEWEST, OLDEST
-from compiler.ops.opaque import Opaque
-from compiler.pipeline.manager import run as run_pipeline
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
-from compiler.text.sidecar import tensors
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.ir.types import OptionalType, SequenceType, TensorType
+from qdqc.ir.verify import check
+from qdqc.onnx_io.expand import may_expand
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.onnx_io.schemas import NEWEST, OLDEST
+from qdqc.ops.opaque import Opaque
+from qdqc.pipeline.manager import run as run_pipeline
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
+from qdqc.text.sidecar import tensors
 
 STRIDE = int(os.environ.get("QDQC_BACKEND_STRIDE", "1"))
 

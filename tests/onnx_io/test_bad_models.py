@@ -12,8 +12,8 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
-from compiler.diagnostics import QdqcError
-from compiler.onnx_io.importer import import_onnx
+from qdqc.diagnostics import QdqcError
+from qdqc.onnx_io.importer import import_onnx
 
 
 def info(name, shape=(2,)):

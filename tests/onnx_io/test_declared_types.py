@@ -9,11 +9,11 @@ from onnx import TensorProto, ValueInfoProto
 from onnx.helper import make_graph, make_node, make_opsetid
 from protos import info, model, run, tensor
 
-from compiler.ir.dims import symbol
-from compiler.ir.types import Elem, SequenceType, TensorType
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.text.printer import print_module
+from qdqc.ir.dims import symbol
+from qdqc.ir.types import Elem, SequenceType, TensorType
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.text.printer import print_module
 
 F, INT = TensorProto.FLOAT, TensorProto.INT64
 

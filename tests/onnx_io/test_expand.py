@@ -11,12 +11,12 @@ import onnxruntime as ort
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Module
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.schemas import NEWEST
-from compiler.runtime.kernels import optimised_model
-from compiler.text.parser import parse_module
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.schemas import NEWEST
+from qdqc.runtime.audit.kernels import optimised_model
+from qdqc.text.parser import parse_module
 
 CASES = {
     "gelu": ("gelu(%x)", "3,8", 20, 9, ["Div", "Erf", "Add", "Mul", "Mul"]),

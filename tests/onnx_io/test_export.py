@@ -11,23 +11,23 @@ from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from protos import opset_of, run
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.dims import symbol
-from compiler.ir.fields import Flat
-from compiler.ir.graph import Graph, Module
-from compiler.ir.loc import Loc
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.onnx_io.saver import save_onnx
-from compiler.ops.activation import Clip, Relu
-from compiler.ops.control import If
-from compiler.ops.conv import Conv
-from compiler.ops.elementwise import Add
-from compiler.ops.opaque import Opaque
-from compiler.ops.quant import Dequantize, Quantize
-from compiler.ops.unary import Neg
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.dims import symbol
+from qdqc.ir.fields import Flat
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.onnx_io.saver import save_onnx
+from qdqc.ops.activation import Clip, Relu
+from qdqc.ops.control import If
+from qdqc.ops.conv import Conv
+from qdqc.ops.elementwise import Add
+from qdqc.ops.opaque import Opaque
+from qdqc.ops.quant import Dequantize, Quantize
+from qdqc.ops.unary import Neg
 
 X = np.random.default_rng(1).standard_normal((1, 3, 4, 4)).astype(np.float32)
 
@@ -115,7 +115,7 @@ def test_opaque_nodes_keep_the_opset_where_their_schema_changed_its_meaning():
 
 
 def test_two_nodes_that_no_opset_spells_together():
-    from compiler.ops.activation import Gelu
+    from qdqc.ops.activation import Gelu
 
     with pytest.raises(QdqcError, match="but the nodes before it need"):
         export_onnx(opaque("Softmax", 11, Gelu()))

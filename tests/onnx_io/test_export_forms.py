@@ -10,20 +10,20 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from protos import opset_of, run
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.loc import Loc
-from compiler.ir.types import Elem, TensorType
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.onnx_io.saver import save_onnx
-from compiler.onnx_io.schemas import NEWEST
-from compiler.ops.activation import Clip, Relu
-from compiler.ops.conv import Conv
-from compiler.ops.elementwise import Add
-from compiler.ops.pool import AveragePool, LpPool, MaxPool
-from compiler.ops.shape import Squeeze
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.types import Elem, TensorType
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.onnx_io.saver import save_onnx
+from qdqc.onnx_io.schemas import NEWEST
+from qdqc.ops.activation import Clip, Relu
+from qdqc.ops.conv import Conv
+from qdqc.ops.elementwise import Add
+from qdqc.ops.pool import AveragePool, LpPool, MaxPool
+from qdqc.ops.shape import Squeeze
 
 INF = math.inf
 
@@ -243,7 +243,7 @@ def test_a_failed_write_leaves_the_old_pair_whole(tmp_path, monkeypatch):
     def full(_handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("compiler.files.os.fsync", full)
+    monkeypatch.setattr("qdqc.files.os.fsync", full)
     with pytest.raises(QdqcError, match="can't write the file: No space left"):
         save_onnx(weighty(4000), path, external=True)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -9,15 +9,15 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from protos import opset_of
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.ops.elementwise import Add
-from compiler.ops.quant import Dequantize, Quantize
-from compiler.text.printer import print_module
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.ops.elementwise import Add
+from qdqc.ops.quant import Dequantize, Quantize
+from qdqc.text.printer import print_module
 
 X = np.linspace(-3, 3, 12, dtype=np.float32).reshape(2, 3, 2)
 LIMITS = {"u8": (0, 255), "i8": (-128, 127), "u16": (0, 65535), "i16": (-32768, 32767)}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorProto, helper
 
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.runtime.session import Runner
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.runtime.sessions.session import Runner
 
 X = np.array([[-1.0, 2.0, -3.0]], np.float32)
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]

@@ -15,12 +15,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.types import Elem, TensorType
-from compiler.onnx_io.importer import import_onnx
-from compiler.onnx_io.saver import save_onnx
-from compiler.text.files import load, save
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.types import Elem, TensorType
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.onnx_io.saver import save_onnx
+from qdqc.text.qir_files import load, save
 
 SECRET = b"\1" * 64
 

@@ -10,14 +10,14 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import make_graph, make_node, make_opsetid
 from protos import info, model, ops, same, tensor
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Constant
-from compiler.ir.dims import symbol
-from compiler.ir.types import Elem
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.onnx_io.shapes import parse_dim
-from compiler.onnx_io.tensors import TensorReader
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Constant
+from qdqc.ir.dims import symbol
+from qdqc.ir.types import Elem
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.onnx_io.shapes import parse_dim
+from qdqc.onnx_io.tensors import TensorReader
 
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
 

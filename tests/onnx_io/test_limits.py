@@ -16,10 +16,10 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from compiler.diagnostics import QdqcError
-from compiler.onnx_io.importer import import_onnx
-from tools.arguments import machine_memory, memory
-from tools.model_transform import main
+from qdqc.diagnostics import QdqcError
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.tools.arguments import machine_memory, memory
+from qdqc.tools.model_transform import main
 
 NEEDS_INFERENCE = helper.make_node("QuickGelu", ["x"], ["q"], domain="com.microsoft")
 """A node whose type only onnxruntime knows: it stands first, so it would be asked about."""

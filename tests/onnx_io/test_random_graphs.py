@@ -20,12 +20,12 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from protos import run
 
-from compiler.ir.verify import check
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.pipeline.manager import run as run_pipeline
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.ir.verify import check
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.pipeline.manager import run as run_pipeline
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 F, INT, B = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 ELEMS = ["f4", "f8", "f2", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?"]

@@ -8,9 +8,9 @@ from onnx import TensorProto
 from onnx.helper import make_node
 from protos import F, info, model, ops, same, tensor
 
-from compiler.ir.data import Data
-from compiler.onnx_io.importer import import_onnx
-from compiler.ops.onnx_table import reveal
+from qdqc.ir.data import Data
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.ops.onnx_table import reveal
 
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import compiler.ops as o
-from compiler.ir.data import Data
-from compiler.ir.dims import symbol
-from compiler.ir.merge import compatible
-from compiler.ir.op import Op
-from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
+import qdqc.ops as o
+from qdqc.ir.data import Data
+from qdqc.ir.dims import symbol
+from qdqc.ir.merge import compatible
+from qdqc.ir.op import Op
+from qdqc.ir.types import VALUE_LIMIT, Elem, TensorType
 
 Numbers = npt.NDArray[Any]
 

@@ -10,13 +10,13 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Module
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 KINDS = ("Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
 

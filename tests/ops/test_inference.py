@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from compiler.ir.dims import Dim, Expr, symbol
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import AveragePool, ConvTranspose, Expand, Reshape, Slice, Transpose
-from compiler.ops.inference import broadcast_shapes, least, typed, window_dim
-from compiler.ops.slicing import slice_dim
+from qdqc.ir.dims import Dim, Expr, symbol
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import AveragePool, ConvTranspose, Expand, Reshape, Slice, Transpose
+from qdqc.ops.inference import broadcast_shapes, least, typed, window_dim
+from qdqc.ops.slicing import slice_dim
 
 SIZES = st.integers(1, 12)
 BOUNDS = st.one_of(st.integers(-15, 15), st.sampled_from([2**31 - 1, 2**63 - 1, -(2**63)]))

@@ -21,17 +21,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, shape_inference
 
-import compiler.ops as o
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.dims import Dim, Expr, symbol
-from compiler.ir.fields import hints
-from compiler.ir.graph import Module
-from compiler.ir.merge import compatible
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import VALUE_LIMIT, Elem, TensorType
-from compiler.onnx_io.exporter import export_onnx
-from compiler.ops.onnx_table import load_ops
+import qdqc.ops as o
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.dims import Dim, Expr, symbol
+from qdqc.ir.fields import hints
+from qdqc.ir.graph import Module
+from qdqc.ir.merge import compatible
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import VALUE_LIMIT, Elem, TensorType
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.ops.onnx_table import load_ops
 
 EXEMPT = {
     "onnx": "it has no inference of its own: types are those that the model states",

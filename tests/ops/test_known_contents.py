@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import compiler.ops as o
-from compiler.ir.dims import Dim, Expr, symbol
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, TensorType
+import qdqc.ops as o
+from qdqc.ir.dims import Dim, Expr, symbol
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, TensorType
 
 
 def held(array: Any) -> TensorType:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import compiler.ops as o
-from compiler.ir.core import Value
-from compiler.ir.data import Data
-from compiler.ir.dims import symbol
-from compiler.ir.graph import Module
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, TensorType
+import qdqc.ops as o
+from qdqc.ir.core import Value
+from qdqc.ir.data import Data
+from qdqc.ir.dims import symbol
+from qdqc.ir.graph import Module
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, TensorType
 
 N, S, H = symbol("N"), symbol("S"), symbol("H")
 

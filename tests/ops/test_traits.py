@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
-import compiler.ops as o
-from compiler.ir.op import Kind, Op, QuantTraits
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.onnx_io.importer import import_onnx
+import qdqc.ops as o
+from qdqc.ir.op import Kind, Op, QuantTraits
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.onnx_io.importer import import_onnx
 
 
 def f32(*shape: int) -> TensorType:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import compiler.ops as o
-from compiler.ir.op import OPS, Kind, Op, QuantTraits
-from compiler.ir.types import Elem, TensorType
+import qdqc.ops as o
+from qdqc.ir.op import OPS, Kind, Op, QuantTraits
+from qdqc.ir.types import Elem, TensorType
 
 W, A, P, X = Kind.WEIGHTED, Kind.ARITHMETIC, Kind.PRESERVING, Kind.PRODUCT
 

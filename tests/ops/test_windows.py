@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-import compiler.ops as o
-from compiler.ir.dims import symbol
-from compiler.ir.merge import compatible
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, TensorType
+import qdqc.ops as o
+from qdqc.ir.dims import symbol
+from qdqc.ir.merge import compatible
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, TensorType
 
 AUTO_PADS = st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])
 PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))

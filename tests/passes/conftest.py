@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.dims import Expr
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ir.verify import verify
-from compiler.pipeline.manager import run
-from compiler.runtime.session import Runner
-from compiler.text.parser import parse_module
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.dims import Expr
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ir.verify import verify
+from qdqc.pipeline.manager import run
+from qdqc.runtime.sessions.session import Runner
+from qdqc.text.parser import parse_module
 
 SIZE = 3
 """What each symbol of an input's shape stands for."""

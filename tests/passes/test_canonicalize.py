@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
 
 
 def module(body: str, constants: str = "", signature: str = "(%x : f32[2,3,4]) -> (%y)") -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
 
 MODULE = """module @m {
   const %w : f32[1,1,1,1] = dense[2]

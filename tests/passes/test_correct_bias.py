@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compiler.calibration.table import Table, save_table
-from compiler.ir.core import Constant
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.ops import Conv, Gemm, MatMul
-from compiler.pipeline.manager import run
-from compiler.pipeline.pass_ import PassContext
-from compiler.runtime.session import Runner
-from compiler.text.printer import print_module
-from passes.correct_bias import CorrectBias
+from qdqc.calibration.table import Table, save_table
+from qdqc.ir.core import Constant
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ops import Conv, Gemm, MatMul
+from qdqc.passes.correct_bias import CorrectBias
+from qdqc.pipeline.manager import run
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.runtime.sessions.session import Runner
+from qdqc.text.printer import print_module
 
 Floats = npt.NDArray[np.float32]
 WIDE = Range(-100, 100, 100)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.pipeline.manager import run
-from compiler.runtime.session import Runner
-from compiler.text.parser import parse_module
+from qdqc.pipeline.manager import run
+from qdqc.runtime.sessions.session import Runner
+from qdqc.text.parser import parse_module
 
 SIZES = {"a": 2, "b": 3, "c": 4, "d": 5, "e": 1}
 PASSES = "decompose-einsum,infer-shapes"

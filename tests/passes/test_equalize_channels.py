@@ -13,19 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compiler.calibration.calibrate import calibrate
-from compiler.calibration.table import save_table
-from compiler.ir.core import Constant
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Conv
-from compiler.pipeline.manager import run
-from compiler.pipeline.pass_ import PassContext
-from compiler.runtime.session import Runner
-from compiler.text.parser import parse_module
-from compiler.tuning.columns import Product, product_of
-from passes.equalize_channels import EqualizeChannels
+from qdqc.calibration.calibrate import calibrate
+from qdqc.calibration.table import save_table
+from qdqc.ir.core import Constant
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Conv
+from qdqc.passes.equalize_channels import EqualizeChannels
+from qdqc.pipeline.manager import run
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.runtime.sessions.session import Runner
+from qdqc.text.parser import parse_module
+from qdqc.tuning.columns import Product, product_of
 
 PAIR = """module @pair {
   const %w : f32[2,1,1,1] = dense[8, 0.5]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
 
 PRODUCTS = {
     "conv": ("conv(%x, %w, %b) {pads = [1, 1, 1, 1]}", "2,3,5,5", "2,4,5,5", "4,3,3,3"),

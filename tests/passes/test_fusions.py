@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compiler.onnx_io.importer import import_onnx
+from qdqc.onnx_io.importer import import_onnx
 
 RNG = np.random.default_rng(3)
 

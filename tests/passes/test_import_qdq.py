@@ -12,13 +12,13 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.pipeline.manager import run
-from compiler.runtime.kernels import optimised_model
-from compiler.runtime.session import open_session
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.pipeline.manager import run
+from qdqc.runtime.audit.kernels import optimised_model
+from qdqc.runtime.sessions.session import open_session
 
 SHAPE = [1, 3, 8, 8]
 

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.helper import make_graph, make_node, make_tensor_value_info
 
-from compiler.onnx_io.importer import import_onnx
-from compiler.pipeline.manager import run
-from compiler.runtime.session import Runner
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.pipeline.manager import run
+from qdqc.runtime.sessions.session import Runner
 
 LOOP = """module @loop {{opsets = {{"" = 17}}}} {{
   const %trip : i64[] = dense[{trip}]

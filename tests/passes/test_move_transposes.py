@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.graph import Module
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
+from qdqc.ir.graph import Module
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
 
 PASSES = "move-transposes,simplify-layout,eliminate-dead-code"
 IN = "%t = transpose(%x) {perm = [0, 2, 3, 1]} : f32[2,4,5,3]\n"

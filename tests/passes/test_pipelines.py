@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.core import Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.loc import Loc
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.onnx_io.exporter import export_onnx
-from compiler.ops import (
+from qdqc.ir.core import Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.ops import (
     Add,
     AveragePool,
     BatchNormalization,
@@ -41,13 +41,13 @@ from compiler.ops import (
     Transpose,
     Unsqueeze,
 )
-from compiler.pipeline.manager import run
-from compiler.quant.placement import decide
-from compiler.quant.targets.known import target_named
-from compiler.runtime.audit import audit
-from compiler.runtime.session import Runner, open_session
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.pipeline.manager import run
+from qdqc.quant.placement import decide
+from qdqc.quant.targets.known import target_named
+from qdqc.runtime.audit.audit import audit
+from qdqc.runtime.sessions.session import Runner, open_session
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 
 class RandomNet:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
 
 CONSTANTS = """const %half : f32[] = dense[0.5]
   const %one : f32[1] = dense[1]

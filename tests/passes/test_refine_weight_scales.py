@@ -8,18 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Constant
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Conv, Gemm, MatMul
-from compiler.pipeline.manager import run
-from compiler.pipeline.pass_ import PassContext
-from compiler.runtime.session import Runner
-from compiler.text.printer import print_module
-from passes.refine_weight_scales import RefineWeightScales
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Constant
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Conv, Gemm, MatMul
+from qdqc.passes.refine_weight_scales import RefineWeightScales
+from qdqc.pipeline.manager import run
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.runtime.sessions.session import Runner
+from qdqc.text.printer import print_module
 
 Floats = npt.NDArray[Any]
 Samples = list[dict[str, Any]]

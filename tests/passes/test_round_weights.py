@@ -9,20 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Constant, Node
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Conv, Gemm, MatMul
-from compiler.pipeline.manager import run
-from compiler.pipeline.pass_ import PassContext
-from compiler.quant.arithmetic import numbers
-from compiler.runtime.session import Runner
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
-from passes.round_weights import RoundWeights
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Constant, Node
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Conv, Gemm, MatMul
+from qdqc.passes.round_weights import RoundWeights
+from qdqc.pipeline.manager import run
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.quant.arithmetic import numbers
+from qdqc.runtime.sessions.session import Runner
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 Floats = npt.NDArray[np.float32]
 Samples = list[dict[str, npt.NDArray[Any]]]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.ir.types import TensorType
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
+from qdqc.ir.types import TensorType
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
 
 
 def module(body: str, constants: str = "", signature: str = "(%x : f32[4]) -> (%y)") -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
 
 CONSTANTS = """const %zero : f32[] = dense[0]
   const %one : f32[] = dense[1]

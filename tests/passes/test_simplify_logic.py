@@ -8,10 +8,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from compiler.ir.types import Elem
-from compiler.pipeline.manager import run
-from compiler.text.parser import parse_module
-from passes.simplify_logic import _holds
+from qdqc.ir.types import Elem
+from qdqc.passes.simplify_logic import _holds
+from qdqc.pipeline.manager import run
+from qdqc.text.parser import parse_module
 
 CONSTANTS = """const %yes : bool[1] = dense[true]
   const %no : bool[2,3] = dense[false, false, false, false, false, false]

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compiler.ir.core import Node
-from compiler.ir.graph import Module
-from compiler.pipeline.manager import run
-from compiler.pipeline.pass_ import PassContext
-from compiler.runtime.session import Runner
-from compiler.text.parser import parse_module
-from compiler.tuning.smoothing import Inputs, smoothing_of
-from passes.smooth_activations import SmoothActivations
+from qdqc.ir.core import Node
+from qdqc.ir.graph import Module
+from qdqc.passes.smooth_activations import SmoothActivations
+from qdqc.pipeline.manager import run
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.runtime.sessions.session import Runner
+from qdqc.text.parser import parse_module
+from qdqc.tuning.smoothing import Inputs, smoothing_of
 
 Samples = list[dict[str, npt.NDArray[Any]]]
 WIDTH = 16

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.pipeline import discovery
-from compiler.pipeline.discovery import check_package, load_passes, load_plugin, pipelines
-from compiler.pipeline.pass_ import PASSES
-from compiler.pipeline.spec import resolve
+from qdqc.diagnostics import QdqcError
+from qdqc.pipeline import discovery
+from qdqc.pipeline.discovery import load_passes, load_plugin, pipelines
+from qdqc.pipeline.pass_ import PASSES
+from qdqc.pipeline.spec import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 
 GOOD = """\
-from compiler.pipeline.pass_ import Pass
+from qdqc.pipeline.pass_ import Pass
 
 PIPELINES = {{"{name}-twice": "{name},{name}"}}
 
@@ -149,32 +149,3 @@ def test_a_users_package_is_found_by_its_entry_point(
     with pytest.raises(QdqcError) as caught:
         load_passes()
     assert f"{package}/broken.py:2: error: can't load passes of 'their_passes'" in str(caught.value)
-
-
-def test_our_packages_are_ours() -> None:
-    check_package("passes")
-    check_package("tools")
-
-
-@pytest.mark.parametrize("init", [True, False])
-def test_a_foreign_package_is_shown_with_its_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, init: bool
-) -> None:
-    name = f"qdqc_foreign_{init}"
-    (tmp_path / name).mkdir()
-    if init:
-        plugin(tmp_path / name, "", "__init__.py")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(QdqcError) as caught:
-        check_package(name)
-    found = str(caught.value)
-    assert f"another Python package named '{name}', at '{tmp_path / name}', hides" in found
-    assert f"take '{tmp_path}' off PYTHONPATH, or rename the folder" in found
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(QdqcError, match="run the command from another folder"):
-        check_package(name)
-
-
-def test_a_package_that_is_nowhere_is_told() -> None:
-    with pytest.raises(QdqcError, match="is not installed\nnote: install qdq-compiler again"):
-        check_package("qdqc_nowhere")

@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from compiler.diagnostics import Diagnostic, QdqcError
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Graph, Module
-from compiler.ir.loc import Loc, Position
-from compiler.ops import Relu, Sigmoid, Tanh
-from compiler.pipeline.explain import Explain
-from compiler.pipeline.instrument import Instrument, PassRun, Report, Where
-from compiler.pipeline.manager import PassError, PassManager
-from compiler.pipeline.pass_ import PASSES, Pass, PassContext, describe
-from compiler.pipeline.printing import DumpIR, PrintIR
-from compiler.pipeline.reproducer import CrashReproducer
-from compiler.pipeline.timing import PassStatistics, TimePasses
-from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.diagnostics import Diagnostic, QdqcError
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.loc import Loc, Position
+from qdqc.ops import Relu, Sigmoid, Tanh
+from qdqc.pipeline.explain import Explain
+from qdqc.pipeline.instrument import Instrument, PassRun, Report, Where
+from qdqc.pipeline.manager import PassError, PassManager
+from qdqc.pipeline.pass_ import PASSES, Pass, PassContext, describe
+from qdqc.pipeline.pass_timing import PassStatistics, TimePasses
+from qdqc.pipeline.printing import DumpIR, PrintIR
+from qdqc.pipeline.reproducer import CrashReproducer
+from qdqc.rewrite.pattern import PatternPass, Rewriter, rewrites
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 TEXT = """\
 module @tiny {

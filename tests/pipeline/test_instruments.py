@@ -12,22 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ops import Relu, Sigmoid
-from compiler.pipeline.explain import Explain
-from compiler.pipeline.instrument import Instrument
-from compiler.pipeline.manager import PassManager
-from compiler.pipeline.pass_ import PASSES, Pass, PassContext
-from compiler.pipeline.printing import DumpIR, PrintIR
-from compiler.pipeline.reproducer import CrashReproducer
-from compiler.pipeline.timing import PassStatistics, TimePasses
-from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
-from compiler.text.files import load
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ops import Relu, Sigmoid
+from qdqc.pipeline.explain import Explain
+from qdqc.pipeline.instrument import Instrument
+from qdqc.pipeline.manager import PassManager
+from qdqc.pipeline.pass_ import PASSES, Pass, PassContext
+from qdqc.pipeline.pass_timing import PassStatistics, TimePasses
+from qdqc.pipeline.printing import DumpIR, PrintIR
+from qdqc.pipeline.reproducer import CrashReproducer
+from qdqc.rewrite.pattern import PatternPass, Rewriter, rewrites
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
+from qdqc.text.qir_files import load
 
 TEXT = """\
 module @tiny {
@@ -307,8 +307,8 @@ def test_a_reproducer_that_cant_be_written_hides_nothing(
 
 
 PLUGIN = """\
-from compiler.ops import Relu, Tanh
-from compiler.rewrite.pattern import PatternPass, rewrites
+from qdqc.ops import Relu, Tanh
+from qdqc.rewrite.pattern import PatternPass, rewrites
 
 class ReluToTanh(PatternPass):
     "Turn relu into tanh."
@@ -320,8 +320,8 @@ class ReluToTanh(PatternPass):
 """
 
 BREAKER = """\
-from compiler.ir.types import Elem, TensorType
-from compiler.pipeline.pass_ import Pass
+from qdqc.ir.types import Elem, TensorType
+from qdqc.pipeline.pass_ import Pass
 
 class Breaker(Pass):
     "Give the output a wrong type."
@@ -334,7 +334,7 @@ class Breaker(Pass):
 
 
 def qir_opt(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tools.qir_opt", *map(str, args)]
+    command = [sys.executable, "-m", "qdqc.tools.qir_opt", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.diagnostics import Diagnostic, QdqcError
-from compiler.ir.clone import clone
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import HardSwish, Relu, Sigmoid
-from compiler.pipeline.instrument import Instrument, PassRun, Where
-from compiler.pipeline.manager import PassError, PassManager
-from compiler.pipeline.pass_ import PASSES, Pass, PassContext
-from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.diagnostics import Diagnostic, QdqcError
+from qdqc.ir.clone import clone
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import HardSwish, Relu, Sigmoid
+from qdqc.pipeline.instrument import Instrument, PassRun, Where
+from qdqc.pipeline.manager import PassError, PassManager
+from qdqc.pipeline.pass_ import PASSES, Pass, PassContext
+from qdqc.rewrite.pattern import PatternPass, Rewriter, rewrites
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 TEXT = """\
 module @tiny {opsets = {"" = 17}} {

@@ -9,14 +9,14 @@ from types import ModuleType
 
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.op import OPS
-from compiler.pipeline import discovery
-from compiler.pipeline.pass_ import PASSES
-from compiler.pipeline.spec import resolve
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.op import OPS
+from qdqc.pipeline import discovery
+from qdqc.pipeline.pass_ import PASSES
+from qdqc.pipeline.spec import resolve
 
 PASS = '''
-from compiler.pipeline.pass_ import Pass
+from qdqc.pipeline.pass_ import Pass
 
 class Mine(Pass):
     """Do mine."""
@@ -62,7 +62,7 @@ def failure(folder: Path, text: str, name: str = "mine.py") -> str:
         (PASS.format(name="canonicalize"), 4, "pass 'canonicalize' is defined twice"),
         (PASS.format(name="m").replace("depth: int = 1", "depth: list[int] = []"), 4, "mutable"),
         (
-            "from compiler.diagnostics import QdqcError\nraise QdqcError('no licence', file='x')",
+            "from qdqc.diagnostics import QdqcError\nraise QdqcError('no licence', file='x')",
             2,
             "no licence",
         ),
@@ -107,9 +107,7 @@ def test_a_plugins_pipelines_may_use_its_own_passes(tmp_path: Path) -> None:
 
 
 def test_a_plugins_op_is_an_op(tmp_path: Path) -> None:
-    load(
-        tmp_path, "from compiler import Op\nclass Mine(Op):\n    name = 't.mine'\n    k: int = 2\n"
-    )
+    load(tmp_path, "from qdqc import Op\nclass Mine(Op):\n    name = 't.mine'\n    k: int = 2\n")
     assert OPS["t.mine"]().k == 2
 
 
@@ -139,7 +137,7 @@ def test_a_users_package_that_fails_is_named(
     (package / "wrong.py").write_text("\nraise OSError('no disk')\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(discovery._loaded, discovery.GROUP, raising=False)
-    entries = [Entry("passes"), Entry("their_passes")]
+    entries = [Entry("qdqc.passes"), Entry("their_passes")]
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries)
     with pytest.raises(QdqcError) as caught:
         discovery.load_passes()

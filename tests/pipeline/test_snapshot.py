@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.ir.core import Node
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.loc import Loc
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.ops import Clip, Relu, Sigmoid
-from compiler.pipeline.snapshot import snapshot
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.ir.core import Node
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ops import Clip, Relu, Sigmoid
+from qdqc.pipeline.snapshot import snapshot
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 TEXT = """\
 module @m {opsets = {"" = 17}, source = "a"} {

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.diagnostics import QdqcError
-from compiler.pipeline.pass_ import PASSES, Pass
-from compiler.pipeline.spec import Step, parse_pipeline, print_pipeline, resolve
-from compiler.registry import Registry
+from qdqc.diagnostics import QdqcError
+from qdqc.pipeline.pass_ import PASSES, Pass
+from qdqc.pipeline.spec import Step, parse_pipeline, print_pipeline, resolve
+from qdqc.registry import Registry
 
 KNOWN: Registry[type[Pass]] = Registry("pass")
 

@@ -13,21 +13,21 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from compiler.ir.clone import clone
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.loc import Loc
-from compiler.ir.op import Op
-from compiler.ir.spelling import print_type
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.ir.verify import verify
-from compiler.onnx_io.exporter import export_onnx
-from compiler.ops import Dequantize, Quantize
-from compiler.pipeline.manager import run
-from compiler.runtime.kernels import optimised_model
-from compiler.runtime.session import Runner, open_session
-from compiler.text.printer import print_module
+from qdqc.ir.clone import clone
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.op import Op
+from qdqc.ir.spelling import print_type
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ir.verify import verify
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.ops import Dequantize, Quantize
+from qdqc.pipeline.manager import run
+from qdqc.runtime.audit.kernels import optimised_model
+from qdqc.runtime.sessions.session import Runner, open_session
+from qdqc.text.printer import print_module
 
 Feeds = dict[str, npt.NDArray[Any]]
 SAMPLES = 4

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from compiler.ir.types import Elem, Quant, Range
-from compiler.quant.arithmetic import (
+from qdqc.ir.types import Elem, Quant, Range
+from qdqc.quant.arithmetic import (
     ALL_ZERO,
     absorbs,
     activation_quant,
@@ -23,7 +23,7 @@ from compiler.quant.arithmetic import (
     quantize,
     weight_quant,
 )
-from compiler.runtime.session import open_session
+from qdqc.runtime.sessions.session import open_session
 
 RNG = np.random.default_rng(0)
 NUMBERS = st.floats(-1e4, 1e4, width=32)

@@ -9,16 +9,16 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from compiler.data.preprocess import Preprocess
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem
-from compiler.onnx_io.exporter import export_onnx
-from compiler.ops import Add, Conv, Gemm, Reshape
-from compiler.pipeline.manager import run
-from compiler.quant.arithmetic import dequantize, quantize
-from compiler.runtime.check import taken
-from compiler.runtime.session import Runner
+from qdqc.data.preprocess import Preprocess
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.ops import Add, Conv, Gemm, Reshape
+from qdqc.pipeline.manager import run
+from qdqc.quant.arithmetic import dequantize, quantize
+from qdqc.runtime.comparison.check import taken
+from qdqc.runtime.sessions.session import Runner
 
 BEFORE, AFTER = "assign-precision", "quantize,{},verify-target,lower-to-qdq"
 
@@ -137,7 +137,7 @@ def test_pixels(network: Module, stated: Preprocess, direct: bool, mode: str) ->
 def test_an_image_file_is_taken_by_either_graph(network: Module, tmp_path: Path) -> None:
     from PIL import Image
 
-    from compiler.data.dataset import open_dataset
+    from qdqc.data.dataset import open_dataset
 
     path = tmp_path / "a.png"
     Image.fromarray(PIXELS[0].transpose(1, 2, 0)).save(path)

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compiler.ir.core import Value
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, Quant
-from compiler.onnx_io.exporter import export_onnx
-from compiler.ops import Add, Conv, Dequantize, HardSwish, Quantize
-from compiler.pipeline.manager import run
-from compiler.quant.lowering import is_lowered
-from compiler.runtime.session import Runner, open_session
-from compiler.text.parser import parse_module
+from qdqc.ir.core import Value
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, Quant
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.ops import Add, Conv, Dequantize, HardSwish, Quantize
+from qdqc.pipeline.manager import run
+from qdqc.quant.lowering import is_lowered
+from qdqc.runtime.sessions.session import Runner, open_session
+from qdqc.text.parser import parse_module
 
 RELU = (0.0, math.inf)
 

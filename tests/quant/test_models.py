@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.ir.core import Value
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.importer import import_onnx
-from compiler.ops import (
+from qdqc.ir.core import Value
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.ops import (
     Add,
     AveragePool,
     Concat,
@@ -39,7 +39,7 @@ from compiler.ops import (
     Tanh,
     Transpose,
 )
-from compiler.pipeline.manager import run
+from qdqc.pipeline.manager import run
 
 Any3 = Any
 PAD = (1, 1, 1, 1)
@@ -349,7 +349,7 @@ def test_a_dead_channel_keeps_its_bias(net: Any, quantized: Any) -> None:
     b = np.array([0.1, 1.0, -2.0, 0.3])
     a = made.op("y", Conv(), made.input("x", 1, 3, 6, 6), made.const("w", w), made.const("b", b))
     done = quantized(made.returns(a))
-    from compiler.runtime.session import Runner
+    from qdqc.runtime.sessions.session import Runner
 
     got = Runner(done.lowered, optimise="all").run(done.feeds[0])["y"]
     step = (done.ranges["y"].max - done.ranges["y"].min) / 255

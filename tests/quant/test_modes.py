@@ -11,17 +11,17 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem
-from compiler.ir.verify import verify
-from compiler.onnx_io.exporter import export_onnx
-from compiler.ops import Add, Conv, Gather, Gemm, MatMul, Softmax
-from compiler.pipeline.manager import run
-from compiler.quant.arithmetic import block_quant, dequantize, quantize
-from compiler.runtime.kernels import optimised_model
-from compiler.runtime.session import Runner
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem
+from qdqc.ir.verify import verify
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.ops import Add, Conv, Gather, Gemm, MatMul, Softmax
+from qdqc.pipeline.manager import run
+from qdqc.quant.arithmetic import block_quant, dequantize, quantize
+from qdqc.runtime.audit.kernels import optimised_model
+from qdqc.runtime.sessions.session import Runner
 
 PASSES = "quantize-weights,quantize-dynamic,convert-half,quantize,verify-target,lower-to-qdq"
 Array = npt.NDArray[Any]

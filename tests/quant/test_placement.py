@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Value
-from compiler.ops import (
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Value
+from qdqc.ops import (
     Add,
     Clip,
     Conv,
@@ -23,9 +23,9 @@ from compiler.ops import (
     Tanh,
     Transpose,
 )
-from compiler.pipeline.manager import run
-from compiler.quant.placement import Decision, decide
-from compiler.quant.targets.known import target_named
+from qdqc.pipeline.manager import run
+from qdqc.quant.placement import Decision, decide
+from qdqc.quant.targets.known import target_named
 
 ORT = target_named("ort-cpu")
 NO_CASTS = "casts would cost more than they save"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.ir.clone import clone
-from compiler.ir.graph import Module
-from compiler.ops import (
+from qdqc.ir.clone import clone
+from qdqc.ir.graph import Module
+from qdqc.ops import (
     Abs,
     Add,
     Clip,
@@ -23,8 +23,8 @@ from compiler.ops import (
     Slice,
     Transpose,
 )
-from compiler.pipeline.manager import run
-from compiler.runtime.session import Runner
+from qdqc.pipeline.manager import run
+from qdqc.runtime.sessions.session import Runner
 
 SAMPLES = 4
 

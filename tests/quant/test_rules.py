@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.types import Elem
-from compiler.ops import Conv
-from compiler.pipeline.manager import run
-from compiler.quant.targets.known import TARGETS, target_named
-from compiler.quant.targets.rules import RULES, broken_rules
-from compiler.text.parser import parse_module
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.types import Elem
+from qdqc.ops import Conv
+from qdqc.pipeline.manager import run
+from qdqc.quant.targets.known import TARGETS, target_named
+from qdqc.quant.targets.rules import RULES, broken_rules
+from qdqc.text.parser import parse_module
 
 CONV = """
 module @m {

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Constant, Node
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem
-from compiler.ops import Conv, Quantize
-from compiler.pipeline.manager import run
-from compiler.quant.targets.known import target_named
-from compiler.runtime.session import Runner
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Constant, Node
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem
+from qdqc.ops import Conv, Quantize
+from qdqc.pipeline.manager import run
+from qdqc.quant.targets.known import target_named
+from qdqc.runtime.sessions.session import Runner
 
 TARGETS = ("ort-cpu", "ort-cpu-avx2", "openvino")
 

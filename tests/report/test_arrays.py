@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.data import archive as archives
-from compiler.data.archive import Archive, write_arrays
-from compiler.diagnostics import QdqcError
-from compiler.report.apart import apart, render_apart, worst_parts
-from compiler.report.arrays import (
+from qdqc.data import archive as archives
+from qdqc.data.archive import Archive, write_arrays
+from qdqc.diagnostics import QdqcError
+from qdqc.report.apart import apart, render_apart, worst_parts
+from qdqc.report.arrays import (
     render_array,
     render_statistics,
     statistics_csv,

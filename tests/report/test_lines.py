@@ -9,19 +9,19 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.data.archive import Archive, write_arrays
-from compiler.inspection.causes import Cause
-from compiler.inspection.difference import Change, Detail, Difference
-from compiler.inspection.measure import Figures, Measured
-from compiler.inspection.pairs import pairs_of
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.report.arrays import render_array, render_statistics, statistics_of
-from compiler.report.comparison import render_comparison
-from compiler.report.difference import render_difference
-from compiler.report.inspection import render_inspection
-from compiler.report.lines import joined, visible
-from compiler.runtime.compare import Comparison, Level, Similarity, compare
+from qdqc.data.archive import Archive, write_arrays
+from qdqc.inspection.causes import Cause
+from qdqc.inspection.difference import Change, Detail, Difference
+from qdqc.inspection.measure import Figures, Measured
+from qdqc.inspection.pairs import pairs_of
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.report.arrays import render_array, render_statistics, statistics_of
+from qdqc.report.comparison_text import render_comparison
+from qdqc.report.difference_text import render_difference
+from qdqc.report.inspection_text import render_inspection
+from qdqc.report.lines import joined, visible
+from qdqc.runtime.comparison.compare import Comparison, Level, Similarity, compare
 
 ODD = "a\x1b[31m red\nx\u202eé"
 

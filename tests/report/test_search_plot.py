@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compiler.diagnostics import QdqcError
-from compiler.report.search_plot import SearchPlot, check_plot, draw
-from compiler.search.mixes import Mix
-from compiler.search.pareto import Point
+from qdqc.diagnostics import QdqcError
+from qdqc.report.search_plot import SearchPlot, check_plot, draw
+from qdqc.search.strategies.mixes import Mix
+from qdqc.search.strategies.pareto import Point
 
 pytest.importorskip("matplotlib", reason="plots need the extra 'plot'")
 
@@ -149,4 +149,4 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(QdqcError, match="--plot needs 'matplotlib'") as error:
         check_plot("p.svg")
-    assert "qdq-compiler[plot]" in str(error.value.diagnostic.notes)
+    assert "qdqc[plot]" in str(error.value.diagnostic.notes)

@@ -8,12 +8,12 @@ import subprocess
 
 import pytest
 
-import compiler
-from compiler.inspection.measure import Figures, Measured
-from compiler.inspection.pairs import pairs_of
-from compiler.ir.graph import Module
-from compiler.report.stage import stage_dot, stage_notes
-from compiler.runtime.compare import Comparison, Level, Similarity
+import qdqc
+from qdqc.inspection.measure import Figures, Measured
+from qdqc.inspection.pairs import pairs_of
+from qdqc.ir.graph import Module
+from qdqc.report.stage import stage_dot, stage_notes
+from qdqc.runtime.comparison.compare import Comparison, Level, Similarity
 
 TEXT = """module @m {opsets = {"" = 17}} {
   const %w : i8[4,3,1,1] q(axis = 0, scale = [0.5, 1, 1, 2]) = dense[1,2,3,4,5,6,7,8,9,1,1,2]
@@ -28,7 +28,7 @@ TEXT = """module @m {opsets = {"" = 17}} {
 
 @pytest.fixture
 def module() -> Module:
-    return compiler.from_text(TEXT)
+    return qdqc.from_text(TEXT)
 
 
 def measured(module: Module, **decibels: float) -> Measured:

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Module
-from compiler.quant.targets.known import target_named
-from compiler.report.why import node_named, render_why
-from compiler.runtime.audit import Audit, AuditRow
-from compiler.text.parser import parse_module
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.quant.targets.known import target_named
+from qdqc.report.why import node_named, render_why
+from qdqc.runtime.audit.audit import Audit, AuditRow
+from qdqc.text.parser import parse_module
 
 ORT = target_named("ort-cpu")
 

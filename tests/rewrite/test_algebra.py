@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.core import Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Add, Div, Exp, Mul, Neg, Pow, Relu, Sub
-from compiler.pipeline.pass_ import PassContext
-from compiler.rewrite.algebra import Affine, Algebra
-from compiler.rewrite.rewriter import Rewriter
-from compiler.runtime.session import Runner
+from qdqc.ir.core import Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Add, Div, Exp, Mul, Neg, Pow, Relu, Sub
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.rewrite.algebra import Affine, Algebra
+from qdqc.rewrite.rewriter import Rewriter
+from qdqc.runtime.sessions.session import Runner
 
 SHAPE = (3,)
 FEEDS = {

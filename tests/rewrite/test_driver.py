@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.loc import Loc
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import Elem, Quant, Range, TensorType
-from compiler.pipeline.pass_ import PASSES, PassContext
-from compiler.rewrite.driver import apply, erase_dead
-from compiler.rewrite.pattern import PatternPass, Rewriter, rewrites
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import Elem, Quant, Range, TensorType
+from qdqc.pipeline.pass_ import PASSES, PassContext
+from qdqc.rewrite.driver import apply, erase_dead
+from qdqc.rewrite.pattern import PatternPass, Rewriter, rewrites
 
 F32 = TensorType(Elem.F32, (2, 3))
 

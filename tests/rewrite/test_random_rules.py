@@ -10,18 +10,18 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.clone import clone
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.loc import Loc
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.ir.verify import verify
-from compiler.pipeline.pass_ import PassContext
-from compiler.rewrite.driver import apply, erase_dead
-from compiler.rewrite.rewriter import Rewriter
-from compiler.text.printer import print_module
+from qdqc.ir.clone import clone
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ir.verify import verify
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.rewrite.driver import apply, erase_dead
+from qdqc.rewrite.rewriter import Rewriter
+from qdqc.text.printer import print_module
 
 I = TensorType(Elem.I64, ())  # noqa: E741 - the type of all values here
 F = TensorType(Elem.F32, ())

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.ir.core import Node, Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Graph, Module
-from compiler.ir.loc import Loc
-from compiler.ir.types import Elem, OptionalType, Quant, Range, SequenceType, TensorType
-from compiler.ir.verify import verify
-from compiler.ops import Add, Relu, Sigmoid
-from compiler.ops.opaque import Opaque
-from compiler.pipeline.pass_ import PassContext
-from compiler.rewrite.driver import apply
-from compiler.rewrite.rewriter import Rewriter
+from qdqc.ir.core import Node, Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.types import Elem, OptionalType, Quant, Range, SequenceType, TensorType
+from qdqc.ir.verify import verify
+from qdqc.ops import Add, Relu, Sigmoid
+from qdqc.ops.opaque import Opaque
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.rewrite.driver import apply
+from qdqc.rewrite.rewriter import Rewriter
 
 F = TensorType(Elem.F32, (2,))
 MIX = Opaque(type="Mix")

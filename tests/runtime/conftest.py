@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.calibration.calibrate import calibrate
-from compiler.calibration.table import save_table
-from compiler.ir.graph import Module
-from compiler.onnx_io.importer import import_onnx
-from compiler.pipeline.manager import run
-from compiler.runtime.session import Runner
+from qdqc.calibration.calibrate import calibrate
+from qdqc.calibration.table import save_table
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.importer import import_onnx
+from qdqc.pipeline.manager import run
+from qdqc.runtime.sessions.session import Runner
 
 
 @pytest.fixture(scope="session")

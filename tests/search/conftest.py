@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).resolve().parent))
 
 from search_nets import NETS
 
-from compiler.ir.graph import Module
+from qdqc.ir.graph import Module
 
 
 @pytest.fixture(params=list(NETS))

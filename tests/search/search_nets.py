@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.calibration.table import Table, save_table
-from compiler.ir.core import Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.ops import (
+from qdqc.calibration.table import Table, save_table
+from qdqc.ir.core import Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ops import (
     Add,
     Conv,
     Flatten,
@@ -27,8 +27,8 @@ from compiler.ops import (
     Softmax,
     Tanh,
 )
-from compiler.pipeline.manager import run
-from compiler.runtime.session import Runner
+from qdqc.pipeline.manager import run
+from qdqc.runtime.sessions.session import Runner
 
 Sample = dict[str, npt.NDArray[Any]]
 
@@ -96,7 +96,7 @@ def branches() -> Module:
 
 def attention(batch: Any = "N") -> Module:
     """A feed-forward block: products with float results, read by float and integer nodes."""
-    from compiler.ir.dims import symbol
+    from qdqc.ir.dims import symbol
 
     net = Net(symbol(batch) if isinstance(batch, str) else batch, 6, 16, seed=5)
     q = net.matmul("q", net.x, 16, 16)

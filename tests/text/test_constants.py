@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.spelling import print_data
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.spelling import print_data
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 INTEGERS = [e for e in Elem if e.is_integer]
 FLOATS = [e for e in Elem if e.is_float]

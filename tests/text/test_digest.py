@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Range
-from compiler.text.digest import module_digest
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Range
+from qdqc.text.digest import module_digest
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 TEXT = """\
 module @m {opsets = {"" = 17}} {

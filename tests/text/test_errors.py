@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import TensorType
-from compiler.text.parser import parse_dim, parse_module
-from compiler.text.printer import print_module
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import TensorType
+from qdqc.text.parser import parse_dim, parse_module
+from qdqc.text.printer import print_module
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -208,7 +208,7 @@ def test_wrong_dimensions(bad: str):
 
 
 def test_lark_is_loaded_when_a_text_is_read():
-    code = "import compiler.text.parser, sys; assert 'lark' not in sys.modules"
+    code = "import qdqc.text.parser, sys; assert 'lark' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from compiler.ir.types import Elem
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module
+from qdqc.ir.types import Elem
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module
 
 LANGREF = (Path(__file__).parents[2] / "docs" / "langref.md").read_text("utf-8")
 BLOCKS = [b for b in re.findall(r"```\n(.*?)```", LANGREF, re.DOTALL) if "::=" not in b]

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.data import Data
-from compiler.ir.dims import symbol
-from compiler.ir.fields import Flat
-from compiler.ir.graph import Graph, Module
-from compiler.ir.loc import Loc
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import (
+from qdqc.ir.data import Data
+from qdqc.ir.dims import symbol
+from qdqc.ir.fields import Flat
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.loc import Loc
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import (
     Elem,
     OptionalType,
     Quant,
@@ -25,10 +25,10 @@ from compiler.ir.types import (
     TensorType,
     Type,
 )
-from compiler.text.parser import parse_module
-from compiler.text.printer import print_module, print_node
-from compiler.text.sidecar import tensors
-from compiler.text.values import DEEPEST
+from qdqc.text.parser import parse_module
+from qdqc.text.printer import print_module, print_node
+from qdqc.text.sidecar import tensors
+from qdqc.text.values import DEEPEST
 
 
 @pytest.fixture(scope="module", autouse=True)

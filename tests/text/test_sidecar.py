@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.op import OPS, Op
-from compiler.ir.types import Elem, Quant, TensorType
-from compiler.text.files import SharedSidecar, load, save
-from compiler.text.printer import print_module
-from compiler.text.sidecar import Sidecar, tensors
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.op import OPS, Op
+from qdqc.ir.types import Elem, Quant, TensorType
+from qdqc.text.printer import print_module
+from qdqc.text.qir_files import SharedSidecar, load, save
+from qdqc.text.sidecar import Sidecar, tensors
 
 
 def weights(*arrays: np.ndarray, name: str = "m") -> Module:

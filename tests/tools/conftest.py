@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.model_transform import main as transform
-from tools.run_calibration import main as calibrate
+from qdqc.tools.model_transform import main as transform
+from qdqc.tools.run_calibration import main as calibrate
 
 
 @pytest.fixture(scope="module")

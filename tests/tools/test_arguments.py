@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.text.parser import parse_module
-from tools.arguments import (
+from qdqc.text.parser import parse_module
+from qdqc.tools.arguments import (
     check_samples,
     floats,
     indices,

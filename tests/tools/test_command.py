@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.diagnostics import QdqcError
-from tools.command import CommandParser, Invocation, execute
-from tools.resources import PeakMemory, process_seconds
+from qdqc.diagnostics import QdqcError
+from qdqc.tools.command import CommandParser, Invocation, execute
+from qdqc.tools.resources import PeakMemory, process_seconds
 
 
 def parser() -> CommandParser:
@@ -136,7 +136,9 @@ def test_a_report_that_cant_be_written_is_an_error(capsys: pytest.CaptureFixture
 
 def test_seconds_count_from_the_start_of_the_process() -> None:
     code = (
-        "import time; time.sleep(0.3); from tools.resources import process_seconds as s; print(s())"
+        "import time; time.sleep(0.3)\n"
+        "from qdqc.tools.resources import process_seconds\n"
+        "print(process_seconds())"
     )
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

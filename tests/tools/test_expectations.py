@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.diagnostics import Diagnostic, Severity
-from compiler.ir.loc import Loc, Position
-from tools.expectations import find_expectations, mismatches
+from qdqc.diagnostics import Diagnostic, Severity
+from qdqc.ir.loc import Loc, Position
+from qdqc.tools.expectations import find_expectations, mismatches
 
 
 def diagnostic(

@@ -18,10 +18,10 @@ import onnxruntime as ort
 import pytest
 from PIL import Image
 
-from compiler.data.archive import Archive
-from compiler.diagnostics import QdqcError
-from compiler.text.files import load
-from tools import (
+from qdqc.data.archive import Archive
+from qdqc.diagnostics import QdqcError
+from qdqc.text.qir_files import load
+from qdqc.tools import (
     model_deploy,
     model_inspect,
     model_runner,
@@ -184,7 +184,7 @@ def test_without_the_model_its_ir_goes_too(
     def full(*_: object) -> None:
         raise QdqcError("can't write 'late.onnx': No space left on device")
 
-    monkeypatch.setattr("compiler.onnx_io.saver.save_onnx", full)
+    monkeypatch.setattr("qdqc.onnx_io.saver.save_onnx", full)
     line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --model late.onnx"
     assert call(line) == 1
     assert "No space left" in capsys.readouterr().err

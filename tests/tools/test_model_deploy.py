@@ -11,11 +11,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from compiler.calibration.table import Table, save_table
-from compiler.ir.types import Range
-from compiler.text.files import load, save
-from compiler.text.parser import parse_module
-from tools.model_deploy import main
+from qdqc.calibration.table import Table, save_table
+from qdqc.ir.types import Range
+from qdqc.text.parser import parse_module
+from qdqc.text.qir_files import load, save
+from qdqc.tools.model_deploy import main
 
 NET = """module @net {opsets = {"" = 17}} {
   const %w : f32[4,3,3,3] = dense[WEIGHTS]
@@ -124,7 +124,7 @@ def test_every_mode_for_every_target(net: Path, target: str, mode: str) -> None:
 def test_a_processor_without_vnni_gets_seven_bits(
     net: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("compiler.deploy.has_vnni", lambda: False)
+    monkeypatch.setattr("qdqc.flow.deploy.has_vnni", lambda: False)
     deploy(net)
     assert "this processor has no VNNI" in capsys.readouterr().err
     module = load(net.with_name("net_int8.qir"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tools.model_inspect import main
+from qdqc.tools.model_inspect import main
 
 TEST = Path(__file__).resolve().parents[2] / "examples" / "digits" / "test.npz"
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compiler.data.archive import Archive
-from tools.model_runner import main
-from tools.model_transform import main as transform
-from tools.qir_opt import main as qir_opt
+from qdqc.data.archive import Archive
+from qdqc.tools.model_runner import main
+from qdqc.tools.model_transform import main as transform
+from qdqc.tools.qir_opt import main as qir_opt
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 
@@ -160,7 +160,7 @@ def test_stored_integers_stand_for_the_dequantized_values(stages: Path, model: s
 def test_an_interruption_leaves_no_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from compiler.data.spool import Spool
+    from qdqc.data.spool import Spool
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from compiler.data.archive import Archive, write_arrays
-from tools.npz_tool import main
+from qdqc.data.archive import Archive, write_arrays
+from qdqc.tools.npz_tool import main
 
 
 @pytest.fixture
@@ -130,7 +130,8 @@ def test_usage(capsys: pytest.CaptureFixture[str], words: list[str], message: st
 
 def test_compare_loads_neither_onnx_nor_onnxruntime(folder: Path) -> None:
     code = (
-        "import sys; from tools.npz_tool import main; code = main(['compare', 'a.npz', 'a.npz'])\n"
+        "import sys; from qdqc.tools.npz_tool import main\n"
+        "code = main(['compare', 'a.npz', 'a.npz'])\n"
         "print(code, [m for m in ('onnx', 'onnxruntime', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -221,7 +222,7 @@ def test_memory_of_all_commands_stays_below_an_array(tmp_path: Path) -> None:
         ["rename", "a.npz", "e.npz", "x", "z"],
     ]
     code = (
-        "import sys, tracemalloc\nimport numpy\nfrom tools.npz_tool import main\n"
+        "import sys, tracemalloc\nimport numpy\nfrom qdqc.tools.npz_tool import main\n"
         f"for words in {runs!r}:\n"
         "    tracemalloc.start()\n"
         "    code = main([*words, '-qq'])\n"

@@ -11,17 +11,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compiler.data.archive import Archive
-from compiler.text.files import load
-from tools.fp_forward import main as fp_forward
-from tools.model_deploy import main as deploy
-from tools.model_inspect import main as inspect
-from tools.model_runner import main as runner
-from tools.model_transform import main as transform
-from tools.npz_tool import main as npz_tool
-from tools.qir_opt import main as qir_opt
-from tools.run_calibration import main as calibrate
-from tools.run_sensitive_layer import main as sensitive
+from qdqc.data.archive import Archive
+from qdqc.text.qir_files import load
+from qdqc.tools.fp_forward import main as fp_forward
+from qdqc.tools.model_deploy import main as deploy
+from qdqc.tools.model_inspect import main as inspect
+from qdqc.tools.model_runner import main as runner
+from qdqc.tools.model_transform import main as transform
+from qdqc.tools.npz_tool import main as npz_tool
+from qdqc.tools.qir_opt import main as qir_opt
+from qdqc.tools.run_calibration import main as calibrate
+from qdqc.tools.run_sensitive_layer import main as sensitive
 
 NAMES = {
     "blank": ("in put", "mid dle", "out put"),

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.ir.op import OPS
-from tools import model_deploy, model_runner, run_calibration
+from qdqc.ir.op import OPS
+from qdqc.tools import model_deploy, model_runner, run_calibration
 
 PLUGIN = '''
-from compiler import Op, TensorType
-from compiler.ir.op import Onnx
+from qdqc import Op, TensorType
+from qdqc.ir.op import Onnx
 
 
 class Rectify(Op):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tools import progress
-from tools.progress import Progress
+from qdqc.tools import progress
+from qdqc.tools.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from compiler.text.files import load
-from tools.qir_opt import main
+from qdqc.text.qir_files import load
+from qdqc.tools.qir_opt import main
 
 TEXT = """\
 module @tiny {
@@ -24,9 +24,9 @@ module @tiny {
 
 PLUGIN = """\
 import numpy as np
-from compiler.ops import Add, Relu
-from compiler.pipeline.pass_ import Pass
-from compiler.rewrite.pattern import PatternPass, rewrites
+from qdqc.ops import Add, Relu
+from qdqc.pipeline.pass_ import Pass
+from qdqc.rewrite.pattern import PatternPass, rewrites
 
 class AddBig(PatternPass):
     "Turn relu into the addition of a large constant."

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.calibration.table import load_table
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Conv
-from compiler.text.digest import module_digest
-from compiler.text.files import load, save
-from tools.model_deploy import main as model_deploy
-from tools.run_calibration import main
+from qdqc.calibration.table import load_table
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Conv
+from qdqc.text.digest import module_digest
+from qdqc.text.qir_files import load, save
+from qdqc.tools.model_deploy import main as model_deploy
+from qdqc.tools.run_calibration import main
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from compiler.calibration.check import check_digest
-from compiler.calibration.table import load_table
-from compiler.data.preprocess import Preprocess
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.ops import Relu
-from compiler.text.digest import module_digest
-from compiler.text.files import load, save
-from tools.run_calibration import main
+from qdqc.calibration.table import load_table
+from qdqc.calibration.table_check import check_digest
+from qdqc.data.preprocess import Preprocess
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ops import Relu
+from qdqc.text.digest import module_digest
+from qdqc.text.qir_files import load, save
+from qdqc.tools.run_calibration import main
 
 
 @pytest.fixture
@@ -185,8 +185,8 @@ def test_a_cache_that_cannot_be_used_is_only_a_warning(
 def test_calibration_and_search_in_one(
     tiny_onnx: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from compiler.quant.plan import read_qtable
-    from tools.model_transform import main as transform
+    from qdqc.quant.qtable import read_qtable
+    from qdqc.tools.model_transform import main as transform
 
     qir, table, qtable = tmp_path / "n.qir", tmp_path / "n.cali_table", tmp_path / "n.qtable"
     assert transform(["--model_def", str(tiny_onnx), "-o", str(qir), "-q"]) == 0

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from compiler.quant.plan import read_qtable
-from tools.fp_forward import main as forward
-from tools.model_deploy import main as deploy
-from tools.run_qtable import main
+from qdqc.quant.qtable import read_qtable
+from qdqc.tools.fp_forward import main as forward
+from qdqc.tools.model_deploy import main as deploy
+from qdqc.tools.run_qtable import main
 
 
 @pytest.mark.parametrize("strategy", ["mix", "accuracy", "pareto"])
@@ -79,7 +79,7 @@ def test_an_interrupt_writes_the_best_so_far(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compiler.search.walk.walk", interrupt)
+    monkeypatch.setattr("qdqc.search.strategies.walk.walk", interrupt)
     assert main([*args, "--expected_cos", "1.5"]) == 130
     assert "the qtable holds the best model that was verified" in capsys.readouterr().err
     assert read_qtable(str(tmp_path / "net.qtable")) == []

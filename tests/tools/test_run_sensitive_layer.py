@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.calibration.table import load_table
-from compiler.quant.plan import read_qtable
-from compiler.search.sensitivity import Sensitivity
-from tools.model_deploy import main as deploy
-from tools.run_sensitive_layer import main
+from qdqc.calibration.table import load_table
+from qdqc.quant.qtable import read_qtable
+from qdqc.search.strategies.sensitivity import Sensitivity
+from qdqc.tools.model_deploy import main as deploy
+from qdqc.tools.run_sensitive_layer import main
 
 
 def report_of(tmp_path: Path, args: list[str], *more: str, code: int = 0) -> dict[str, object]:
@@ -141,7 +141,7 @@ def test_a_plot_that_fails_leaves_the_other_files(
     def fail(*_: object) -> bytes:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr("compiler.report.search_plot.draw", fail)
+    monkeypatch.setattr("qdqc.report.search_plot.draw", fail)
     given = ["--max_float_layers", "1", "--plot", str(tmp_path / "p.png")]
     assert main([*args, *given, "-qq"]) == 3
     assert len(read_qtable(str(tmp_path / "net.qtable"))) == 1
@@ -270,6 +270,6 @@ def test_an_interrupt_before_anything_is_known_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tools.search_options.Request.trials", interrupt)
+    monkeypatch.setattr("qdqc.tools.search_options.Request.trials", interrupt)
     assert main(args) == 130
     assert list(tmp_path.iterdir()) == []

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.calibration.table import Table, save_table
-from compiler.diagnostics import QdqcError
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, Range, TensorType
-from compiler.ops import Cast, Conv, Gemm, Relu
-from compiler.search.objective import Likeness, Metric
-from compiler.text.digest import module_digest
-from compiler.text.files import load, save
-from tools.command import Invocation
-from tools.run_sensitive_layer import sensitive_layer_parser
-from tools.search_files import log_path, new_table_path, qtable_text, write_search
-from tools.search_options import Request
+from qdqc.calibration.table import Table, save_table
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ops import Cast, Conv, Gemm, Relu
+from qdqc.search.trials.objective import Likeness, Metric
+from qdqc.text.digest import module_digest
+from qdqc.text.qir_files import load, save
+from qdqc.tools.command import Invocation
+from qdqc.tools.run_sensitive_layer import sensitive_layer_parser
+from qdqc.tools.search_files import log_path, new_table_path, qtable_text, write_search
+from qdqc.tools.search_options import Request
 
 
 def network() -> Module:
@@ -178,7 +178,7 @@ def test_a_network_without_integer_layers_has_an_empty_search(folder: Path) -> N
     rows = {n: Range(-9.0, 9.0, 9.0) for n in "xy"}
     save_table(Table(rows, header={"digest": module_digest(held)}), folder / "t")
     np.savez(folder / "d.npz", x=np.ones((2, 2), np.float32))
-    from tools.run_sensitive_layer import main
+    from qdqc.tools.run_sensitive_layer import main
 
     words = [str(folder / "m.qir"), "--dataset", str(folder / "d.npz"), "-o", str(folder / "q")]
     assert main([*words, "--calibration_table", str(folder / "t"), "-qq", "--no_cache"]) == 0

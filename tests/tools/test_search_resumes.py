@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.calibration.table import load_table
-from compiler.quant.plan import read_qtable
-from compiler.search.mixes import Mixes
-from compiler.search.trials import Trials
-from tools.run_qtable import main as run_qtable
-from tools.run_sensitive_layer import main as run_sensitive_layer
+from qdqc.calibration.table import load_table
+from qdqc.quant.qtable import read_qtable
+from qdqc.search.strategies.mixes import Mixes
+from qdqc.search.trials.trials import Trials
+from qdqc.tools.run_qtable import main as run_qtable
+from qdqc.tools.run_sensitive_layer import main as run_sensitive_layer
 
 GOAL = ["--expected_cos", "0.9999"]
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compiler.ir.core import Node
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.op import Op
-from compiler.ir.types import Elem, TensorType
+from qdqc.ir.core import Node
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.op import Op
+from qdqc.ir.types import Elem, TensorType
 
 Floats = npt.NDArray[np.float32]
 

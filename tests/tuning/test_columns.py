@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.core import Constant
-from compiler.ir.op import Op
-from compiler.ops import Conv, Gemm, MatMul, Relu
-from compiler.runtime.session import Runner
-from compiler.tuning.columns import Product, columns_of_conv, product_of
+from qdqc.ir.core import Constant
+from qdqc.ir.op import Op
+from qdqc.ops import Conv, Gemm, MatMul, Relu
+from qdqc.runtime.sessions.session import Runner
+from qdqc.tuning.columns import Product, columns_of_conv, product_of
 
 RNG = np.random.default_rng(5)
 EVERY = 1 << 20

@@ -9,12 +9,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.core import Value
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ir.verify import verify
-from compiler.ops import (
+from qdqc.ir.core import Value
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ir.verify import verify
+from qdqc.ops import (
     Add,
     AveragePool,
     Conv,
@@ -34,8 +34,8 @@ from compiler.ops import (
     Softmax,
     Transpose,
 )
-from compiler.pipeline.manager import run
-from compiler.runtime.session import Runner
+from qdqc.pipeline.manager import run
+from qdqc.runtime.sessions.session import Runner
 
 TOLERANCE = 1e-4
 

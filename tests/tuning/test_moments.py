@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from compiler.calibration.masking import masking_by
-from compiler.diagnostics import QdqcError
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Conv, Gemm, MatMul
-from compiler.runtime import session
-from compiler.runtime.session import Runner
-from compiler.tuning import moments as room
-from compiler.tuning.columns import Product, product_of
-from compiler.tuning.moments import Moments, moments_of
-from compiler.tuning.rounding import damped
-from compiler.tuning.stream import Wanted
+from qdqc.calibration.masking import masking_by
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Conv, Gemm, MatMul
+from qdqc.runtime.sessions import session
+from qdqc.runtime.sessions.session import Runner
+from qdqc.tuning import moments as room
+from qdqc.tuning.columns import Product, product_of
+from qdqc.tuning.moments import Moments, moments_of
+from qdqc.tuning.product_inputs import Wanted
+from qdqc.tuning.rounding import damped
 
 
 def product(node: Any) -> Product:
@@ -77,7 +77,7 @@ def shared(draw: Any) -> tuple[Module, list[Product], list[dict[str, Any]]]:
     """Two products that read x, and one that reads what the first gives."""
     module = Module("m", {"": 17})
     x = module.graph.add_input("x", TensorType(Elem.F32, (8, 4)))
-    from compiler.ir.data import Data
+    from qdqc.ir.data import Data
 
     wide = module.add_constant("w", Data.of(np.ones((4, 5), np.float32)))
     deep = module.add_constant("v", Data.of(np.ones((5, 2), np.float32)))

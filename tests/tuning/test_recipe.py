@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.calibration.calibrate import calibrate
-from compiler.calibration.masking import masking_by
-from compiler.calibration.table import Table, save_table
-from compiler.diagnostics import QdqcError
-from compiler.ir.core import Constant
-from compiler.ir.data import Data
-from compiler.ir.graph import Module
-from compiler.ir.types import Elem, TensorType
-from compiler.ops import Conv
-from compiler.pipeline.manager import run
-from compiler.quant.deployment import deployment_pipeline
-from compiler.runtime.session import Runner
-from compiler.search.deployed import Deployment, Fidelity
-from compiler.text.digest import module_digest
-from compiler.text.parser import parse_module
-from compiler.tuning import recipe as room
-from compiler.tuning.recipe import RECIPES, Share, Stage, fidelity_to, tune
+from qdqc.calibration.calibrate import calibrate
+from qdqc.calibration.masking import masking_by
+from qdqc.calibration.table import Table, save_table
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.core import Constant
+from qdqc.ir.data import Data
+from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Conv
+from qdqc.pipeline.manager import run
+from qdqc.quant.deployment import deployment_pipeline
+from qdqc.runtime.sessions.session import Runner
+from qdqc.search.trials.deployment import Deployment, Fidelity
+from qdqc.text.digest import module_digest
+from qdqc.text.parser import parse_module
+from qdqc.tuning import recipe as room
+from qdqc.tuning.recipe import RECIPES, Share, Stage, fidelity_to, tune
 
 Samples = list[dict[str, Any]]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.tuning.rounding import (
+from qdqc.tuning.rounding import (
     Grid,
     damped,
     rounded_in_order,

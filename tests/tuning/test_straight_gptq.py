@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.tuning.rounding import Grid, best_reach, damped, rounded_in_order, squared_error
+from qdqc.tuning.rounding import Grid, best_reach, damped, rounded_in_order, squared_error
 
 Doubles = npt.NDArray[np.float64]
 

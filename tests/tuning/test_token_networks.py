@@ -16,11 +16,11 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-import compiler
-from compiler.ir.graph import Module
-from compiler.ops import LayerNormalization, MatMul, Mul
-from compiler.pipeline.manager import run
-from compiler.quant.deployment import deployment_pipeline
+import qdqc
+from qdqc.ir.graph import Module
+from qdqc.ops import LayerNormalization, MatMul, Mul
+from qdqc.pipeline.manager import run
+from qdqc.quant.deployment import deployment_pipeline
 
 WIDTH, HIDDEN, HEADS, TOKENS = 32, 64, 2, 8
 WEIGHTS = 6
@@ -107,16 +107,16 @@ def kernels(model: onnx.ModelProto, folder: Path) -> Counter[str]:
 
 
 @pytest.fixture(scope="module")
-def deployed() -> dict[str, compiler.Quantized]:
+def deployed() -> dict[str, qdqc.Quantized]:
     """By recipe; an empty name is none."""
     return {
-        recipe: compiler.quantize(block(), drawn(40, 1), method="max", recipe=recipe or None)
+        recipe: qdqc.quantize(block(), drawn(40, 1), method="max", recipe=recipe or None)
         for recipe in ("", "balanced", "best")
     }
 
 
 def test_every_product_with_a_weight_is_integer_after_tuning_too(
-    deployed: dict[str, compiler.Quantized], tmp_path: Path
+    deployed: dict[str, qdqc.Quantized], tmp_path: Path
 ) -> None:
     for recipe, found in deployed.items():
         runs = kernels(found.model, tmp_path)
@@ -127,7 +127,7 @@ def test_every_product_with_a_weight_is_integer_after_tuning_too(
 
 @pytest.mark.parametrize("recipe", ["balanced", "best"])
 def test_outliers_cost_far_less_when_they_are_smoothed(
-    deployed: dict[str, compiler.Quantized], recipe: str
+    deployed: dict[str, qdqc.Quantized], recipe: str
 ) -> None:
     held_back = drawn(30, 2)
     exact = outputs(block(), held_back)
@@ -138,7 +138,7 @@ def test_outliers_cost_far_less_when_they_are_smoothed(
 
 
 def test_smoothing_puts_a_mul_only_where_the_residual_reads_the_value_too() -> None:
-    module: Module = run(compiler.import_onnx(block()), "@transform")
+    module: Module = run(qdqc.import_onnx(block()), "@transform")
     smooth = run(module, "smooth-activations", samples=drawn(20, 1))
     before, after = (
         {kind: sum(isinstance(n.op, kind) for n in m.graph.nodes()) for kind in KINDS}
@@ -149,7 +149,7 @@ def test_smoothing_puts_a_mul_only_where_the_residual_reads_the_value_too() -> N
     # n feeds q, k, v and the residual; n2 feeds one product and takes the division in.
     assert after[Mul] - before[Mul] <= 2
     exact = outputs(block(), drawn(4, 5))
-    found = outputs(compiler.export_onnx(smooth), drawn(4, 5))
+    found = outputs(qdqc.export_onnx(smooth), drawn(4, 5))
     np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
 
 
@@ -158,14 +158,14 @@ KINDS = (MatMul, Mul, LayerNormalization)
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_weights_alone_in_fewer_bits_are_nearer_than_without_data(bits: int) -> None:
-    module = run(compiler.import_onnx(block()), "@transform")
+    module = run(qdqc.import_onnx(block()), "@transform")
     samples, held_back = drawn(40, 1), drawn(30, 2)
     exact = outputs(block(), held_back)
     mode = f"W{bits}"
     lost: dict[str, float] = {}
     for name in ("", f"round-weights{{bits={bits}}}"):
         tuned = run(module, name, samples=samples)
-        proto = compiler.export_onnx(run(tuned, deployment_pipeline(None, mode=mode)))
+        proto = qdqc.export_onnx(run(tuned, deployment_pipeline(None, mode=mode)))
         lost[name] = noise(outputs(proto, held_back), exact)
     plain, tuned = lost.values()
     assert tuned < (0.95 if bits == 8 else 0.8) * plain

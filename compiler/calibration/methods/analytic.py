@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from compiler.calibration.methods.ranges import Settings, clipped
-from compiler.calibration.statistics import Statistics
-from compiler.ir.types import Range
+from qdqc.calibration.methods.settings import Settings, clipped
+from qdqc.calibration.statistics import Statistics
+from qdqc.ir.types import Range
 
 __all__ = ["aciq_gauss_range", "aciq_laplace_range", "octav_range"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from compiler.calibration.methods.ranges import Settings, ranged
-from compiler.calibration.statistics import Statistics
-from compiler.ir.types import Range
+from qdqc.calibration.methods.settings import Settings, ranged
+from qdqc.calibration.statistics import Statistics
+from qdqc.ir.types import Range
 
 __all__ = ["max_range", "mean_minmax_range", "percentile_range"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from compiler.calibration.methods.extremes import max_range
-from compiler.calibration.methods.ranges import LEVELS, TINY, Counts, Settings, clipped
-from compiler.calibration.statistics import Statistics
-from compiler.ir.types import Range
+from qdqc.calibration.methods.extremes import max_range
+from qdqc.calibration.methods.settings import LEVELS, TINY, Counts, Settings, clipped
+from qdqc.calibration.statistics import Statistics
+from qdqc.ir.types import Range
 
 __all__ = ["clip_errors", "kl_divergences", "kl_range", "kl_tpu_range", "tpu_divergences"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from compiler.calibration.methods.extremes import max_range
-from compiler.calibration.methods.ranges import TINY, Counts, Settings, ranged
-from compiler.calibration.statistics import SIDE, Statistics
-from compiler.ir.types import Range
+from qdqc.calibration.methods.extremes import max_range
+from qdqc.calibration.methods.settings import TINY, Counts, Settings, ranged
+from qdqc.calibration.statistics import SIDE, Statistics
+from qdqc.ir.types import Range
 
 __all__ = ["mse_range"]
 

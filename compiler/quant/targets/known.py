@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from compiler.diagnostics import QdqcError, suggestion
-from compiler.quant.targets.openvino import OPENVINO
-from compiler.quant.targets.ort_cpu import ORT_CPU
-from compiler.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
-from compiler.quant.targets.target import Target
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.quant.targets.openvino import OPENVINO
+from qdqc.quant.targets.ort_cpu import ORT_CPU
+from qdqc.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
+from qdqc.quant.targets.target import Target
 
 __all__ = ["TARGETS", "target_named"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from compiler.ir.types import Elem
-from compiler.quant.targets.ort_cpu import ORT_CPU
+from qdqc.ir.types import Elem
+from qdqc.quant.targets.ort_cpu import ORT_CPU
 
 __all__ = ["OPENVINO"]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node
-from compiler.ir.data import Data
-from compiler.ir.op import Kind, QuantTraits
-from compiler.ir.types import Elem, Quant, Range, TensorType
-from compiler.ops import Add, Gemm, HardSigmoid, MatMul, Restate
-from compiler.quant.arithmetic import activation_quant, quantize
-from compiler.quant.targets.target import Target
+from qdqc.ir.core import Constant, Node
+from qdqc.ir.data import Data
+from qdqc.ir.op import Kind, QuantTraits
+from qdqc.ir.types import Elem, Quant, Range, TensorType
+from qdqc.ops import Add, Gemm, HardSigmoid, MatMul, Restate
+from qdqc.quant.arithmetic import activation_quant, quantize
+from qdqc.quant.targets.target import Target
 
 __all__ = ["ORT_CPU"]
 

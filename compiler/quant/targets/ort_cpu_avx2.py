@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from compiler.quant.targets.ort_cpu import ORT_CPU
+from qdqc.quant.targets.ort_cpu import ORT_CPU
 
 __all__ = ["ORT_CPU_AVX2"]
 

@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from compiler.ir.core import Constant
-from compiler.ops import Conv, MatMul
-from compiler.quant.arithmetic import BIAS_LIMIT
-from compiler.quant.targets.rules import Broken
+from qdqc.ir.core import Constant
+from qdqc.ops import Conv, MatMul
+from qdqc.quant.arithmetic import BIAS_LIMIT
+from qdqc.quant.targets.rules import Broken
 
 __all__ = ["Outcome", "Release", "outcome"]
 

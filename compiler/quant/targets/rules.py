@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node, Value
-from compiler.ir.graph import Graph
-from compiler.ir.op import Kind, QuantTraits
-from compiler.ir.types import Elem
-from compiler.ops import CASTS, Gemm, MatMul
-from compiler.quant.arithmetic import BIAS_LIMIT, absorbs, bias_quant
-from compiler.quant.targets.target import Target, activations
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Kind, QuantTraits
+from qdqc.ir.types import Elem
+from qdqc.ops import CASTS, Gemm, MatMul
+from qdqc.quant.arithmetic import BIAS_LIMIT, absorbs, bias_quant
+from qdqc.quant.targets.target import Target, activations
 
 __all__ = ["RULES", "Broken", "broken_rules", "verdicts"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from compiler.ir.core import Constant, Node
-from compiler.ir.op import Kind, QuantTraits
-from compiler.ir.types import Elem, TensorType
+from qdqc.ir.core import Constant, Node
+from qdqc.ir.op import Kind, QuantTraits
+from qdqc.ir.types import Elem, TensorType
 
 __all__ = ["Target", "activations"]
 

@@ -8,24 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compiler.inspection.causes import Cause
-from compiler.inspection.difference import Difference
-from compiler.inspection.measure import Measured
-from compiler.inspection.sketch import Sketches
-from compiler.inspection.steps import Replay, replayed
-from compiler.ir.clone import clone
-from compiler.ir.graph import Module
-from compiler.onnx_io.exporter import export_onnx
-from compiler.onnx_io.saver import save_onnx
-from compiler.pipeline.discovery import pipelines
-from compiler.pipeline.spec import resolve
-from compiler.quant.lowering import lower
-from compiler.report.page.payload import COMPARED, Inspection
-from compiler.runtime.audit import Audit, audit
-from compiler.runtime.check import taken
-from compiler.runtime.node_times import node_times
-from compiler.runtime.session import Feeds
-from compiler.runtime.timing import spread, time_models
+from qdqc.inspection.causes import Cause
+from qdqc.inspection.difference import Difference
+from qdqc.inspection.measure import Measured
+from qdqc.inspection.sketch import Sketches
+from qdqc.inspection.steps import Replay, replayed
+from qdqc.ir.clone import clone
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.saver import save_onnx
+from qdqc.pipeline.discovery import pipelines
+from qdqc.pipeline.spec import resolve
+from qdqc.quant.lowering import lower
+from qdqc.report.page.payload import COMPARED, Inspection
+from qdqc.runtime.audit.audit import Audit, audit
+from qdqc.runtime.comparison.check import taken
+from qdqc.runtime.sessions.session import Feeds
+from qdqc.runtime.timing.latency import spread, time_models
+from qdqc.runtime.timing.node_times import node_times
 
 __all__ = ["Sources", "gather"]
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.inspection.causes import Cause
-from compiler.inspection.difference import Difference
-from compiler.inspection.folding import Group, folded
-from compiler.inspection.measure import Figures, Measured, decibels
-from compiler.inspection.sketch import Sketches
-from compiler.inspection.steps import Replay
-from compiler.ir.core import Node, Value
-from compiler.ir.graph import Module
-from compiler.ir.view import reads
+from qdqc.inspection.causes import Cause
+from qdqc.inspection.difference import Difference
+from qdqc.inspection.folding import Group, folded
+from qdqc.inspection.measure import Figures, Measured, decibels
+from qdqc.inspection.sketch import Sketches
+from qdqc.inspection.steps import Replay
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Module
+from qdqc.ir.view import reads
 
 __all__ = ["COLUMNS", "COMPARED", "Inspection", "payload"]
 

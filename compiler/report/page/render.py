@@ -6,8 +6,8 @@ import json
 from importlib import import_module, resources
 from typing import Any
 
-from compiler.report.extra import library
-from compiler.report.page.payload import Inspection, payload
+from qdqc.report.extra import library
+from qdqc.report.page.payload import Inspection, payload
 
 __all__ = ["need_libraries", "render_page", "script_json"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from compiler.diagnostics import QdqcError
-from compiler.files import read_text
+from qdqc.diagnostics import QdqcError
+from qdqc.files import read_text
 
 __all__ = ["read_searches"]
 

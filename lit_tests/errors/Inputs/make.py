@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tools import model_transform, run_calibration
+from qdqc.tools import model_transform, run_calibration
 
 PREPROCESSING = ["--pixel_format", "rgb", "--scale", "0.01,0.01,0.01"]
 

@@ -23,7 +23,7 @@ def told(folder: Path, command: str) -> list[str]:
     """What a command tells, line by line; it runs as its console script does."""
     before = contents(folder)
     name, *words = shlex.split(command)
-    code = f"from tools.{name} import main; raise SystemExit(main())"
+    code = f"from qdqc.tools.{name} import main; raise SystemExit(main())"
     done = subprocess.run(
         [sys.executable, "-c", code, *words],
         cwd=folder,

@@ -1,5 +1,5 @@
-from compiler.ir.types import Elem, TensorType
-from compiler.pipeline.pass_ import Pass
+from qdqc.ir.types import Elem, TensorType
+from qdqc.pipeline.pass_ import Pass
 
 
 class Breaks(Pass):

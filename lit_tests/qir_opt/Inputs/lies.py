@@ -1,4 +1,4 @@
-from compiler.pipeline.pass_ import Pass
+from qdqc.pipeline.pass_ import Pass
 
 
 class Lies(Pass):

@@ -1,6 +1,6 @@
-from compiler.ops import Relu, Sigmoid, Tanh
-from compiler.pipeline.pass_ import Pass
-from compiler.rewrite.pattern import PatternPass, rewrites
+from qdqc.ops import Relu, Sigmoid, Tanh
+from qdqc.pipeline.pass_ import Pass
+from qdqc.rewrite.pattern import PatternPass, rewrites
 
 PIPELINES = {"both": "to-sigmoid,@wide", "wide": 'warns{text="from a pipeline"}'}
 

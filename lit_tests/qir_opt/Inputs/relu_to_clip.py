@@ -1,7 +1,7 @@
 import math
 
-from compiler.ops import Clip, Relu
-from compiler.rewrite.pattern import PatternPass, rewrites
+from qdqc.ops import Clip, Relu
+from qdqc.rewrite.pattern import PatternPass, rewrites
 
 
 class ReluToClip(PatternPass):

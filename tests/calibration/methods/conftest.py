@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compiler.calibration.statistics import Statistics
+from qdqc.calibration.statistics import Statistics
 
 
 def _arrays() -> dict[str, np.ndarray]:

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from compiler.calibration.methods.analytic import (
+from qdqc.calibration.methods.analytic import (
     aciq_gauss_range,
     aciq_laplace_range,
     octav_range,
 )
-from compiler.calibration.methods.ranges import EMPTY_THRESHOLD, TINY, Settings
-from compiler.calibration.statistics import Statistics
-from compiler.ir.types import Range
+from qdqc.calibration.methods.settings import EMPTY_THRESHOLD, TINY, Settings
+from qdqc.calibration.statistics import Statistics
+from qdqc.ir.types import Range
 
 
 def check(found: Range, threshold: float, array: np.ndarray, rel: float = 1e-6) -> None:

@@ -8,14 +8,14 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
-from compiler.calibration.methods.extremes import (
+from qdqc.calibration.methods.extremes import (
     max_range,
     mean_minmax_range,
     percentile_range,
 )
-from compiler.calibration.methods.ranges import EMPTY_THRESHOLD, TINY, Settings
-from compiler.calibration.statistics import Statistics
-from compiler.ir.types import Range
+from qdqc.calibration.methods.settings import EMPTY_THRESHOLD, TINY, Settings
+from qdqc.calibration.statistics import Statistics
+from qdqc.ir.types import Range
 
 Ends: TypeAlias = tuple[float, float]
 

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.calibration.methods.extremes import max_range
-from compiler.calibration.methods.kl import (
+from qdqc.calibration.methods.extremes import max_range
+from qdqc.calibration.methods.kl import (
     clip_errors,
     kl_divergences,
     kl_range,
     kl_tpu_range,
     tpu_divergences,
 )
-from compiler.calibration.methods.ranges import TINY, Settings
-from compiler.calibration.statistics import Statistics
-from compiler.ir.types import Range
+from qdqc.calibration.methods.settings import TINY, Settings
+from qdqc.calibration.statistics import Statistics
+from qdqc.ir.types import Range
 
 
 def reference_kl(counts: np.ndarray, cut: int) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compiler.calibration.methods.mse import mse_range
-from compiler.calibration.methods.ranges import EMPTY_THRESHOLD, TINY, Settings
-from compiler.calibration.statistics import Statistics
-from compiler.ir.types import Range
+from qdqc.calibration.methods.mse import mse_range
+from qdqc.calibration.methods.settings import EMPTY_THRESHOLD, TINY, Settings
+from qdqc.calibration.statistics import Statistics
+from qdqc.ir.types import Range
 
 
 def modelled_error(array: np.ndarray, low: float, high: float, steps: int) -> float:

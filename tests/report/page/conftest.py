@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-import compiler
-from compiler.inspection.causes import causes
-from compiler.inspection.difference import difference
-from compiler.inspection.measure import measure
-from compiler.inspection.sketch import Sketches
-from compiler.ir.graph import Module
-from compiler.report.page.gather import Sources, gather
-from compiler.report.page.payload import Inspection
+import qdqc
+from qdqc.inspection.causes import causes
+from qdqc.inspection.difference import difference
+from qdqc.inspection.measure import measure
+from qdqc.inspection.sketch import Sketches
+from qdqc.ir.graph import Module
+from qdqc.report.page.gather import Sources, gather
+from qdqc.report.page.payload import Inspection
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
@@ -24,7 +24,7 @@ HOSTILE = '</script><script>window.stolen=1</script><img src=x onerror=window.st
 
 
 def text_of(name: str) -> str:
-    quoted = compiler.ir.spelling.print_string(name)
+    quoted = qdqc.ir.spelling.print_string(name)
     return f"""module @m {{opsets = {{"" = 17}}}} {{
   const %w : f32[4,3,1,1] = dense[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
   graph (%x : f32[1,3,8,8]) -> (%y) {{
@@ -51,16 +51,16 @@ def modules(tmp_path_factory: pytest.TempPathFactory, samples: Any) -> tuple[Mod
     """The float module, and the typed one."""
     from functools import partial
 
-    from compiler.calibration.calibrate import calibrate
-    from compiler.calibration.table import save_table
-    from compiler.runtime.session import Runner
+    from qdqc.calibration.calibrate import calibrate
+    from qdqc.calibration.table import save_table
+    from qdqc.runtime.sessions.session import Runner
 
-    reference = compiler.from_text(text_of(HOSTILE))
+    reference = qdqc.from_text(text_of(HOSTILE))
     open_taps = partial(Runner, reference, cut=True)
     path = tmp_path_factory.mktemp("hostile") / "t.cali_table"
     save_table(calibrate(reference, samples, lambda names: open_taps(names).run, "max"), path)
     pipeline = f'import-calibration{{table="{path}"}},assign-precision,quantize'
-    return reference, compiler.run(reference, pipeline)
+    return reference, qdqc.run(reference, pipeline)
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from compiler.report.page.payload import Inspection
-from compiler.report.page.render import render_page
+from qdqc.report.page.payload import Inspection
+from qdqc.report.page.render import render_page
 
 
 @pytest.fixture(scope="module")

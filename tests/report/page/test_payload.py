@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compiler.inspection.measure import Figures
-from compiler.ir.graph import Module
-from compiler.report.page.payload import COLUMNS, Inspection, payload
-from compiler.runtime.session import Runner
+from qdqc.inspection.measure import Figures
+from qdqc.ir.graph import Module
+from qdqc.report.page.payload import COLUMNS, Inspection, payload
+from qdqc.runtime.sessions.session import Runner
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_numbers_that_are_none_and_values_without_extent(
 ) -> None:
     from dataclasses import replace
 
-    from compiler.inspection.sketch import Sketches
+    from qdqc.inspection.sketch import Sketches
 
     sketches = Sketches(1, 1)
     for name, value in ((hostile, 3.0), ("y", 0.0), ("x", 1e-40)):

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.report.page.payload import Inspection, payload
-from compiler.report.page.render import render_page, script_json
+from qdqc.diagnostics import QdqcError
+from qdqc.report.page.payload import Inspection, payload
+from qdqc.report.page.render import render_page, script_json
 
 
 class Reader(HTMLParser):
@@ -77,7 +77,7 @@ def test_nothing_is_fetched(page: str) -> None:
 def test_scripts_never_read_markup() -> None:
     from importlib import resources
 
-    folder = resources.files("compiler.report.page")
+    folder = resources.files("qdqc.report.page")
     scripts = [f for f in folder.iterdir() if f.name.endswith(".js")]
     assert len(scripts) == 8
     for file in scripts:
@@ -107,4 +107,4 @@ def test_a_missing_library_is_named(
         pytest.importorskip("jinja2")
     with pytest.raises(QdqcError, match=f"the page needs '{name}'") as caught:
         render_page(inspection, "title")
-    assert "qdq-compiler[report]" in str(caught.value)
+    assert "qdqc[report]" in str(caught.value)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from compiler.diagnostics import QdqcError
-from compiler.report.page.searched import read_searches
+from qdqc.diagnostics import QdqcError
+from qdqc.report.page.searched import read_searches
 
 RANKING = {
     "int8_cos": 0.98,

@@ -1,0 +1,65 @@
+"""What people see of an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from qdqc.report.comparison_text import json_number
+from qdqc.runtime.audit.audit import Audit, AuditRow
+from qdqc.runtime.audit.fusions import BadFusion
+
+__all__ = ["audit_entries", "bad_fusion_entries", "render_audit", "render_bad_fusions"]
+
+_NAMED = 3
+"""So many nodes of one reason are named; ``--report`` has all."""
+
+
+def render_audit(audit: Audit) -> str:
+    """How many products run in integers, and each that does not with its reason."""
+    integer, floats = audit.products("integer"), audit.products("float")
+    count, total = len(audit.others("integer")), len(integer) + len(floats)
+    others = count + len(audit.others("float"))
+    under = "" if audit.runtime == "onnxruntime" else f" under {audit.runtime}"
+    head = f"integer{under}: {len(integer)} of {total} Conv, ConvTranspose, MatMul and Gemm"
+    lines = [f"{head}; {count} of {others} other nodes"]
+    lines += _by_reason("float", floats)
+    lines += _by_reason("integer", [r for r in audit.findings if r.runs == "integer"])
+    return "\n".join(lines)
+
+
+def _by_reason(runs: str, rows: Sequence[AuditRow]) -> list[str]:
+    """One line for each op and reason, with the first names."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        groups.setdefault((row.op, row.reason), []).append(row.name)
+    lines: list[str] = []
+    for (op, reason), names in groups.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        lines.append(f"  {runs} {op} {', '.join(names[:_NAMED])}{more}: {reason}")
+    return lines
+
+
+def render_bad_fusions(bad: Sequence[BadFusion]) -> str:
+    """What onnxruntime's optimisations change, in one sentence."""
+    named = ", ".join(f"'{b.name}' ({b.op}, {b.steps:.0f} steps)" for b in bad[:_NAMED])
+    more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+    return f"onnxruntime fuses badly: {named}{more} come out otherwise than their casts say"
+
+
+def bad_fusion_entries(bad: Sequence[BadFusion]) -> list[dict[str, Any]]:
+    """Bad fusions as ``--report`` has them; JSON has no infinity."""
+    return [{"name": b.name, "op": b.op, "steps": json_number(b.steps)} for b in bad]
+
+
+def audit_entries(audit: Audit) -> dict[str, Any]:
+    """The audit as ``--report`` has it."""
+    return {
+        "ops": [
+            {"name": r.name, "op": r.op, "runs": r.runs, "kernel": r.kernel, "reason": r.reason}
+            for r in audit.rows
+        ],
+        "runtime": audit.runtime,
+        "integer": len(audit.products("integer")),
+        "float": len(audit.products("float")),
+    }

@@ -1,0 +1,53 @@
+"""What people see of a deployed model's speed beside the float one's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qdqc.runtime.timing.latency import OpTime, Seconds, Spread, ratio, spread
+
+__all__ = ["benchmark_entries", "render_benchmark"]
+
+FLOAT, DEPLOYED = "float", "deployed"
+
+
+def render_benchmark(
+    times: Mapping[str, Seconds], ops: Mapping[str, Sequence[OpTime]], sizes: Mapping[str, int]
+) -> str:
+    """Medians with quartiles, the speed-up, bytes, and the time of each op of both models.
+
+    All are by the names ``float`` and ``deployed``.
+    """
+    speed = ratio(times[FLOAT], times[DEPLOYED])
+    rounds = len(times[FLOAT])
+    lines = [f"one thread, {rounds} interleaved rounds, median [quartiles]"]
+    for name, seconds in times.items():
+        found = spread(seconds).text(scale=1e3, digits=3)
+        lines.append(f"  {name:<9} {found} ms, {sizes[name]:,} bytes")
+    part = sizes[DEPLOYED] / sizes[FLOAT] if sizes[FLOAT] else 1.0
+    lines.append(f"  {speed.text()} times as fast, {part:.3f} of the bytes")
+    for name, rows in ops.items():
+        told = ", ".join(f"{r.op} x{r.nodes} {r.seconds * 1e3:.3f}" for r in rows)
+        lines.append(f"  ms by op, {name}: {told}")
+    return "\n".join(lines)
+
+
+def benchmark_entries(
+    times: Mapping[str, Seconds], ops: Mapping[str, Sequence[OpTime]]
+) -> dict[str, Any]:
+    """The figures as ``--report`` has them; times in milliseconds."""
+    found: dict[str, Any] = {
+        name: _spread(spread(seconds * 1e3)) for name, seconds in times.items()
+    }
+    found["speedup"] = _spread(ratio(times[FLOAT], times[DEPLOYED]))
+    found["rounds"] = len(times[FLOAT])
+    found["ops"] = {
+        name: [{"op": r.op, "nodes": r.nodes, "ms": r.seconds * 1e3} for r in rows]
+        for name, rows in ops.items()
+    }
+    return found
+
+
+def _spread(found: Spread) -> dict[str, float]:
+    return {"median": found.median, "low": found.low, "high": found.high}

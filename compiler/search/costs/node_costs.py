@@ -1,0 +1,203 @@
+"""What mixed models take, foretold from measured times of nodes in float and in integers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qdqc.calibration.table import Table
+from qdqc.ir.core import Constant, Value
+from qdqc.ir.graph import Module
+from qdqc.ir.types import TensorType
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.ops import Dequantize, Quantize
+from qdqc.quant.targets.target import activations
+from qdqc.runtime.sessions.session import Feeds, Runner
+from qdqc.runtime.timing.latency import interleave, kernel_times
+from qdqc.search.trials.trials import Trials
+
+__all__ = ["Costs", "measure_costs", "seconds_of"]
+
+_ROUNDS = 30
+_PROBES = (2, 3)
+"""Mixed models that tell what borders cost: every second layer float, and every third."""
+_TAIL = re.compile(r"(_nchwc|_token_\d+|_\d+)$")
+"""What onnxruntime puts behind the name of a node that it has rewritten."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of models: ``integer`` is the whole INT8 model, ``float`` the float one.
+
+    ``saved`` is what each integer layer is measured to save, ``quantized`` and ``dequantized``
+    are the seconds of a cast of each value by itself. A border costs ``border`` times these in a
+    model: a runtime changes its layout there as well, and joins fewer nodes.
+    """
+
+    trials: Trials
+    integer: float
+    float: float
+    saved: Mapping[str, float]
+    quantized: Mapping[str, float]
+    dequantized: Mapping[str, float]
+    border: float = 1.0
+
+    def fitted(self, probes: Mapping[frozenset[str], float]) -> Costs:
+        """With the ``border`` by which mixed models that were measured come out best.
+
+        The least squares of what is left of their seconds beside that of their nodes.
+        """
+        bare = replace(self, border=0.0)
+        left = {s: seconds - bare.seconds(s) for s, seconds in probes.items()}
+        casts = {s: self._extra_casts(s) for s in probes}
+        weight = sum(c * c for c in casts.values())
+        found = sum(left[s] * casts[s] for s in probes) / weight if weight > 0 else 1.0
+        return replace(self, border=max(0.0, found))
+
+    def seen(self, whole: Mapping[frozenset[str], float]) -> Costs:
+        """With the quicker times where the models without float layers, or with all, ran again."""
+        integer = whole.get(frozenset(), self.integer)
+        float_ = whole.get(frozenset(self.saved), self.float)
+        return replace(self, integer=min(integer, self.integer), float=min(float_, self.float))
+
+    def seconds(self, floats: Collection[str]) -> float:
+        """The foretold seconds of the model in which these nodes stay float.
+
+        Times of nodes add up, and so do those of borders; both are scaled so that the two
+        models that were measured whole come out as they were.
+        """
+        chosen = frozenset(floats)
+        nodes = self._share(chosen) * (self.float - self.integer)
+        return self.integer + nodes + self.border * self._extra_casts(chosen)
+
+    def _share(self, floats: frozenset[str]) -> float:
+        """How much of what integers save is lost."""
+        lost = set(self.saved) - self.trials.layers.integer_without(floats)
+        everything = sum(self.saved.values())
+        return sum(self.saved[n] for n in lost) / everything if everything > 0 else 0.0
+
+    def _extra_casts(self, floats: frozenset[str]) -> float:
+        """Seconds of casts beyond those that the ends have by this share."""
+        whole = frozenset(layer.name for layer in self.trials.layers.integer)
+        ends = (self._casts(frozenset()), self._casts(whole))
+        return self._casts(floats) - ends[0] - self._share(floats) * (ends[1] - ends[0])
+
+    def _casts(self, floats: frozenset[str]) -> float:
+        """Seconds of all casts of a mixed model."""
+        made, rounded, spread = set[Value](), set[Value](), set[Value]()
+        decided = self.trials.layers.decided(floats)
+        for node, decision in decided.items():
+            if decision.integer and decision.result:
+                made.update(node.present_results)
+        for node, decision in decided.items():
+            read = {v for v in node.present_operands if not isinstance(v, Constant)}
+            if not decision.integer:
+                spread |= read & made
+                continue
+            taken = {node.operands[i] for i in activations(node, decision.traits)}
+            rounded |= {v for v in read & taken if v not in made}
+        spread |= {v for v in self.trials.layers.planned.graph.outputs if v in made}
+        total = sum(self.quantized.get(v.name, 0.0) for v in rounded)
+        return total + sum(self.dequantized.get(v.name, 0.0) for v in spread)
+
+
+def measure_costs(trials: Trials, table: Table, feeds: Feeds) -> Costs:
+    """Run the float and the INT8 model side by side, and profile their nodes. One thread.
+
+    Raises QdqcError where onnxruntime refuses a model.
+    """
+    module = trials.deployment.module
+    lowered = trials.deployment.lowered(table)
+    probes = _probes(trials)
+    mixed = {str(n): trials.deployment.lowered(table, s) for n, s in enumerate(probes)}
+    whole = seconds_of({"float": module, "integer": lowered, **mixed}, feeds)
+    names = _names(module)
+    times = [_by_layer(kernel_times(export_onnx(m), feeds), names) for m in (module, lowered)]
+    layers = [layer.name for layer in trials.layers.integer]
+    saved = {n: times[0].get(n, 0.0) - times[1].get(n, 0.0) for n in layers}
+    each = {op: _seconds_an_element(op) for op in (Quantize, Dequantize)}
+    values = _elements(trials, feeds)
+    costs = Costs(
+        trials,
+        whole["integer"],
+        whole["float"],
+        saved,
+        {n: each[Quantize] * size for n, size in values.items()},
+        {n: each[Dequantize] * size for n, size in values.items()},
+    )
+    return costs.fitted({s: whole[str(n)] for n, s in enumerate(probes)})
+
+
+def _probes(trials: Trials) -> list[frozenset[str]]:
+    """Sets of float layers with borders all over the network."""
+    names = [layer.name for layer in trials.layers.integer]
+    return [frozenset(names[step - 1 :: step]) for step in _PROBES]
+
+
+def seconds_of(
+    modules: Mapping[str, Module], feeds: Feeds, rounds: int = _ROUNDS
+) -> dict[str, float]:
+    """The seconds of the quickest run of each module on one thread, all of them interleaved.
+
+    What else a machine does only ever adds.
+    """
+    runners = {name: Runner(module, threads=1) for name, module in modules.items()}
+    runs = {n: (lambda runner=r: runner.run(feeds)) for n, r in runners.items()}
+    return {n: float(s.min()) for n, s in interleave(runs, rounds, primed=True).items()}
+
+
+def _names(module: Module) -> dict[str, str]:
+    """The layer of each name that an ONNX node may bear."""
+    found: dict[str, str] = {}
+    for node in module.graph.nodes():
+        for name in (*node.loc.names, *(r.name for r in node.present_results)):
+            found.setdefault(name, node.name)
+    return found
+
+
+def _by_layer(
+    kernels: Mapping[tuple[str, str], float], names: Mapping[str, str]
+) -> dict[str, float]:
+    """Seconds by layer; kernels that belong to none, such as casts, are left out."""
+    found: dict[str, float] = {}
+    for (_, name), seconds in kernels.items():
+        while name not in names and _TAIL.search(name):
+            name = _TAIL.sub("", name)
+        if name in names:
+            found[names[name]] = found.get(names[name], 0.0) + seconds
+    return found
+
+
+def _elements(trials: Trials, feeds: Feeds) -> dict[str, int]:
+    """Elements of all values for these inputs."""
+    from qdqc.calibration.demand import sizes_of
+
+    graph = trials.layers.planned.graph
+    values = (*graph.inputs, *(r for n in graph.nodes() for r in n.present_results))
+    names = [v.name for v in values if isinstance(v.type, TensorType)]
+    return sizes_of(graph, names, dict(feeds))
+
+
+def _seconds_an_element(op: type[Quantize | Dequantize]) -> float:
+    """What a cast takes for each element, measured on a tensor of the size of images."""
+    from qdqc.ir.types import Elem, Quant
+
+    size = 1 << 18
+    module = Module("cast", {"": 17})
+    plain = TensorType(Elem.F32, (1, size))
+    stored = plain.with_quant(Elem.U8, Quant.make(0.02, 128))
+    graph = module.graph
+    if op is Quantize:
+        x = graph.add_input("x", plain)
+        out = graph.insert(Quantize(), [x], [stored], ["y"]).result
+        feeds = {"x": np.linspace(-1, 1, size, dtype=np.float32)[None]}
+    else:
+        x = graph.add_input("x", stored)
+        out = graph.insert(Dequantize(), [x], [plain], ["y"]).result
+        feeds = {"x": np.arange(size, dtype=np.uint8)[None]}
+    graph.set_outputs([out])
+    found = kernel_times(export_onnx(module), feeds)
+    return sum(found.values()) / size

@@ -1,0 +1,110 @@
+"""Accuracy control: integer groups go back to float until the metric is near the float one.
+
+The method of NNCF's quantization with accuracy control: groups are ranked by what the metric
+gains when one alone goes back, on the samples that suffer most, and taken back one after
+another, each verified on all samples. One that does not help is undone, and the rest is
+ranked anew where others were taken back since the last ranking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qdqc.search.strategies.mixes import Mixes
+from qdqc.search.trials.trials import Trials
+
+__all__ = ["RANKED", "Revert", "control_accuracy"]
+
+RANKED = 300
+"""Samples at most on which groups are ranked."""
+
+Group = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Revert:
+    """A group that was taken back to float: the score with it, and its ``gain`` by that.
+
+    It is ``kept`` where it gained anything.
+    """
+
+    group: Group
+    score: float
+    gain: float
+
+    @property
+    def kept(self) -> bool:
+        return self.gain > 0
+
+
+def control_accuracy(
+    mixes: Mixes,
+    *,
+    ranked: int = RANKED,
+    iterations: int = 0,
+    told: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[Revert]:
+    """Take groups back until the goal of ``mixes`` is reached; what was done, in order.
+
+    At most ``iterations`` groups are tried, 0 for all. The result is the best model that was
+    verified. Raises QdqcError.
+    """
+    done: list[Revert] = []
+    if mixes.reaches(()):
+        return done
+    subset = _hardest(mixes, ranked)
+    floats = Group()
+    score = mixes.score()
+    left = _groups(mixes.trials)
+    order = _ranking(subset, mixes, floats, left, told)
+    changed = False
+    while order and (not iterations or len(done) < iterations):
+        group = order.pop(0)
+        left = [g for g in left if g != group]
+        found = mixes.score(floats | group)
+        done.append(Revert(group, found, found - score))
+        if found >= mixes.goal:
+            return done
+        if done[-1].kept:
+            floats, score, changed = floats | group, found, True
+        elif changed:
+            order, changed = _ranking(subset, mixes, floats, left, told), False
+    return done
+
+
+def _groups(trials: Trials) -> list[Group]:
+    """What leaves the integers together, from the output to the input, each group once."""
+    names = [layer.name for layer in reversed(trials.layers.integer)]
+    moved = (trials.layers.moved_with(frozenset({name})) for name in names)
+    return list(dict.fromkeys(moved))
+
+
+def _hardest(mixes: Mixes, count: int) -> Trials:
+    """The trials on the samples that INT8 changes most."""
+    trials = mixes.trials
+    if count >= len(trials.samples):
+        return trials
+    losses = trials.sample_losses(mixes.table)
+    worst = np.argsort(losses, kind="stable")[::-1][:count]
+    return trials.on(sorted(worst.tolist()))
+
+
+def _ranking(
+    subset: Trials,
+    mixes: Mixes,
+    floats: Group,
+    left: list[Group],
+    told: Callable[[str, int, int], None],
+) -> list[Group]:
+    """The groups by the score of the model in which each alone goes back beside ``floats``."""
+    scores: dict[Group, float] = {}
+    for number, group in enumerate(left, 1):
+        if subset is mixes.trials:
+            scores[group] = mixes.score(floats | group)
+        else:
+            scores[group] = subset.score_of(mixes.table, floats | group)
+        told(min(group), number, len(left))
+    return sorted(left, key=lambda g: -scores[g])

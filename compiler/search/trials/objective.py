@@ -1,0 +1,159 @@
+"""What a search strives for: likeness to the float model, or a metric of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qdqc.diagnostics import QdqcError
+from qdqc.runtime.comparison.compare import cosine
+
+__all__ = ["KINDS", "Likeness", "Metric", "Objective", "Outputs"]
+
+Outputs: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""The compared values of one sample."""
+
+PostProcess: TypeAlias = Callable[[Outputs], Outputs]
+
+_TINY = 1e-7
+
+
+class Objective(Protocol):
+    """Scores models by the values named ``names``; more is better."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def score(self, found: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
+        """The score of a model, by its values and those of the float model on all samples."""
+        ...
+
+    def ideal(self, exact: Sequence[Outputs]) -> float:
+        """The score of the float model, from which losses are counted."""
+        ...
+
+    def part(self, places: Sequence[int]) -> Objective:
+        """The objective on the samples of these places alone."""
+        ...
+
+
+def _near(found: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:
+    """1 - |a - b|^2 / (|a|^2 + 1e-7); what is taken from 1 is TPU-MLIR's snr."""
+    a, b = exact.astype(np.float64).ravel(), found.astype(np.float64).ravel()
+    return 1.0 - float(np.sum((a - b) ** 2) / (np.sum(a**2) + _TINY))
+
+
+KINDS: Mapping[str, Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]] = {
+    "cos": cosine,
+    "snr": _near,
+}
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """The mean likeness over samples and values: 1 where nothing is lost.
+
+    ``weights`` says how much each compared value counts, by name; they sum to 1. ``kind`` is a
+    name of ``KINDS``. ``post_process`` turns the values of a sample into others, which count
+    alike.
+    """
+
+    weights: Mapping[str, float]
+    kind: str = "cos"
+    post_process: PostProcess | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.weights)
+
+    def score(self, found: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
+        """The mean over the samples."""
+        pairs = zip(found, exact, strict=True)
+        return float(np.mean([self._of_sample(a, b) for a, b in pairs]))
+
+    def ideal(self, exact: Sequence[Outputs]) -> float:
+        return 1.0
+
+    def part(self, places: Sequence[int]) -> Likeness:
+        return self
+
+    def _of_sample(self, found: Outputs, exact: Outputs) -> float:
+        weights = self.weights
+        if self.post_process is not None:
+            found, exact = _comparable(self.post_process(found), self.post_process(exact))
+            weights = dict.fromkeys(exact, 1 / len(exact))
+        near = KINDS[self.kind]
+        return sum(w * near(found[n], exact[n]) for n, w in weights.items())
+
+
+def _comparable(found: Outputs, exact: Outputs) -> tuple[Outputs, Outputs]:
+    """What a post-processing made of a model's values and of the float model's.
+
+    Raises QdqcError where there is nothing to compare number by number.
+    """
+    shapes = [{n: np.shape(a) for n, a in outputs.items()} for outputs in (found, exact)]
+    note = "compare what comes before anything that depends on the values: scores, not boxes"
+    if shapes[0] != shapes[1]:
+        told = f"{shapes[0]} of INT8 beside {shapes[1]} of float"
+        raise QdqcError(f"the post-processing gives other shapes: {told}", notes=[note])
+    if not any(np.size(a) for a in exact.values()):
+        raise QdqcError("the post-processing gives nothing to compare", notes=[note])
+    texts = [n for n, a in exact.items() if np.asarray(a).dtype.kind not in "biuf"]
+    if texts:
+        raise QdqcError(f"the post-processing gives no numbers as '{texts[0]}'", notes=[note])
+    return found, exact
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
+    """The values of all samples behind one another. Raises QdqcError where they do not fit."""
+    try:
+        return np.concatenate(arrays)
+    except ValueError as error:
+        shapes = sorted({np.shape(a) for a in arrays})
+        raise QdqcError(
+            f"a metric gets '{name}' of all samples in one array, but its shapes differ: {shapes}",
+            notes=["give it a common shape: --post_process F.py, or samples of one length"],
+        ) from error
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The user's own metric: ``function(outputs, labels)`` over all samples, more is better.
+
+    ``outputs`` has the values of all samples by name, one behind the other on the first axis;
+    ``labels`` are those of the same samples, or None.
+    """
+
+    names: tuple[str, ...]
+    function: Callable[[Outputs, Any], Any]
+    labels: Sequence[Any] | npt.NDArray[Any] | None = None
+    post_process: PostProcess | None = None
+
+    def score(self, found: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
+        """What the function gives. Raises QdqcError where that is no finite number."""
+        if self.post_process is not None:
+            found = [self.post_process(outputs) for outputs in found]
+        joined = {n: _joined([outputs[n] for outputs in found], n) for n in found[0]}
+        value = self.function(joined, self.labels)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if not np.isfinite(number):
+            raise QdqcError(
+                f"the metric gave {value!r}, which is no finite number",
+                notes=["def metric(outputs, labels) returns one number, and more is better"],
+            )
+        return number
+
+    def ideal(self, exact: Sequence[Outputs]) -> float:
+        return self.score(exact, exact)
+
+    def part(self, places: Sequence[int]) -> Metric:
+        if self.labels is None:
+            return self
+        return replace(self, labels=np.asarray(self.labels)[list(places)])
