@@ -26,7 +26,10 @@ lint: $(VENV)/.developing ## check style and format with ruff
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 
-types: $(VENV)/.developing ## check types with basedpyright
+types: $(VENV)/.developing ## check types with basedpyright, of the tree that is installed
+	rm -rf build/typed && mkdir -p build/typed
+	cp -rs "$(CURDIR)/compiler" build/typed/qdqc
+	cp -rs "$(CURDIR)/passes" "$(CURDIR)/tools" build/typed/qdqc/
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 unit: $(VENV)/.developing ## run pytest on JOBS processes (2)
