@@ -5,13 +5,16 @@ from __future__ import annotations
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.graph import Graph
 from qdqc.pipeline.pass_ import Pass, PassContext
-from qdqc.quant.qtable import MODES, mode_named, plan, read_qtable
+from qdqc.quant.qtable import EMPTY, MODES, load_qtable, mode_named, plan
 
 __all__ = ["AssignPrecision"]
 
 
 class AssignPrecision(Pass):
-    """Give every node its precision: a default mode, and the lines of a qtable."""
+    """Give every node its precision: a default mode, and the lines of a qtable.
+
+    The qtable is the file of the option, else the caller's. The header keeps its digest.
+    """
 
     name = "assign-precision"
 
@@ -25,9 +28,13 @@ class AssignPrecision(Pass):
                 f"unknown mode '{self.mode}'{suggestion(self.mode.upper(), MODES)}",
                 notes=[f"modes are {', '.join(MODES)}"],
             )
-        lines = read_qtable(self.qtable) if self.qtable else []
-        modes = plan(graph, default, lines)
-        changes = 0
+        qtable = load_qtable(self.qtable) if self.qtable else ctx.qtable
+        modes = plan(graph, default, qtable or EMPTY)
+        header, digest = graph.module.header, qtable.digest if qtable is not None else None
+        changes = int(header.get("qtable") != digest)
+        header.pop("qtable", None)
+        if digest is not None:
+            header["qtable"] = digest
         for node in graph.nodes():
             mode = modes[node.name]
             ctx.statistics[mode] += 1

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqc.calibration.channels import CHANNEL_AXIS
-from qdqc.calibration.table import load_table
+from qdqc.calibration.table_pass import TablePass
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph
 from qdqc.ops import Conv, Gemm
-from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.pipeline.pass_ import PassContext
 from qdqc.quant.arithmetic import dequantize, quantize, weight_quant
 from qdqc.quant.placement import Decision, decide
 from qdqc.quant.targets.known import target_named
@@ -22,7 +22,7 @@ from qdqc.quant.targets.target import Target
 __all__ = ["CorrectBias"]
 
 
-class CorrectBias(Pass):
+class CorrectBias(TablePass):
     """Shift biases by the mean error of the rounded weights, from calibrated channel means.
 
     A weight that is rounded by ``dW = W - round(W)`` shifts output channel o of a convolution by
@@ -34,13 +34,12 @@ class CorrectBias(Pass):
 
     name = "correct-bias"
 
-    table: str
     target: str = "ort-cpu"
     scheme: str = "per-channel"
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         target = target_named(self.target)
-        means = load_table(self.table).channel_means
+        means = self.calibration(ctx).channel_means
         changes = 0
         for node, decision in decide(graph, target).items():
             x = node.at(0)

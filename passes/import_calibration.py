@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
+from qdqc.calibration.table_pass import TablePass
 from qdqc.diagnostics import QdqcError, Severity
 from qdqc.ir.graph import Graph
 from qdqc.ir.types import TensorType
-from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.pipeline.pass_ import PassContext
 from qdqc.text.digest import module_digest
 
 __all__ = ["ImportCalibration"]
 
 
-class ImportCalibration(Pass):
+class ImportCalibration(TablePass):
     """Put the ranges of a calibration table onto the values that it names.
 
     A row whose name is no value of the model is an error, since the value that was meant stays
-    without a range; a value without a row is a warning.
+    without a range; a value without a row is a warning. The header keeps the table's digest.
     """
 
     name = "import-calibration"
 
-    table: str
-
     def run(self, graph: Graph, ctx: PassContext) -> int:
         # Here, so that listing the passes does not load what reads images.
         from qdqc.calibration.observed import plan_of
-        from qdqc.calibration.table import load_table
         from qdqc.calibration.table_check import check_digest, check_table
 
-        table = load_table(self.table)
-        check_digest(table, module_digest(graph.module), self.table)
-        found = check_table(table, plan_of(graph).names, self.table)
+        table = self.calibration(ctx)
+        check_digest(table, module_digest(graph.module), table.file)
+        found = check_table(table, plan_of(graph).names, table.file)
         errors = [d for d in found if d.severity is Severity.ERROR]
         if errors:
             raise QdqcError.of(errors[0])
@@ -43,4 +41,7 @@ class ImportCalibration(Pass):
             changes += value.type.range != row
             value.type = value.type.with_range(row)
         ctx.statistics["ranges"] += changes
-        return changes
+        header = graph.module.header
+        renamed = header.get("calibration_table") != table.digest
+        header["calibration_table"] = table.digest
+        return changes + renamed

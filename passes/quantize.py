@@ -51,7 +51,9 @@ class QuantizePass(Pass):
                 notes=[f"schemes are {', '.join(_SCHEMES)}"],
             )
         work = _Quantization(graph, target, self.symmetric, self.scheme == "per-channel")
-        integer = work.run(decide(graph, target))
+        decisions = decide(graph, target)
+        ctx.decisions = {node.name: decision for node, decision in decisions.items()}
+        integer = work.run(decisions)
         ctx.statistics["integer nodes"] += integer
         ctx.statistics["casts"] += work.casts
         planned = [n for n in graph.nodes() if n.mode is not None]

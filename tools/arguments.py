@@ -1,31 +1,22 @@
-"""Forms of arguments that several commands take, and the samples that they check with."""
+"""Forms of arguments that several commands take."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import math
-import os
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-from qdqc.diagnostics import QdqcError
-
-if TYPE_CHECKING:
-    from qdqc.data.dataset import Dataset
-    from qdqc.data.fit import Sample
-    from qdqc.ir.graph import Module
+from typing import Any
 
 __all__ = [
-    "check_samples",
+    "count",
     "finite",
     "floats",
     "indices",
-    "machine_memory",
     "memory",
     "names",
     "pair",
+    "positive",
     "shapes",
     "tolerance",
 ]
@@ -36,6 +27,22 @@ _UNITS = {
     **{f"{unit}I": 1024**power for power, unit in enumerate("KMGT", 1)},
 }
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", re.IGNORECASE)
+
+
+def count(text: str) -> int:
+    """A whole number from 0 on."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
 
 
 def names(text: str) -> list[str]:
@@ -108,40 +115,5 @@ def memory(text: str) -> int:
     return size
 
 
-def machine_memory() -> int | None:
-    """Bytes of memory that this machine has; None where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
 def _is_shape(found: object) -> bool:
     return isinstance(found, list) and all(isinstance(n, int) and n >= 0 for n in found)
-
-
-def check_samples(
-    reference: Module,
-    given: str | None,
-    count: int,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-) -> tuple[Dataset | list[Sample], str]:
-    """Samples to check with, and where they come from: the given file or folder, or random.
-
-    ``ranges`` bound random inputs by name. A model whose symbols are no free sizes (a batch that
-    an exporter fixed inside) gets random inputs with 1 for every symbol.
-    """
-    from qdqc.data.dataset import open_dataset
-    from qdqc.data.random_inputs import random_samples
-    from qdqc.runtime.sessions.session import Runner
-
-    if given:
-        return open_dataset(given, reference.graph), given
-    samples = random_samples(reference.graph, count, ranges)
-    if all(v.tensor.static_shape is not None for v in reference.graph.inputs):
-        return samples, "random"
-    try:
-        Runner(reference).run(samples[0])
-    except QdqcError:
-        samples = random_samples(reference.graph, count, ranges, symbol_size=1)
-    return samples, "random"

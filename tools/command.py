@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from qdqc.diagnostics import (
     EXIT_INPUT,
@@ -21,8 +21,14 @@ from qdqc.diagnostics import (
     suggestion,
 )
 from qdqc.files import refuse_unwritable, write_whole
+from qdqc.tools.parameters import as_options
+from qdqc.tools.progress import StagedProgress
 from qdqc.tools.resources import PeakMemory, process_seconds
 from qdqc.versions import own_version
+
+if TYPE_CHECKING:
+    from qdqc.flow.listener import Listener
+    from qdqc.pipeline.instrument import Instrument
 
 __all__ = ["CommandParser", "Invocation", "execute"]
 
@@ -136,6 +142,7 @@ class Invocation:
 
     args: Any
     report: dict[str, Any] = field(default_factory=dict)
+    progress: StagedProgress = field(default_factory=StagedProgress)
 
     @property
     def verbosity(self) -> int:
@@ -144,14 +151,36 @@ class Invocation:
 
     def tell(self, text: str) -> None:
         """A line for people, on stderr; not with ``-q``."""
+        self.progress.close()
         if self.verbosity >= 0:
             sys.stderr.write(text + "\n")
 
     def warn(self, warning: object) -> None:
         """A warning: a Diagnostic or a text. Not with ``-qq``."""
+        self.progress.close()
         if self.verbosity > -2:
             render = getattr(warning, "render", None)
-            sys.stderr.write((render() if render else f"warning: {warning}") + "\n")
+            text = render() if render else f"warning: {warning}"
+            sys.stderr.write(as_options(text) + "\n")
+
+    def tell_detail(self, text: str) -> None:
+        """A line for people who want to know more: with ``-v``."""
+        if self.verbosity > 0:
+            self.tell(text)
+
+    def listener(self, instruments: Sequence[Instrument] = ()) -> Listener:
+        """What hears of a flow for this command."""
+        from qdqc.flow.listener import Listener
+
+        self.progress.shown = self.verbosity >= 0
+        return Listener(
+            progress=self.progress,
+            warn=self.warn,
+            note=self.tell,
+            detail=self.tell_detail,
+            instruments=instruments,
+            verify_each=getattr(self.args, "verify_each", True),
+        )
 
 
 def execute(
@@ -217,7 +246,7 @@ def _guard(
         sys.stdout.flush()
         return code
     except QdqcError as error:
-        message, code = str(error), EXIT_INPUT
+        message, code = as_options(str(error)), EXIT_INPUT
     except KeyboardInterrupt as stop:
         message, code = str(stop) or "interrupted", EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -232,6 +261,7 @@ def _guard(
     except Exception as error:
         message, code = _internal(name, error)
     if invocation is not None:
+        invocation.progress.close()
         invocation.report.setdefault("error", message)
     sys.stderr.write(message.rstrip() + "\n")
     return code

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qdqc.diagnostics import QdqcError
 from qdqc.tools.arguments import names, tolerance
 from qdqc.tools.command import CommandParser
 from qdqc.tools.ir_options import add_ir_options
 
-__all__ = ["add_scheme", "deploy_parser", "refuse_options"]
+if TYPE_CHECKING:
+    from qdqc.quant.deployment import Deployment
+
+__all__ = ["add_scheme", "deploy_parser", "deployment_of"]
 
 _MODES = ("INT8", "DYN8", "W8", "W4", "F16", "F32")
 
@@ -35,16 +37,20 @@ def deploy_parser() -> CommandParser:
     return parser
 
 
-def refuse_options(args: Any) -> None:
-    """What can be told before anything is read. Raises QdqcError."""
-    from qdqc.quant.targets.known import target_named
+def deployment_of(args: Any) -> Deployment:
+    """How the options want a module deployed."""
+    from qdqc.quant.deployment import Deployment
 
-    target_named(args.target)
-    if args.quantize == "F32" and args.quantize_table:
-        raise QdqcError(
-            "--quantize F32 leaves nothing for a qtable to decide",
-            notes=["leave out --quantize_table, or deploy with --quantize INT8"],
-        )
+    return Deployment(
+        target=args.target,
+        mode=args.quantize,
+        symmetric=args.symmetric,
+        correct_bias=args.correct_bias,
+        group_size=args.q_group_size,
+        quant_input=args.quant_input,
+        quant_output=args.quant_output,
+        fuse_preprocess=args.fuse_preprocess,
+    )
 
 
 def add_scheme(parser: CommandParser) -> None:

@@ -77,7 +77,7 @@ def _forward(invocation: Invocation) -> int:
     from qdqc.quant.targets.known import target_named
     from qdqc.search.strategies.regions import between, with_ancestors, with_descendants
     from qdqc.text.qir_files import load
-    from qdqc.tools.search_files import qtable_text
+    from qdqc.tools.search_files import SearchFiles, qtable_text
 
     args = invocation.args
     if not (args.inputs or args.outputs or args.blocks):
@@ -90,8 +90,9 @@ def _forward(invocation: Invocation) -> int:
     chosen: set[Any] = with_ancestors(graph, args.inputs) | with_descendants(graph, args.outputs)
     for starts, ends in args.blocks:
         chosen |= between(graph, starts, ends)
+    files = SearchFiles(args.quantize_table, args.model, args.target, args.fp_type)
     floats = [node.name for node in graph.nodes() if node in chosen]
-    write_whole(Path(args.quantize_table), qtable_text(args, floats))
+    write_whole(Path(args.quantize_table), qtable_text(files, floats))
     invocation.report["float_layers"] = floats
     invocation.tell(
         f"wrote {args.quantize_table}: {len(floats)} of {len(graph)} layers stay {args.fp_type}"

@@ -6,13 +6,12 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from qdqc.ir.graph import Module
 from qdqc.ir.spelling import print_value
 from qdqc.pipeline.discovery import load_passes, pipelines
 from qdqc.pipeline.explain import Explain
-from qdqc.pipeline.instrument import Instrument, Report
+from qdqc.pipeline.instrument import Instrument
 from qdqc.pipeline.manager import PassManager
 from qdqc.pipeline.pass_ import PASSES, Pass, describe
 from qdqc.pipeline.pass_timing import PassStatistics, TimePasses
@@ -22,7 +21,10 @@ from qdqc.pipeline.spec import resolve
 from qdqc.tools.arguments import names
 from qdqc.tools.command import CommandParser, Invocation
 
-__all__ = ["add_ir_options", "add_plugin_option", "make_passes", "pass_manager", "run_pipeline"]
+if TYPE_CHECKING:
+    from qdqc.flow.listener import Listener
+
+__all__ = ["add_ir_options", "add_plugin_option", "listener_of", "make_passes", "pass_manager"]
 
 
 def add_ir_options(parser: CommandParser) -> None:
@@ -68,6 +70,11 @@ def add_plugin_option(group: Any) -> None:
     )
 
 
+def listener_of(invocation: Invocation) -> Listener:
+    """What hears of a flow under the switches of a command; its plugins are loaded."""
+    return invocation.listener(_instruments(invocation.args))
+
+
 def pass_manager(passes: Sequence[Pass], invocation: Invocation) -> PassManager:
     """A manager with the instruments that the switches ask for."""
     args = invocation.args
@@ -85,12 +92,6 @@ def make_passes(pipeline: str, plugins: Sequence[str] = (), file: str = "--passe
         return []
     load_passes(plugins)
     return resolve(pipeline, pipelines(), file=file)
-
-
-def run_pipeline(module: Module, pipeline: str, invocation: Invocation) -> Report:
-    """Run a pipeline on a module, in place, under the switches of a command."""
-    passes = make_passes(pipeline, invocation.args.plugin)
-    return pass_manager(passes, invocation).run(module)
 
 
 def _instruments(args: argparse.Namespace) -> list[Instrument]:

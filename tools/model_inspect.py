@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdqc.diagnostics import EXIT_OK, QdqcError
-from qdqc.tools.arguments import tolerance
+from qdqc.tools.arguments import count, tolerance
 from qdqc.tools.command import CommandParser, Invocation, execute
-from qdqc.tools.data_options import count
 from qdqc.tools.ir_options import add_plugin_option
-from qdqc.tools.progress import Progress
 
 if TYPE_CHECKING:
+    from qdqc.flow.inspect import Inspected
     from qdqc.inspection.difference import Difference
     from qdqc.inspection.inputs import Summary
     from qdqc.inspection.measure import Measured
@@ -59,6 +57,11 @@ def _parser() -> CommandParser:
         metavar="F.json",
         help="for the page: --report of run_sensitive_layer or run_qtable",
     )
+    made = parser.add_argument_group(
+        "for the page: what the model was deployed by (default: found beside it)"
+    ).add_argument
+    made("--calibration_table", metavar="F", help="its calibration table")
+    made("--quantize_table", metavar="F", help="its qtable")
     known = parser.add_argument_group("a run that is known to be right").add_argument
     known("--test_input", metavar="F.npz", help="inputs on which the original model is right")
     known("--test_result", metavar="F.npz", help="values that model_transform wrote of that run")
@@ -130,12 +133,10 @@ def _difference(invocation: Invocation) -> Difference:
     return found
 
 
-def _measured(invocation: Invocation, found: Difference | None) -> Measured:
-    """Run both models over the samples, and tell what was seen."""
+def _measured(invocation: Invocation, shown: Difference | None) -> Measured:
+    """Run both models over the samples, and show what was seen."""
     from qdqc.data.dataset import open_dataset
-    from qdqc.inspection.causes import causes
-    from qdqc.inspection.measure import measure
-    from qdqc.inspection.sketch import Sketches
+    from qdqc.flow.inspect import inspect
     from qdqc.inspection.stages import quantized_stage, reference_stage
     from qdqc.report.inspection_text import inspection_entries, render_inspection
     from qdqc.report.page.searched import read_searches
@@ -143,70 +144,44 @@ def _measured(invocation: Invocation, found: Difference | None) -> Measured:
     args = invocation.args
     searched = read_searches(args.search)
     reference, quantized = reference_stage(args.reference), quantized_stage(args.quantized)
-    _refuse_swapped(reference, quantized)
-    tested = _tested(args, reference)
-    dataset = open_dataset(args.input, reference.graph, input_num=args.input_num)
-    progress = Progress("inspect", shown=invocation.verbosity >= 0)
-    samples = islice(dataset, args.input_num or None)
-    number = min(len(dataset), args.input_num or len(dataset))
-    sketches = Sketches(sum(1 for _ in reference.walk()), number) if args.output else None
-    tracked = progress.track(samples, number)
-    measured = measure(quantized, reference, tracked, args.tolerance, sketches)
-    if not measured.figures:
-        raise QdqcError(
-            "the models share no value, so there is nothing to compare",
-            notes=["give a --quantized that was made from --reference"],
-        )
-    told = causes(measured, quantized, reference, tested)
-    invocation.report |= inspection_entries(measured, told)
-    if sketches is not None:
-        from qdqc.inspection.stages import pipeline_of
-        from qdqc.report.page.gather import Sources, gather
-
-        sources = Sources(
-            reference,
-            quantized,
-            next(iter(dataset)),
-            pipeline_of(args.quantized, quantized),
-            searched,
-            *_shown_difference(found, args, reference, quantized),
-        )
-        _write_page(gather(sources, measured, told, sketches), invocation)
-    if args.text or sketches is None:
-        sys.stdout.write(render_inspection(measured, told) + "\n")
+    inspected = inspect(
+        reference,
+        quantized,
+        open_dataset(args.input, reference.graph, input_num=args.input_num),
+        input_num=args.input_num,
+        tolerance=args.tolerance,
+        known=_known(args, reference),
+        sketched=bool(args.output),
+        listener=invocation.listener(),
+    )
+    measured, causes = inspected.measured, inspected.causes
+    invocation.report |= inspection_entries(measured, causes)
+    if args.output:
+        _write_page(inspected, shown, searched, invocation)
+    if args.text or not args.output:
+        sys.stdout.write(render_inspection(measured, causes) + "\n")
     return measured
 
 
-def _refuse_swapped(reference: Module, quantized: Module) -> None:
-    from qdqc.quant.lowering import has_quantized_activations
-
-    if has_quantized_activations(reference) and not has_quantized_activations(quantized):
-        raise QdqcError(
-            "the model of --reference is quantized, and that of --quantized is not",
-            notes=["give them the other way round"],
-        )
-
-
-def _shown_difference(
-    found: Difference | None, args: Any, reference: Module, quantized: Module
-) -> tuple[Difference, tuple[str, str]]:
-    """The difference that the page shows, and what it is between: by default the two models."""
-    from qdqc.inspection.difference import difference
-    from qdqc.report.page.payload import COMPARED
-
-    if found is None:
-        return difference(reference, quantized), COMPARED
-    before, after = args.diff
-    return found, (before, after)
-
-
-def _write_page(page: Any, invocation: Invocation) -> None:
+def _write_page(
+    inspected: Inspected,
+    shown: Difference | None,
+    searched: Mapping[str, Any],
+    invocation: Invocation,
+) -> None:
+    from qdqc.calibration.table import load_table
     from qdqc.files import write_whole
+    from qdqc.flow.inspect import making_of
+    from qdqc.quant.qtable import load_qtable
     from qdqc.report.page.render import render_page
 
     args = invocation.args
+    table = load_table(args.calibration_table) if args.calibration_table else None
+    qtable = load_qtable(args.quantize_table) if args.quantize_table else None
+    making = making_of(args.quantized, inspected.quantized, table, qtable)
+    apart = None if shown is None else (shown, (args.diff[0], args.diff[1]))
     title = f"{Path(args.quantized).name} against {Path(args.reference).name}"
-    text = render_page(page, title)
+    text = render_page(inspected.page(making, searched, apart), title)
     write_whole(args.output, text)
     invocation.tell(f"wrote {args.output}: {len(text.encode()):,} bytes")
 
@@ -229,7 +204,7 @@ def _export(source: str, measured: Measured | None, invocation: Invocation) -> N
         invocation.tell(f"wrote {args.onnx}: it runs as the model does")
 
 
-def _tested(args: Any, reference: Module) -> Summary | None:
+def _known(args: Any, reference: Module) -> Summary | None:
     """Spreads of the values of a run that is known to be right."""
     from qdqc.data.archive import Archive
     from qdqc.data.dataset import open_dataset

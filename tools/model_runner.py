@@ -10,7 +10,6 @@ from qdqc.diagnostics import EXIT_OK
 from qdqc.files import refuse_inputs, refuse_unwritable
 from qdqc.tools.command import CommandParser, Invocation, execute
 from qdqc.tools.ir_options import add_plugin_option
-from qdqc.tools.progress import Progress
 
 if TYPE_CHECKING:
     from qdqc.ir.graph import Graph
@@ -52,9 +51,9 @@ def _run(invocation: Invocation) -> int:
     refuse_unwritable([output])
     runner, graph = _open(source, args)
     dataset = open_dataset(args.input, graph)
-    progress = Progress("run", shown=invocation.verbosity >= 0)
+    listener = invocation.listener()
     with Spool(output) as spool:
-        for feeds in progress.track(dataset, len(dataset)):
+        for feeds in listener.track("run", dataset, len(dataset)):
             spool.add(runner.run(feeds))
         headers = spool.write()
         samples = spool.rounds

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError
 from qdqc.tools.arguments import (
-    check_samples,
     floats,
     indices,
-    machine_memory,
     memory,
     names,
     pair,
@@ -19,15 +17,13 @@ from qdqc.tools.arguments import (
     tolerance,
 )
 from qdqc.tools.command import CommandParser, Invocation, execute
-from qdqc.tools.ir_options import add_ir_options, run_pipeline
+from qdqc.tools.ir_options import add_ir_options, listener_of
 
 if TYPE_CHECKING:
-    from qdqc.ir.graph import Module
-    from qdqc.runtime.comparison.compare import Comparison
+    from qdqc.data.preprocess import Preprocess
+    from qdqc.flow.transform import Transformed
 
 __all__ = ["main"]
-
-_CHECKED_SAMPLES = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,6 +113,7 @@ def _add_preprocessing(parser: CommandParser) -> None:
 
 def _transform(invocation: Invocation) -> int:
     from qdqc.files import refuse_inputs, refuse_unwritable
+    from qdqc.flow.transform import transform
     from qdqc.text.qir_files import save
 
     args = invocation.args
@@ -129,52 +126,30 @@ def _transform(invocation: Invocation) -> int:
     outputs += [Path(args.test_result)] if args.test_result else []
     refuse_inputs(outputs, [source, *([args.test_input] if args.test_input else [])])
     refuse_unwritable(outputs)
-    module, original = _import(source, args)
-    module.name = name
-    _state_preprocessing(module, args)
-    before = sum(1 for _ in module.walk())
-    run_pipeline(module, "@transform", invocation)
-    after = sum(1 for _ in module.walk())
-    invocation.report["nodes"] = {"imported": before, "transformed": after}
-    invocation.tell(f"{name}: {before} nodes imported, {after} after @transform")
-    comparison = None
-    if not args.skip_validation:
-        comparison = _check(module, original, invocation)
-    save(module, output)
-    invocation.tell(f"wrote {output}")
-    return EXIT_OK if comparison is None or comparison.passed else EXIT_INPUT
-
-
-def _import(source: Path, args: Any) -> tuple[Module, Module | None]:
-    """The module, and a second one as it was imported, to check against."""
-    from qdqc.ir.clone import clone
-    from qdqc.text.qir_files import load
-
-    if source.suffix == ".qir":
-        module = load(source)
-        if args.input_shapes or args.output_names:
-            raise QdqcError(
-                "--input_shapes and --output_names are for .onnx files",
-                file=str(source),
-                notes=["transform the .onnx file again with them"],
-            )
-        return module, clone(module)
-    from qdqc.onnx_io.importer import import_onnx
-
-    module = import_onnx(
+    result = transform(
         source,
+        name=name,
         input_shapes=args.input_shapes,
         output_names=args.output_names,
-        memory_limit=args.memory_limit or machine_memory(),
+        preprocess=_preprocess(args),
+        preprocess_list=args.preprocess_list,
+        memory_limit=args.memory_limit,
+        listener=listener_of(invocation),
     )
-    return module, clone(module)
+    before, after = result.imported_nodes, result.nodes
+    invocation.report["nodes"] = {"imported": before, "transformed": after}
+    invocation.tell(f"{name}: {before} nodes imported, {after} after @transform")
+    passed = args.skip_validation or _check(result, invocation)
+    save(result.module, output)
+    invocation.tell(f"wrote {output}")
+    return EXIT_OK if passed else EXIT_INPUT
 
 
-def _state_preprocessing(module: Module, args: Any) -> None:
-    """Keep the preprocessing on the graph's image inputs."""
+def _preprocess(args: Any) -> Preprocess:
+    """The preprocessing that the options state."""
     from qdqc.data.preprocess import Preprocess
 
-    stated = Preprocess(
+    return Preprocess(
         resize_dims=args.resize_dims,
         keep_aspect_ratio=args.keep_aspect_ratio,
         keep_ratio_mode=args.keep_ratio_mode,
@@ -186,53 +161,27 @@ def _state_preprocessing(module: Module, args: Any) -> None:
         pixel_format=args.pixel_format,
         channel_format=args.channel_format,
     )
-    graph = module.graph
-    chosen = args.preprocess_list
-    if chosen is not None and any(not 1 <= i <= len(graph.inputs) for i in chosen):
-        raise QdqcError(
-            f"--preprocess_list names input {max(chosen)}, but there are {len(graph.inputs)}",
-            notes=["inputs are counted from 1"],
-        )
-    if not stated.is_image:
-        return
-    given = stated != Preprocess()
-    for index, value in enumerate(graph.inputs, 1):
-        wanted = chosen is not None and index in chosen
-        looks = value.tensor.elem.is_float and value.tensor.rank == 4
-        if wanted or (chosen is None and looks and (given or not graph.input_attrs)):
-            try:
-                stated.check(value.tensor)
-            except QdqcError:
-                if wanted or given:
-                    raise
-                continue
-            graph.input_attrs[value.name] = stated.to_attrs()
 
 
-def _check(module: Module, original: Module | None, invocation: Invocation) -> Comparison | None:
-    """Run both and compare every value that both have."""
+def _check(result: Transformed, invocation: Invocation) -> bool:
+    """Show how the transformed module compares with the original."""
     from qdqc.data.archive import write_arrays
     from qdqc.report.comparison_text import render_comparison
-    from qdqc.runtime.comparison.check import check_against
 
     args = invocation.args
-    if original is None:
-        return None
-    if args.test_input:  # the original's own file can't say how images become its inputs
-        original.graph.input_attrs = dict(module.graph.input_attrs)
-    samples, source = check_samples(original, args.test_input, _CHECKED_SAMPLES)
-    comparison, values = check_against(module, original, samples, args.tolerance, args.excepts)
+    check = result.check(args.test_input, args.tolerance, args.excepts)
+    rows = check.comparison.rows
     invocation.report["check"] = {
-        "source": source,
-        "compared": len(comparison.rows),
-        "passed": comparison.passed,
+        "source": check.source,
+        "compared": len(rows),
+        "passed": check.comparison.passed,
     }
-    kinds = {r.name: n.op.name for n in module.walk() for r in n.present_results}
-    text = render_comparison(comparison, kinds=kinds, every=invocation.verbosity > 0)
-    invocation.tell(f"check against the original on {source} inputs: {text}")
+    kinds = {r.name: n.op.name for n in result.module.walk() for r in n.present_results}
+    text = render_comparison(check.comparison, kinds=kinds, every=invocation.verbosity > 0)
+    invocation.tell(f"check against the original on {check.source} inputs: {text}")
     if args.test_result:
-        write_arrays(args.test_result, values)
-    return comparison
+        write_arrays(args.test_result, check.values)
+    return check.comparison.passed
 
 
 if __name__ == "__main__":

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING
 
-from qdqc.tools.resources import private_memory
+from qdqc.runtime.machine import private_memory
 
 if TYPE_CHECKING:
     from rich.live import Live
 
-__all__ = ["Progress"]
-
-ItemT = TypeVar("ItemT")
+__all__ = ["Progress", "StagedProgress"]
 
 _AFTER = 1.0
 """Seconds of work after which progress is shown on a terminal."""
@@ -43,15 +39,7 @@ class Progress:
         self._first: tuple[int, float] | None = None
         self._next = self._start + (_AFTER if sys.stderr.isatty() else _PLAIN_AFTER)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Take the line away."""
         if self._live is not None:
             self._live.stop()
@@ -75,13 +63,6 @@ class Progress:
             self._next = self._start + _PLAIN_SHARE * (now - self._start)
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
-
-    def track(self, samples: Iterable[ItemT], total: int = 0) -> Iterator[ItemT]:
-        """The samples, each told when the next one is asked for."""
-        with self:
-            for number, sample in enumerate(samples, 1):
-                yield sample
-                self.show(number, total)
 
     def _text(self, done: int, total: int, now: float) -> str:
         """Rate and time left go by what was done since the first sample that was told."""
@@ -108,6 +89,27 @@ class Progress:
             )
             self._live.start()
         self._live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
+class StagedProgress:
+    """Shows the progress of one stage after another; ``shown`` says whether people want it."""
+
+    def __init__(self) -> None:
+        self.shown = True
+        self._stage = ""
+        self._progress: Progress | None = None
+
+    def __call__(self, stage: str, unit: str, done: int, total: int = 0, note: str = "") -> None:
+        """Hear that so many units of a stage are done."""
+        if self._progress is None or stage != self._stage:
+            self.close()
+            self._stage, self._progress = stage, Progress(stage, shown=self.shown, unit=unit)
+        self._progress.show(done, total, note)
+
+    def close(self) -> None:
+        """Take the line away, before anything else is written."""
+        if self._progress is not None:
+            self._progress.close()
 
 
 def _time(seconds: float) -> str:

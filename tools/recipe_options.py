@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +9,9 @@ from qdqc.diagnostics import QdqcError
 from qdqc.tools.command import CommandParser, Invocation
 
 if TYPE_CHECKING:
-    from qdqc.calibration.table import Table
-    from qdqc.data.dataset import Dataset
-    from qdqc.ir.graph import Module
-    from qdqc.tuning.recipe import Step
+    from qdqc.tuning.recipe import Step, Tuned
 
-__all__ = ["add_recipe_options", "check_recipe", "tuned_by_recipe", "tuned_files"]
+__all__ = ["add_recipe_options", "check_recipe", "render_recipe", "tuned_files"]
 
 
 def add_recipe_options(parser: CommandParser) -> None:
@@ -33,14 +29,8 @@ def check_recipe(args: Any) -> None:
             "--recipe makes a tuned model, which --tuned names: one does not go without the other",
             notes=["such as --recipe balanced --tuned model_tuned.qir"],
         )
-    if args.recipe:
-        from qdqc.quant.targets.known import target_named
-        from qdqc.tuning.recipe import recipe_named
-
-        recipe_named(args.recipe)
-        target_named(args.target)
-        if Path(args.tuned).suffix != ".qir":
-            raise QdqcError(f"--tuned {args.tuned} must end in .qir")
+    if args.recipe and Path(args.tuned).suffix != ".qir":
+        raise QdqcError(f"--tuned {args.tuned} must end in .qir")
 
 
 def tuned_files(args: Any) -> list[Path]:
@@ -49,29 +39,17 @@ def tuned_files(args: Any) -> list[Path]:
     return [out, out.with_suffix(".safetensors")] if out else []
 
 
-def tuned_by_recipe(
-    invocation: Invocation,
-    module: Module,
-    dataset: Dataset,
-    calibrate: Callable[[Module], Table],
-) -> Table:
-    """Write the tuned model; its table."""
-    from qdqc.text.qir_files import save
-    from qdqc.tuning.recipe import tune
-
+def render_recipe(tuned: Tuned, invocation: Invocation) -> None:
+    """What each step of the recipe gained."""
     args = invocation.args
-    found = tune(module, dataset, args.recipe, calibrate, target=args.target, mask=args.mask or "")
-    found.table.header["recipe"] = args.recipe
-    save(found.module, args.tuned)
     invocation.tell(f"recipe {args.recipe}, judged by the SQNR of the deployed outputs in dB:")
-    for step in found.steps:
+    for step in tuned.steps:
         invocation.tell(f"  {step.pipeline}: {_outcome(step)}, {step.seconds:.1f} s")
     invocation.report["recipe"] = {
         "name": args.recipe,
         "tuned": args.tuned,
-        "steps": found.entries(),
+        "steps": tuned.entries(),
     }
-    return found.table
 
 
 def _outcome(step: Step) -> str:

@@ -13,21 +13,17 @@ from qdqc.tools.command import CommandParser, Invocation, execute
 from qdqc.tools.data_options import (
     add_data_options,
     add_effort_options,
-    open_data,
+    effort_of,
     positive,
-    resources_of,
-    table_header,
+    source_of,
 )
 from qdqc.tools.ir_options import add_plugin_option
-from qdqc.tools.progress import Progress
-from qdqc.tools.range_options import BEST_OF, add_range_options, chosen_table, wanted_methods
-from qdqc.tools.recipe_options import add_recipe_options, check_recipe, tuned_by_recipe, tuned_files
+from qdqc.tools.range_options import add_range_options, check_ranges, searched_methods
+from qdqc.tools.recipe_options import add_recipe_options, check_recipe, render_recipe, tuned_files
 
 if TYPE_CHECKING:
-    from qdqc.calibration.statistics import Collector
     from qdqc.calibration.table import Table
-    from qdqc.data.dataset import Dataset
-    from qdqc.ir.graph import Graph, Module
+    from qdqc.flow.calibrate import Calibrated, Calibration
 
 __all__ = ["main"]
 
@@ -47,7 +43,12 @@ def _parser() -> CommandParser:
     add_data_options(parser)
     add = parser.add_argument
     add("--mask", metavar="INPUT", help="a mask: positions where it is 0 do not count")
-    add("--cali_method", default=DEFAULT, metavar="METHOD", help=f"{', '.join(METHODS)}, {BEST_OF}")
+    add(
+        "--cali_method",
+        default=DEFAULT,
+        metavar="METHOD",
+        help=f"{', '.join(METHODS)}, best_of",
+    )
     add("--histogram_bin_num", type=positive, default=BINS, metavar="N", help="bins of kl")
     add(
         "--percentile",
@@ -72,142 +73,115 @@ def _parser() -> CommandParser:
 
 def _calibrate(invocation: Invocation) -> int:
     from qdqc.calibration.table import save_table
-    from qdqc.text.qir_files import load
+    from qdqc.flow.calibrate import calibrate_module
+    from qdqc.text.qir_files import load, save
 
     args = invocation.args
-    wanted_methods(args)
-    _settings(args)
+    check_ranges(args)
     check_recipe(args)
+    request = _request(args)
+    request.check()
     target = Path(args.calibration_table)
     outputs = [target, *tuned_files(args), *filter(None, [args.quantize_table])]
     sources = [args.dataset, args.data_list, args.tune_list]
     refuse_inputs(outputs, [args.model, *filter(None, sources)])
     refuse_unwritable(outputs)
-    module = load(args.model)
-    dataset = open_data(module.graph, invocation)
-    seen: list[Collector] = []
-
-    def calibrated(changed: Module) -> Table:
-        return chosen_table(
-            invocation, changed, dataset, _tables(changed, dataset, invocation, seen)
-        )
-
-    if args.recipe:
-        table = tuned_by_recipe(invocation, module, dataset, calibrated)
-    else:
-        table = calibrated(module)
-    save_table(table, target)
-    _tell(invocation, table)
-    _tell_outliers(invocation, module.graph, seen[0])
+    listener, module = invocation.listener(), load(args.model)
+    data = source_of(args).open(module.graph, listener)
+    calibrated = calibrate_module(module, data, request, effort=effort_of(args), listener=listener)
+    if calibrated.tuned is not None:
+        save(calibrated.module, args.tuned)
+        render_recipe(calibrated.tuned, invocation)
+    _tell_scores(calibrated, invocation)
+    save_table(calibrated.table, target)
+    _tell(calibrated, invocation)
     if args.search == "search_qtable":
-        _search_qtable(invocation)
+        table = _search_qtable(calibrated, invocation)
+        save_table(table, target)
     return EXIT_OK
 
 
-def _search_qtable(invocation: Invocation) -> None:
-    """Go on with run_sensitive_layer; its new table takes the place of the first one."""
-    from qdqc.files import read_text, write_whole
-    from qdqc.tools.run_sensitive_layer import search_layers, sensitive_layer_parser
-    from qdqc.tools.search_files import new_table_path
+def _request(args: Any) -> Calibration:
+    """How the options want ranges chosen."""
+    from qdqc.flow.calibrate import Calibration
 
-    args = invocation.args
-    given: dict[str, object] = {
-        "--dataset": args.dataset,
-        "--data_list": args.data_list,
-        "--calibration_table": args.calibration_table,
-        "--quantize_table": args.quantize_table,
-        "--quantize_method_list": ",".join(args.quantize_method_list),
-        "--max_float_layers": args.max_float_layers,
-        "--memory_limit": args.memory_limit or None,
-        "--cache": args.cache,
+    return Calibration(
+        method=args.cali_method,
+        settings=Settings(args.histogram_bin_num, args.percentile),
+        searched=searched_methods(args),
+        inference_num=args.inference_num,
+        tune_num=args.tune_num,
+        tune_list=args.tune_list,
+        mask=args.mask or "",
+        recipe=args.recipe or "",
+        target=args.target,
+        model_name=Path(args.model).name,
+        seed=args.seed,
+    )
+
+
+def _search_qtable(calibrated: Calibrated, invocation: Invocation) -> Table:
+    """Go on with a search of the layers that stay float; the table that goes with them."""
+    from qdqc.flow.search import SearchRequest, open_search
+    from qdqc.quant.deployment import Deployment
+    from qdqc.search.strategies.strategy import strategy_named
+    from qdqc.tools.search_files import SearchFiles
+    from qdqc.tools.search_outcome import finish_search
+
+    args, listener = invocation.args, invocation.listener()
+    request = SearchRequest(
+        source=source_of(args),
+        deployment=Deployment(target=args.target),
+        inference_num=args.inference_num,
+        expected_cos=args.expected_cos,
+        effort=effort_of(args),
+    )
+    strategy = strategy_named(
+        "smallest",
+        methods=tuple(args.quantize_method_list),
+        max_float_layers=args.max_float_layers,
+    )
+    table = calibrated.table.as_written()
+    search = open_search(calibrated.module, table, request, listener=listener)
+    files = SearchFiles(args.quantize_table, args.tuned or args.model, args.target, "F32")
+    finish_search(search, strategy, files, invocation, resumes=not args.no_cache)
+    return search.table
+
+
+def _tell_scores(calibrated: Calibrated, invocation: Invocation) -> None:
+    """How near each method that was searched came to float."""
+    if calibrated.scores is None:
+        return
+    best = calibrated.scores.method
+    for method, score in calibrated.scores.scores.items():
+        mark = "  best" if method == best else ""
+        invocation.tell(f"{method:<15} cos {score.cos:.6f}  sqnr {score.sqnr:6.2f} dB{mark}")
+    invocation.report["search"] = {
+        m: {"cos": s.cos, "sqnr": s.sqnr} for m, s in calibrated.scores.scores.items()
     }
-    same = ("input_num", "seed", "max_bad", "batch_size", "inference_num", "expected_cos")
-    given |= {f"--{name}": getattr(args, name) for name in (*same, "target", "workers")}
-    words = [
-        w for option, value in given.items() if value is not None for w in (option, str(value))
-    ]
-    flags = ["--no_cache"] * args.no_cache + ["-q"] * args.quiet + ["-v"] * args.verbose
-    asked = sensitive_layer_parser().parse_args([args.tuned or args.model, *words, *flags])
-    asked.report = None
-    search_layers(Invocation(asked, invocation.report))
-    text = read_text(new_table_path(args.quantize_table), "new table", "search again")
-    write_whole(args.calibration_table, text)
 
 
-def _settings(args: Any) -> Settings:
-    """Raises QdqcError for settings out of their bounds."""
-    from qdqc.calibration.calibrate import check_settings
-
-    settings = Settings(args.histogram_bin_num, args.percentile)
-    check_settings(settings)
-    return settings
-
-
-def _tables(
-    module: Module, dataset: Dataset, invocation: Invocation, seen: list[Collector]
-) -> dict[str, Table]:
-    """The tables of a module by the methods that are wanted; ``seen`` takes the statistics."""
-    from qdqc.calibration.calibrate import calibrate_by
-    from qdqc.calibration.masking import masking_by
-    from qdqc.runtime.sessions.open_taps import open_taps_of
-
-    args = invocation.args
-    masking = masking_by(module.graph, args.mask) if args.mask else None
-    header = table_header(module, args, args.mask)
-    resources = resources_of(invocation, header)
-    try:
-        with Progress("calibration", shown=invocation.verbosity >= 0) as progress:
-            return calibrate_by(
-                module,
-                dataset,
-                open_taps_of(module, lean=bool(args.memory_limit)),
-                wanted_methods(args),
-                settings=_settings(args),
-                header=header,
-                progress=progress.show,
-                warn=invocation.warn,
-                resources=resources,
-                masking=masking,
-                look=seen.append,
-            )
-    except KeyboardInterrupt:
-        if resources.cache is None or not resources.cache.usable:
-            raise
-        raise KeyboardInterrupt("interrupted: the same command goes on from there") from None
-
-
-def _tell(invocation: Invocation, table: Table) -> None:
-    args = invocation.args
+def _tell(calibrated: Calibrated, invocation: Invocation) -> None:
+    """What was written, and the values whose range few numbers make."""
+    file, table = invocation.args.calibration_table, calibrated.table
     method, samples = table.header["method"], int(table.header["samples"])
+    outliers = calibrated.outliers()
     invocation.report |= {
         "tensors": len(table.rows),
         "samples": samples,
         "method": method,
-        "table": args.calibration_table,
+        "table": file,
+        "outliers": [{"name": o.name, "ratio": o.ratio, "kurtosis": o.kurtosis} for o in outliers],
     }
-    ends = table.observed
-    clipped = sum(r.min > ends[n][0] or r.max < ends[n][1] for n, r in table.rows.items())
     invocation.tell(
-        f"{args.calibration_table}: {len(table.rows)} values, {samples} samples, method {method}, "
-        f"{clipped} ranges clipped"
+        f"{file}: {len(table.rows)} values, {samples} samples, method {method}, "
+        f"{calibrated.clipped} ranges clipped"
     )
-
-
-def _tell_outliers(invocation: Invocation, graph: Graph, seen: Collector) -> None:
-    """The closing list: values whose range few numbers make, as these lose most in integers."""
-    from qdqc.calibration.outliers import outlier_driven
-
-    bounded = [
-        r.name
-        for n in graph.nodes()
-        if n.op.quant(*n.operand_types()).fixed is not None
-        for r in n.present_results
-    ]
-    found = outlier_driven(seen.statistics, bounded)
-    invocation.report["outliers"] = [
-        {"name": o.name, "ratio": o.ratio, "kurtosis": o.kurtosis} for o in found
-    ]
-    if found:
+    if outliers:
         invocation.tell("ranges that few outliers make (largest over 99.99 percent, kurtosis):")
-    for outlier in found:
+    for outlier in outliers:
         invocation.tell(f"  {outlier.ratio:6.1f}  {outlier.kurtosis:8.1f}  {outlier.name}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

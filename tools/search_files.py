@@ -1,91 +1,94 @@
-"""What the commands of the search write: the qtable, the new table and the log."""
+"""What the commands of the search write: the qtable, the table that goes with it, the log."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qdqc.files import write_together, write_whole
+from qdqc.files import Content, write_together
 from qdqc.versions import own_version
 
 if TYPE_CHECKING:
-    from qdqc.calibration.table import Table
-    from qdqc.report.search_plot import SearchPlot
+    from qdqc.search.strategies.strategy import Search
 
-__all__ = [
-    "LOG",
-    "log_path",
-    "new_table_path",
-    "qtable_text",
-    "refuse_files",
-    "write_plot",
-    "write_search",
-]
+__all__ = ["LOG", "SearchFiles", "qtable_text"]
 
 LOG = "SensitiveLayerSearch"
 
 
-def new_table_path(qtable: str) -> Path:
-    """``net.qtable`` gives ``net_new_cali_table`` beside it."""
-    path = Path(qtable)
-    return path.with_name(f"{path.stem}_new_cali_table")
+@dataclass(frozen=True)
+class SearchFiles:
+    """The files of a search, by the path of its qtable, and what they say of the model.
 
-
-def log_path(qtable: str) -> Path:
-    """The log stands beside the qtable."""
-    return Path(qtable).with_name(LOG)
-
-
-def refuse_files(args: Any, outputs: Sequence[str | Path]) -> None:
-    """What can be told of files before a search begins. Raises QdqcError.
-
-    No output is an input, all can be written, and a plot can be drawn.
+    ``loss_table`` is where the likeness of layers goes, for a walk; ``plot`` a picture.
     """
-    from qdqc.files import refuse_inputs, refuse_unwritable
 
-    written = [*outputs, *filter(None, [args.plot])]
-    given = (args.dataset, args.data_list, args.labels, args.metric, args.post_process)
-    refuse_inputs(written, [args.model, args.calibration_table, *filter(None, given)])
-    refuse_unwritable(written)
-    if args.plot:
-        from qdqc.report.search_plot import check_plot
+    qtable: str
+    model: str
+    target: str
+    fp_type: str
+    loss_table: str | None = None
+    plot: str | None = None
 
-        check_plot(args.plot)
+    @property
+    def new_table(self) -> Path:
+        """``net.qtable`` gives ``net_new_cali_table`` beside it."""
+        path = Path(self.qtable)
+        return path.with_name(f"{path.stem}_new_cali_table")
+
+    @property
+    def log(self) -> Path:
+        """The log stands beside the qtable."""
+        return Path(self.qtable).with_name(LOG)
+
+    @property
+    def losses(self) -> Path:
+        """The table of losses stands beside the qtable unless it is named."""
+        default = Path(self.qtable).with_name("full_loss_table.txt")
+        return Path(self.loss_table) if self.loss_table else default
+
+    def write(self, search: Search, lines: Iterable[str]) -> None:
+        """Write what is known of a search, all of it or nothing. Raises QdqcError."""
+        from qdqc.calibration.table import print_table
+        from qdqc.search.strategies.walk import loss_table
+
+        files: list[tuple[Path, Content]] = []
+        notes = [self._score_of(search)]
+        if search.sensitivity is not None:
+            log = "".join(f"INFO:root:{line}\n" for line in lines)
+            files += [(self.new_table, print_table(search.table)), (self.log, log)]
+            notes.append(f"deploy it with --calibration_table {self.new_table.name}")
+        if search.cosines:
+            text = loss_table(search.cosines, self.target, self.fp_type)
+            files.append((self.losses, text))
+        text = qtable_text(self, search.floats, search.moved, notes)
+        write_together([*files, (Path(self.qtable), text)])
+
+    def _score_of(self, search: Search) -> str:
+        score = search.result.score
+        reached = "reaches" if score >= search.goal else "does not reach"
+        scores = f"INT8 {search.int8:.6f}, with these layers float {score:.6f}"
+        return f"score: {scores}, which {reached} {search.goal:.6f}"
 
 
 def qtable_text(
-    args: Any, floats: Sequence[str], moved: Collection[str] = (), notes: Iterable[str] = ()
+    files: SearchFiles,
+    floats: Sequence[str],
+    moved: Iterable[str] = (),
+    notes: Iterable[str] = (),
 ) -> str:
     """The qtable of the nodes that stay float; those that move with them are comments."""
-    from qdqc.quant.qtable_text import print_qtable
+    from qdqc.quant.qtable import print_qtable
 
     header = {
         "tool": f"qdqc {own_version()}",
-        "model": Path(args.model).name,
-        "chip": f"{args.target}  mix_mode: {args.fp_type}",
-        f"number of {args.fp_type} layer": str(len(floats)),
+        "model": Path(files.model).name,
+        "chip": f"{files.target}  mix_mode: {files.fp_type}",
+        f"number of {files.fp_type} layer": str(len(floats)),
     }
-    told = [f"# {' '.join(note.split())}" for note in notes]
-    told += [f"# leaves the integers as well: {name}" for name in sorted(moved)]
-    mode: str = args.fp_type
-    text = print_qtable(dict.fromkeys(floats, mode), header)
-    return "\n".join([*told, text]) if told else text
-
-
-def write_search(args: Any, qtable: str, table: Table, lines: Iterable[str]) -> None:
-    """All files of a search, together or none of them. Raises QdqcError."""
-    from qdqc.calibration.table import print_table
-
-    log = "".join(f"INFO:root:{line}\n" for line in lines)
-    path: str = args.quantize_table
-    files = [(new_table_path(path), print_table(table)), (log_path(path), log)]
-    write_together([*files, (Path(path), qtable)])
-
-
-def write_plot(args: Any, found: Callable[[], SearchPlot]) -> None:
-    """The plot where one was asked for; the other files are written before it. Raises QdqcError."""
-    if args.plot:
-        from qdqc.report.search_plot import draw
-
-        write_whole(args.plot, draw(found(), args.plot))
+    comments = [f"# {' '.join(note.split())}" for note in notes]
+    comments += [f"# leaves the integers as well: {name}" for name in sorted(moved)]
+    text = print_qtable(dict.fromkeys(floats, files.fp_type), header)
+    return "\n".join([*comments, text]) if comments else text

@@ -40,7 +40,7 @@ class Cache:
     A folder that can't be used is told once, by ``warn``, and calibration goes on without it.
     """
 
-    def __init__(self, folder: Path, warn: Callable[[Diagnostic], None]) -> None:
+    def __init__(self, folder: Path, warn: Callable[[Diagnostic], object]) -> None:
         self.folder = folder
         self._warn = warn
         self.usable = True

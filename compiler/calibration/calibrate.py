@@ -86,7 +86,7 @@ def calibrate(
     *,
     settings: Settings = PLAIN,
     header: Mapping[str, str] = {},
-    warn: Callable[[Diagnostic], None] | None = None,
+    warn: Callable[[Diagnostic], object] | None = None,
     masking: Masking | None = None,
 ) -> Table:
     """The calibration table of a module over samples, by a method of ``thresholds.METHODS``.
@@ -116,7 +116,7 @@ def calibrate_by(
     settings: Settings = PLAIN,
     header: Mapping[str, str] = {},
     progress: Progress | None = None,
-    warn: Callable[[Diagnostic], None] | None = None,
+    warn: Callable[[Diagnostic], object] | None = None,
     resources: Resources = SERIAL,
     masking: Masking | None = None,
     look: Callable[[Collector], None] | None = None,

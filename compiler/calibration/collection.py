@@ -33,7 +33,7 @@ __all__ = ["SERIAL", "OpenTaps", "Progress", "Resources", "collect"]
 _LOOKED_AT = 4
 """Batches of which the largest sample stands for all under a memory limit."""
 
-Progress: TypeAlias = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], object]
 """Told the number of samples done, and of how many; 0 where nobody knows."""
 
 Look: TypeAlias = Callable[[Sample], Mapping[str, Array]]
@@ -69,7 +69,7 @@ class Resources:
     measure: Measure = lambda _: 0
     cache: Cache | None = None
     key: str = ""
-    tell: Callable[[str], None] = lambda _: None
+    tell: Callable[[str], object] = lambda _: None
 
 
 SERIAL = Resources()

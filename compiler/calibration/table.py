@@ -9,10 +9,11 @@ A name with blanks, or with ``#`` or ``"`` at its beginning, is written as a JSO
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,7 +58,7 @@ class Table:
     ``observed`` holds the extremes that were seen, which a method may have clipped in
     ``rows``. ``header`` holds the comments ``key: value``; the keys written here are tool,
     libraries, model, digest, seed, mask (where one was given), method, histogram bins and
-    samples. ``places`` tells where a row was read.
+    samples. ``places`` tells where a row was read, ``file`` where the table was.
     """
 
     rows: dict[str, Range] = field(default_factory=dict)
@@ -69,6 +70,16 @@ class Table:
     weight_scales: dict[str, WeightScale] = field(default_factory=dict)
     channel_means: dict[str, tuple[float, ...]] = field(default_factory=dict)
     places: dict[str, Position] = field(default_factory=dict, compare=False, repr=False)
+    file: str | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the table's text, in hexadecimal."""
+        return hashlib.sha256(print_table(self).encode()).hexdigest()
+
+    def as_written(self) -> Table:
+        """The table with its numbers as its file has them, which are rounded."""
+        return replace(parse_table(print_table(self), ""), places=self.places, file=self.file)
 
 
 def print_table(table: Table) -> str:
@@ -108,7 +119,7 @@ def parse_table(text: str, file: str) -> Table:
 def load_table(path: str | Path) -> Table:
     """The table of a file. Raises QdqcError."""
     text = read_text(path, "calibration table", "run_calibration writes one")
-    return parse_table(text, str(path))
+    return replace(parse_table(text, str(path)), file=str(path))
 
 
 def save_table(table: Table, path: str | Path) -> None:

@@ -1,116 +1,194 @@
-"""The whole flow in one call: a float model and data in, a deployed model with its proof out."""
+"""From a float module and its ranges to a deployed model that is checked against it."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import tempfile
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qdqc.calibration.calibrate import calibrate
-from qdqc.calibration.masking import masking_by
-from qdqc.calibration.table import Table, save_table
-from qdqc.calibration.thresholds import DEFAULT
-from qdqc.data.dataset import Dataset, open_dataset
-from qdqc.diagnostics import QdqcError, suggestion
-from qdqc.flow.prove import proof_of
+from qdqc.calibration.table import Table
+from qdqc.diagnostics import QdqcError
+from qdqc.flow.listener import SILENT, Listener
+from qdqc.flow.prove import Proof, proof_of
+from qdqc.flow.samples import CheckSamples, check_samples
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import export_onnx
-from qdqc.onnx_io.importer import import_onnx
 from qdqc.onnx_io.saver import save_onnx
-from qdqc.pipeline.manager import run
-from qdqc.quant.deployment import deployment_pipeline
+from qdqc.pipeline.discovery import load_passes, pipelines
+from qdqc.pipeline.instrument import Instrument, Where
+from qdqc.pipeline.manager import PassManager
+from qdqc.pipeline.pass_ import PassContext
+from qdqc.pipeline.spec import resolve
+from qdqc.quant.deployment import INT8, Deployment
 from qdqc.quant.lowering import has_quantized_activations, lower
-from qdqc.quant.qtable import MODES, mode_named
-from qdqc.quant.record import Record
+from qdqc.quant.placement import Decision
+from qdqc.quant.qtable import TOLERANCES, Qtable
 from qdqc.quant.targets.known import target_named
 from qdqc.quant.targets.ort_cpu import ORT_CPU
 from qdqc.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
-from qdqc.report.comparison_text import similarity_entries
-from qdqc.runtime.comparison.check import check_against
-from qdqc.runtime.cpu import has_vnni
-from qdqc.runtime.sessions.open_taps import open_taps_of
-from qdqc.tuning.recipe import recipe_named, tune
+from qdqc.quant.targets.target import Target
+from qdqc.runtime.comparison.check import check_against, taken
+from qdqc.runtime.comparison.compare import Comparison
+from qdqc.runtime.machine import has_vnni
+from qdqc.runtime.timing.latency import OpTime, Seconds, op_times, time_models
+from qdqc.text.qir_files import save
 
-__all__ = ["Quantized", "fitting_target", "quantize"]
+__all__ = ["Benchmark", "Deployed", "check_deployment", "deploy", "fitting_target"]
 
 _CHECKED_SAMPLES = 4
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """The deployed ``model``, a ModelProto, and the ``report`` with keys as ``model_deploy``'s."""
+class Benchmark:
+    """Seconds of the ``float`` and the ``deployed`` model, interleaved, and those of their ops."""
 
-    model: Any
-    report: dict[str, Any] = field(repr=False)
+    times: Mapping[str, Seconds]
+    ops: Mapping[str, Sequence[OpTime]]
 
 
-def quantize(
-    model: Any,
-    dataset: str | Path | Iterable[Mapping[str, Any]],
-    *,
-    target: str = "ort-cpu",
-    mode: str = "int8",
-    method: str = DEFAULT,
-    symmetric: bool = False,
-    group_size: int = 32,
-    qtable: Mapping[str, str] | str | Path | None = None,
-    correct_bias: bool = True,
-    quant_input: bool = False,
-    quant_output: bool = False,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    recipe: str | None = None,
-    mask: str = "",
-) -> Quantized:
-    """Simplify, calibrate, quantize and check a float model; no file is left behind.
+@dataclass(frozen=True)
+class Deployed:
+    """A lowered ``module`` for a target, and all that is known of how it came about.
 
-    ``model`` is a path or a ModelProto. ``dataset`` is any iterable of dicts of arrays by the
-    names of the inputs, or a file or a folder as ``run_calibration`` takes it. ``mode`` is
-    int8, dyn8, w8, w4, f16 or f32, and ``qtable`` that of single nodes: a file, or modes by names
-    and patterns. The data give int8 its ranges by ``method``, and the report
-    ``outputs.{name}.{cos,euclid,sqnr}`` against the float model over the first samples. A
-    ``recipe`` tunes int8 weights on the data, and the report's ``recipe`` has its steps; ``mask``
-    is an input that is 0 for padding. Other options are ``model_deploy``'s. Raises QdqcError.
+    ``typed`` is the module whose types are integer, before its casts were spelt out;
+    ``reference`` is the float module that it is held against, and ``decisions`` say by the names
+    of nodes what was asked for. ``table`` gave the ranges, where there was one.
     """
-    chosen = _mode(mode)
-    target = fitting_target(target, warnings.warn)
-    module = run(import_onnx(model, input_shapes=input_shapes), "@transform")
-    quantized = has_quantized_activations(module)
-    _check_recipe(recipe, chosen, quantized=quantized)
-    lower(reference := clone(module))  # where the module is quantized already
-    data = dataset if isinstance(dataset, str | Path) else list(dataset)
-    samples = open_dataset(data, module.graph)
-    with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
-        lines = _qtable_file(qtable, Path(folder) / "qtable")
-        table, told = None, dict[str, Any]()
-        if (chosen == "INT8" or lines) and not quantized:
-            table = str(Path(folder) / "table")
-            module, told = _tuned(module, samples, table, method, recipe, target, mask)
-        pipeline = deployment_pipeline(
-            table,
-            target=target,
-            mode=chosen,
-            qtable=lines,
-            symmetric=symmetric,
-            correct_bias=correct_bias,
-            quantized=quantized,
-            group_size=group_size,
-            quant_input=quant_input,
-            quant_output=quant_output,
+
+    module: Module
+    typed: Module
+    reference: Module
+    deployment: Deployment
+    decisions: Mapping[str, Decision]
+    table: Table | None = None
+
+    @property
+    def target(self) -> Target:
+        return target_named(self.deployment.target)
+
+    def samples(self, given: str | Path | None = None) -> CheckSamples:
+        """Samples to check with: of a file or a folder, else random ones of calibrated ranges."""
+        observed = self.table.observed if self.table is not None else {}
+        return check_samples(self.reference, given, _CHECKED_SAMPLES, observed)
+
+    def check(
+        self,
+        given: CheckSamples,
+        tolerance: tuple[float, float] | None = None,
+        excepts: Sequence[str] = (),
+        *,
+        every_value: bool = False,
+        listener: Listener = SILENT,
+    ) -> Comparison:
+        """The outputs, or every value, against the float module over samples.
+
+        ``tolerance`` is the least cosine and euclidean similarity, by default that of the mode.
+        """
+        samples = given.samples
+        comparison, _ = check_against(
+            self.module,
+            self.reference,
+            listener.track("check", samples, len(samples)),
+            tolerance or TOLERANCES[self.deployment.mode],
+            excepts,
+            every_value=every_value,
         )
-        record = Record()
-        deployed = run(module, pipeline, instruments=[record])
-        outputs = _similarities(deployed, reference, samples)
-        save_onnx(deployed, path := Path(folder) / "model.onnx")
-        runtime, first = target_named(target).runtime, next(iter(samples))
-        proof = proof_of(deployed, reference, record.decisions, path, first, runtime)
-    return Quantized(export_onnx(deployed), {"outputs": outputs} | told | proof.entries())
+        return comparison
+
+    def write(self, path: Path, *, rejected: bool = False) -> tuple[Path, Path]:
+        """The model as ``x.onnx`` and, beside it, ``x.qir`` with its sidecar: all or none.
+
+        A ``rejected`` model becomes ``x.onnx.rejected`` and ``x.rejected.qir``. Returns the paths
+        of the model and of the text. Raises QdqcError.
+        """
+        text = path.with_suffix(".rejected.qir" if rejected else ".qir")
+        model = path.with_name(f"{path.name}.rejected") if rejected else path
+        save(self.module, text)
+        try:
+            save_onnx(self.module, model)  # last: where it stands, all of it is there
+        except QdqcError:
+            for file in (text, text.with_suffix(".safetensors")):
+                file.unlink(missing_ok=True)
+            raise
+        return model, text
+
+    def prove(self, path: Path, sample: Mapping[str, Any]) -> Proof:
+        """How the target's runtime runs the written file, and whether its kernels are right."""
+        decisions, runtime = self.decisions, self.target.runtime
+        return proof_of(self.module, self.reference, decisions, path, sample, runtime)
+
+    def benchmark(self, path: Path, sample: Mapping[str, Any]) -> Benchmark:
+        """Time the written file beside the float model on one thread."""
+        models = {"float": export_onnx(self.reference), "deployed": str(path)}
+        feeds = {"float": sample, "deployed": taken(self.module, self.reference, sample)}
+        ops = {name: op_times(model, feeds[name]) for name, model in models.items()}
+        return Benchmark(time_models(models, feeds), ops)
+
+
+def check_deployment(
+    deployment: Deployment, *, calibrated: bool, mixed: bool, quantized: bool
+) -> None:
+    """What can be known before the passes run. Raises QdqcError."""
+    target_named(deployment.target)
+    if deployment.mode == "F32" and mixed:
+        raise QdqcError(
+            "mode F32 leaves nothing for `qtable` to decide",
+            notes=["leave out `qtable`, or deploy with mode INT8"],
+        )
+    if deployment.mode == "INT8" and not calibrated and not quantized:
+        raise QdqcError(
+            "mode INT8 needs `table`, as the module has no ranges of its own",
+            notes=["calibrate the module first: run_calibration net.qir --dataset DIR -o TABLE"],
+        )
+
+
+def deploy(
+    module: Module,
+    deployment: Deployment = INT8,
+    *,
+    table: Table | None = None,
+    qtable: Qtable | None = None,
+    listener: Listener = SILENT,
+) -> Deployed:
+    """Quantize a module for a target, and spell its types out as casts.
+
+    ``table`` holds the ranges of its values, which INT8 needs unless the module came in with
+    scales of another tool; ``qtable`` is the mode of single nodes. The module stays as it is.
+    Raises QdqcError.
+    """
+    quantized = has_quantized_activations(module)
+    given = {"calibrated": table is not None, "mixed": qtable is not None, "quantized": quantized}
+    check_deployment(deployment, **given)
+    target = fitting_target(deployment.target, listener.warn)
+    deployment = replace(deployment, target=target)
+    reference, lowered = clone(module), clone(module)
+    lower(reference)  # where the module is quantized already
+    load_passes()
+    passes = resolve(deployment.stages(**given).pipeline, pipelines())
+    typed = _BeforeLast()
+    report = PassManager(
+        passes,
+        instruments=[*listener.instruments, typed],
+        verify_each=listener.verify_each,
+        warn=listener.warn,
+        table=table,
+        qtable=qtable,
+    ).run(lowered)
+    before = typed.module or lowered
+    return Deployed(lowered, before, reference, deployment, report.decisions, table)
+
+
+class _BeforeLast(Instrument):
+    """Keeps the module that the last pass of a pipeline was given."""
+
+    def __init__(self) -> None:
+        self.module: Module | None = None
+
+    def before(self, module: Module, where: Where, ctx: PassContext) -> None:
+        if where.index == where.total:
+            self.module = clone(module)
 
 
 def fitting_target(name: str, warn: Callable[[str], object]) -> str:
@@ -125,69 +203,3 @@ def fitting_target(name: str, warn: Callable[[str], object]) -> str:
         f"bits, as {ORT_CPU_AVX2.name} has them"
     )
     return ORT_CPU_AVX2.name
-
-
-def _mode(text: str) -> str:
-    """The mode of that name. Raises QdqcError for an unknown one."""
-    chosen = mode_named(text)
-    if chosen is None:
-        raise QdqcError(
-            f"unknown mode '{text}'{suggestion(text.upper(), MODES)}",
-            notes=[f"modes are {', '.join(MODES)}"],
-        )
-    return chosen
-
-
-def _qtable_file(qtable: Mapping[str, str] | str | Path | None, path: Path) -> str | None:
-    """The file of a qtable; of one in memory it is written to ``path``."""
-    if not isinstance(qtable, Mapping):
-        return None if qtable is None else str(qtable)
-    path.write_text("".join(f"{json.dumps(n)} {m}\n" for n, m in qtable.items()), encoding="utf-8")
-    return str(path)
-
-
-def _check_recipe(recipe: str | None, mode: str, *, quantized: bool) -> None:
-    """Raises QdqcError for an unknown recipe, and where there are no float weights to tune."""
-    if recipe is None:
-        return
-    recipe_named(recipe)
-    if mode != "INT8" or quantized:
-        what = "a model that is quantized already" if quantized else f"mode {mode}"
-        raise QdqcError(
-            f"a recipe tunes float weights for int8, and not those of {what}",
-            notes=["leave recipe out"],
-        )
-
-
-def _tuned(
-    module: Module,
-    samples: Dataset,
-    path: str,
-    method: str,
-    recipe: str | None,
-    target: str,
-    mask: str,
-) -> tuple[Module, dict[str, Any]]:
-    """What a recipe makes of the module, else the module as it is, and what the report says of
-    it; the table that belongs to it is written to ``path``.
-    """
-    ranges = partial(_ranges, samples=samples, method=method, mask=mask)
-    if recipe is None:
-        save_table(ranges(module), path)
-        return module, {}
-    tuned = tune(module, samples, recipe, ranges, target=target, mask=mask)
-    save_table(tuned.table, path)
-    return tuned.module, {"recipe": tuned.entries()}
-
-
-def _ranges(module: Module, *, samples: Iterable[Any], method: str, mask: str) -> Table:
-    """The calibration table of a module over the samples."""
-    masking = masking_by(module.graph, mask) if mask else None
-    return calibrate(module, samples, open_taps_of(module), method, masking=masking)
-
-
-def _similarities(deployed: Module, reference: Module, samples: Iterable[Any]) -> dict[str, Any]:
-    """Each output against the float one over the first samples; an exact one has no SQNR."""
-    first = itertools.islice(samples, _CHECKED_SAMPLES)
-    comparison, _ = check_against(deployed, reference, first, (0.0, 0.0), every_value=False)
-    return similarity_entries(comparison.rows)

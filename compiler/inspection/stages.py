@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
@@ -13,7 +15,7 @@ from qdqc.text.qir_files import load
 _FUSED = "canonicalize,fuse-activation,"
 """ONNX has no node for a product with its activation, so an exported module has two."""
 
-__all__ = ["load_stage", "pipeline_of", "quantized_stage", "reference_stage"]
+__all__ = ["load_stage", "made_by", "quantized_stage", "reference_stage"]
 
 
 def load_stage(path: str | Path) -> Module:
@@ -48,14 +50,13 @@ def quantized_stage(path: str | Path) -> Module:
     return module
 
 
-def pipeline_of(path: str | Path, module: Module) -> str:
-    """The passes by which the module of a file was made, as its .qir says.
+def made_by(path: str | Path, module: Module) -> Mapping[str, Any]:
+    """The header that says how the module of a file was made: that of its .qir.
 
     An .onnx does not say; the .qir that ``model_deploy`` wrote beside it does. Empty where
     nobody does. Raises QdqcError for a .qir that can't be read.
     """
     text = Path(path).with_suffix(".qir")
     if not text.exists():
-        return ""
-    said = module if text == Path(path) else load(text)
-    return str(said.header.get("pipeline", ""))
+        return {}
+    return (module if text == Path(path) else load(text)).header

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from qdqc.calibration.table import Table
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
@@ -15,7 +16,7 @@ from qdqc.pipeline.manager import PassManager
 from qdqc.pipeline.pass_ import PassContext
 from qdqc.pipeline.spec import resolve
 from qdqc.quant.placement import Decision
-from qdqc.quant.record import Record
+from qdqc.quant.qtable import Qtable
 from qdqc.text.printer import print_node
 
 __all__ = ["NODE_LIMIT", "Replay", "Step", "Steps", "replayed"]
@@ -63,24 +64,29 @@ class Steps(Instrument):
                 self.by_place.setdefault(place, []).append(step)
 
 
-def replayed(reference: Module, pipeline: str) -> Replay:
+def replayed(
+    reference: Module, pipeline: str, table: Table | None = None, qtable: Qtable | None = None
+) -> Replay:
     """Run the rest of a deployed module's pipeline on its float module again.
 
-    Files that the pipeline reads must stand where they stood.
+    ``table`` and ``qtable`` are those that it was deployed by. Files that the pipeline names must
+    stand where they stood.
     """
     done = str(reference.header.get("pipeline", ""))
     if not pipeline or not pipeline.startswith(done):
         return Replay(refused="the quantized model does not say by which passes it was made")
     if sum(1 for _ in reference.walk()) > NODE_LIMIT:
         return Replay(refused=f"changes are shown for models of up to {NODE_LIMIT} nodes")
-    steps, record = Steps(), Record()
+    steps = Steps()
     try:
         passes = resolve(pipeline.removeprefix(done).lstrip(","), pipelines())
-        looking: list[Instrument] = [steps, record]
-        PassManager(passes, instruments=looking, warn=lambda _: None).run(clone(reference))
+        manager = PassManager(
+            passes, instruments=[steps], warn=lambda _: None, table=table, qtable=qtable
+        )
+        report = manager.run(clone(reference))
     except QdqcError as error:
         return Replay(refused=f"the passes can't run again: {error.diagnostic.message}")
-    return Replay(steps.by_place, record.decisions)
+    return Replay(steps.by_place, report.decisions)
 
 
 def _lines(module: Module) -> dict[str, list[str]]:

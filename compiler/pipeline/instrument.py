@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from qdqc.ir.graph import Module
 from qdqc.pipeline.pass_ import Pass, PassContext
+
+if TYPE_CHECKING:
+    from qdqc.quant.placement import Decision
 
 __all__ = ["Instrument", "PassRun", "Report", "Where", "Write"]
 
@@ -41,9 +44,10 @@ class PassRun:
 
 @dataclass
 class Report:
-    """What a pipeline did, pass by pass."""
+    """What a pipeline did, pass by pass, and what its passes decided of nodes, by name."""
 
     runs: list[PassRun] = field(default_factory=list)
+    decisions: Mapping[str, Decision] = field(default_factory=dict[str, "Decision"])
 
     @property
     def changes(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qdqc.diagnostics import Diagnostic, QdqcError, Severity
 from qdqc.ir.clone import clone
@@ -14,6 +14,10 @@ from qdqc.pipeline.instrument import Instrument, PassRun, Report, Where
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.pipeline.snapshot import Snapshot, snapshot
 from qdqc.pipeline.spec import print_pipeline, resolve
+
+if TYPE_CHECKING:
+    from qdqc.calibration.table import Table
+    from qdqc.quant.qtable import Qtable
 
 __all__ = ["PassError", "PassManager", "run"]
 
@@ -30,7 +34,8 @@ class PassManager:
 
     With ``verify_each`` the verifier runs after each pass, and a pass that claims to have
     changed nothing is held to it. Instruments look on. Warnings of passes go to ``warn``.
-    Passes that measure the module do so on ``samples``, unless they name data of their own.
+    ``samples``, ``table`` and ``qtable`` are for passes that name no file of their own for
+    these, as ``PassContext`` has them.
     """
 
     def __init__(
@@ -41,12 +46,16 @@ class PassManager:
         verify_each: bool = True,
         warn: Callable[[Diagnostic], object] | None = None,
         samples: Iterable[dict[str, Any]] | None = None,
+        table: Table | None = None,
+        qtable: Qtable | None = None,
     ) -> None:
         self.passes = list(passes)
         self.instruments = list(instruments)
         self.verify_each = verify_each
         self.warn = warn if warn is not None else _to_stderr
         self.samples = samples
+        self.table = table
+        self.qtable = qtable
 
     def run(self, module: Module) -> Report:
         """Run all passes and append them to the module's ``pipeline`` entry.
@@ -65,8 +74,10 @@ class PassManager:
                 _verify(module)
             for index, pass_ in enumerate(self.passes, 1):
                 where = Where(pass_, index, len(self.passes))
-                done, state = self._run_one(module, where, state)
+                ctx = PassContext(samples=self.samples, table=self.table, qtable=self.qtable)
+                done, state = self._run_one(module, where, state, ctx)
                 report.runs.append(done)
+                report.decisions = {**report.decisions, **ctx.decisions}
         finally:
             for instrument in self.instruments:
                 instrument.end(module, report)
@@ -77,10 +88,9 @@ class PassManager:
         return report
 
     def _run_one(
-        self, module: Module, where: Where, state: Snapshot | None
+        self, module: Module, where: Where, state: Snapshot | None, ctx: PassContext
     ) -> tuple[PassRun, Snapshot | None]:
         """Run one pass. ``state`` is the module's, where it is known."""
-        ctx = PassContext(samples=self.samples)
         done = PassRun(where.pass_.name, statistics=ctx.statistics)
         for instrument in self.instruments:
             instrument.before(module, where, ctx)
@@ -128,11 +138,14 @@ def run(
     *,
     instruments: Iterable[Instrument] = (),
     samples: Iterable[dict[str, Any]] | None = None,
+    table: Table | None = None,
+    qtable: Qtable | None = None,
 ) -> Module:
     """A new module: the given one after a pipeline such as ``@transform`` or ``canonicalize``.
 
     ``instruments`` look on. ``samples`` are dicts of arrays by input, for passes that measure
-    the module on data.
+    the module on data; ``table`` is the calibration table and ``qtable`` the precision of nodes,
+    for passes that read these.
 
     Raises QdqcError for a pipeline that can't be read and where a pass refuses the module.
     """
@@ -141,7 +154,8 @@ def run(
     load_passes()
     passes = resolve(pipeline, pipelines())
     out = clone(module)
-    PassManager(passes, instruments=instruments, samples=samples).run(out)
+    given: Any = {"samples": samples, "table": table, "qtable": qtable}
+    PassManager(passes, instruments=instruments, **given).run(out)
     return out
 
 

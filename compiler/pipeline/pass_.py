@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from qdqc.diagnostics import Diagnostic, QdqcError, Severity
 from qdqc.ir.core import Node
 from qdqc.ir.graph import Graph
 from qdqc.ir.loc import Loc
 from qdqc.registry import Registry
+
+if TYPE_CHECKING:
+    from qdqc.calibration.table import Table
+    from qdqc.quant.placement import Decision
+    from qdqc.quant.qtable import Qtable
 
 __all__ = ["PASSES", "Mismatch", "Pass", "PassContext", "describe"]
 
@@ -33,17 +38,22 @@ class Mismatch:
 
 @dataclass
 class PassContext:
-    """What a pass may say besides changing the graph.
+    """What a pass is given beside the graph, and what it may say besides changing it.
 
     ``statistics`` counts what was done, by a name that a reader understands. ``mismatches``
-    collects declined matches when somebody asked (``--explain``), else it is None. ``samples``
-    are inputs by name, for passes that measure the module; None where the caller has none.
+    collects declined matches when somebody asked (``--explain``), else it is None. The caller's
+    ``samples`` are inputs by name, for passes that measure the module; its ``table`` and
+    ``qtable`` are for those that read one. Each is None where the caller has none.
+    ``decisions`` is what a pass decided of nodes, by their names.
     """
 
     statistics: Counter[str] = field(default_factory=Counter)
     warnings: list[Diagnostic] = field(default_factory=list)
     mismatches: list[Mismatch] | None = None
     samples: Iterable[dict[str, Any]] | None = None
+    table: Table | None = None
+    qtable: Qtable | None = None
+    decisions: Mapping[str, Decision] = field(default_factory=dict[str, "Decision"])
 
     def decline(self, rule: str, node: Node[Any], reason: str) -> None:
         """Note why a pass over the whole graph left a node alone."""

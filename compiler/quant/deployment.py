@@ -1,55 +1,108 @@
-"""The pipeline that deploys a module, as a string that headers keep."""
+"""How a module is deployed, and the passes that do it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from qdqc.ir.spelling import print_value
 
-__all__ = ["deployment_pipeline"]
+__all__ = ["INT8", "Deployment", "Stages"]
 
 
-def deployment_pipeline(
-    table: str | None,
-    *,
-    target: str = "ort-cpu",
-    mode: str = "INT8",
-    qtable: str | None = None,
-    symmetric: bool = False,
-    correct_bias: bool = True,
-    quantized: bool = False,
-    group_size: int = 32,
-    quant_input: bool = False,
-    quant_output: bool = False,
-    fuse_preprocess: bool = False,
-) -> str:
-    """From a module and the file of its calibration table to a lowered module.
+@dataclass(frozen=True)
+class Stages:
+    """The pipelines of a deployment, one after another.
 
-    ``qtable`` is a file, too; ``group_size`` weights of 4 bits share a scale. A ``quantized``
-    module came in with scales of another tool, and is laid anew; it needs no table.
-    ``quant_input`` and ``quant_output`` leave out the casts at the border, ``fuse_preprocess``
-    lets images come in as pixels. All float needs no step, but for a ``quantized`` module, which
-    keeps what it came in with.
+    ``planning`` brings ranges and modes onto a module and keeps its numbers, ``correction``
+    changes what stays float beside the integers to come, ``quantization`` makes types integer,
+    and ``lowering`` spells them out as casts.
     """
-    if mode == "F32" and not qtable and not fuse_preprocess:
-        return "lower-to-qdq" if quantized else ""
-    chosen = f" qtable={print_value(qtable)}" if qtable else ""
-    scheme = " symmetric=true" if symmetric else ""
-    held, runs = print_value(table or ""), print_value(target)
-    steps = [f"import-calibration{{table={held}}}"] if table else []
-    if quantized:
-        steps += ["unquantize", "canonicalize", "raise-activation", "fuse-activation"]
-    steps += ["propagate-ranges", f"assign-precision{{mode={mode}{chosen}}}"]
-    if mode == "INT8" or qtable:
-        steps.append(f"decompose-activations{{target={runs}}}")
-    if correct_bias and table:
-        steps.append(f"correct-bias{{table={held} target={runs}}}")
-    if fuse_preprocess:
-        steps.append(f"fuse-preprocess{{target={runs}}}")
-    steps.append(f"quantize-weights{{group-size={group_size}}}")
-    if mode != "INT8" or qtable:
-        steps += ["quantize-dynamic", "convert-half"]
-    steps.append(f"quantize{{target={runs}{scheme}}}")
-    if quant_input or quant_output:
-        borders = ("inputs=true" if quant_input else "", "outputs=true" if quant_output else "")
-        chosen = " ".join(filter(None, (*borders, f"target={runs}", scheme.strip())))
-        steps.append(f"strip-casts{{{chosen}}}")
-    return ",".join([*steps, "verify-target", "lower-to-qdq"])
+
+    planning: str = ""
+    correction: str = ""
+    quantization: str = ""
+    lowering: str = ""
+
+    @property
+    def pipeline(self) -> str:
+        """All of them, as the module's header keeps them."""
+        stages = (self.planning, self.correction, self.quantization, self.lowering)
+        return ",".join(filter(None, stages))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """How a module is deployed, but for the data: the calibration table and the qtable.
+
+    ``mode`` is that of nodes that no qtable names; ``group_size`` weights of 4 bits share a
+    scale. ``symmetric`` fixes zero points and takes thresholds as ranges. ``correct_bias`` lets
+    biases take up the mean error of rounded weights. ``quant_input`` and ``quant_output`` leave
+    out the casts at the border, ``fuse_preprocess`` lets images come in as pixels.
+    """
+
+    target: str = "ort-cpu"
+    mode: str = "INT8"
+    symmetric: bool = False
+    correct_bias: bool = True
+    group_size: int = 32
+    quant_input: bool = False
+    quant_output: bool = False
+    fuse_preprocess: bool = False
+
+    def stages(
+        self, *, calibrated: bool = True, mixed: bool = False, quantized: bool = False
+    ) -> Stages:
+        """The passes for a module that is ``calibrated`` by a table, or ``mixed`` by a qtable.
+
+        A ``quantized`` module came in with scales of another tool, and is requantized; it needs
+        no table. All float needs no step, but for a ``quantized`` module, which keeps what it
+        came in with.
+        """
+        if self.mode == "F32" and not mixed and not self.fuse_preprocess:
+            return Stages(lowering="lower-to-qdq" if quantized else "")
+        planning, correction = self._planning(calibrated, mixed, quantized), list[str]()
+        target = f"target={print_value(self.target)}"
+        if self.correct_bias and calibrated:
+            correction.append(f"correct-bias{{{target}}}")
+        if self.fuse_preprocess:
+            correction.append(f"fuse-preprocess{{{target}}}")
+        correction.append(f"quantize-weights{{group-size={self.group_size}}}")
+        if self.mode != "INT8" or mixed:
+            correction += ["quantize-dynamic", "convert-half"]
+        quantization = [self.quantize_pass]
+        if self.quant_input or self.quant_output:
+            borders = ("inputs=true" if self.quant_input else "", self._outputs_option)
+            quantization.append(f"strip-casts{{{_options(*borders, target, self._scheme)}}}")
+        quantization.append("verify-target")
+        first, second, third = map(",".join, (planning, correction, quantization))
+        return Stages(first, second, third, "lower-to-qdq")
+
+    @property
+    def quantize_pass(self) -> str:
+        """The pass that makes types integer."""
+        return f"quantize{{{_options(f'target={print_value(self.target)}', self._scheme)}}}"
+
+    def _planning(self, calibrated: bool, mixed: bool, quantized: bool) -> list[str]:
+        passes = ["import-calibration"] if calibrated else []
+        if quantized:
+            passes += ["unquantize", "canonicalize", "raise-activation", "fuse-activation"]
+        passes += ["propagate-ranges", f"assign-precision{{mode={self.mode}}}"]
+        if self.mode == "INT8" or mixed:
+            passes.append(f"decompose-activations{{target={print_value(self.target)}}}")
+        return passes
+
+    @property
+    def _scheme(self) -> str:
+        return "symmetric=true" if self.symmetric else ""
+
+    @property
+    def _outputs_option(self) -> str:
+        return "outputs=true" if self.quant_output else ""
+
+
+INT8 = Deployment()
+"""INT8 for onnxruntime on x64, as ``model_deploy`` deploys without options."""
+
+
+def _options(*options: str) -> str:
+    return " ".join(filter(None, options))

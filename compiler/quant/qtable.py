@@ -1,12 +1,13 @@
-"""The precision plan: which mode each node is deployed in, from a default and a qtable."""
+"""The qtable: lines ``name mode`` that say in which mode single nodes are deployed."""
 
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qdqc.diagnostics import QdqcError, suggestion
@@ -16,13 +17,16 @@ from qdqc.ir.loc import Loc, Position
 
 __all__ = [
     "ALIASES",
+    "EMPTY",
     "MODES",
     "TOLERANCES",
+    "Qtable",
     "QtableLine",
+    "load_qtable",
     "mode_named",
     "parse_qtable",
     "plan",
-    "read_qtable",
+    "print_qtable",
 ]
 
 MODES = ("F32", "F16", "INT8", "DYN8", "W8", "W4")
@@ -64,8 +68,8 @@ class QtableLine:
 
     pattern: str
     mode: str
-    optional: bool
-    loc: Loc
+    optional: bool = False
+    loc: Loc = field(default=Loc(), compare=False, repr=False)
 
     @property
     def is_exact(self) -> bool:
@@ -89,20 +93,55 @@ def mode_named(text: str) -> str | None:
     return found if found in MODES else None
 
 
-def read_qtable(path: str | Path) -> list[QtableLine]:
-    """The lines of a qtable file. Raises QdqcError, located, for what can't be read."""
+@dataclass(frozen=True)
+class Qtable:
+    """The lines of a qtable, in their order: a later one wins."""
+
+    lines: tuple[QtableLine, ...] = ()
+
+    @classmethod
+    def of(cls, modes: Mapping[str, str]) -> Qtable:
+        """From modes by names and patterns, as lines have them. Raises QdqcError."""
+        return cls(tuple(_line(pattern, mode, Loc()) for pattern, mode in modes.items()))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what the lines say, in hexadecimal."""
+        said = [[line.pattern, line.mode, line.optional] for line in self.lines]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+EMPTY = Qtable()
+
+
+def load_qtable(path: str | Path) -> Qtable:
+    """The qtable of a file. Raises QdqcError, located, for what can't be read."""
     step = "give a text file with lines 'name mode', as run_qtable writes it"
     return parse_qtable(read_text(path, "qtable", step), str(path))
 
 
-def parse_qtable(text: str, file: str) -> list[QtableLine]:
-    """The lines of a qtable text. Raises QdqcError, located, for a malformed line."""
-    found: list[QtableLine] = []
+def parse_qtable(text: str, file: str) -> Qtable:
+    """The qtable of a text. Raises QdqcError, located, for a malformed line."""
+    lines: list[QtableLine] = []
     for number, line in enumerate(text.splitlines(), 1):
         content = line.strip()
         if content and not content.startswith("#"):
-            found.append(_parse_line(content, Loc((), _position(file, number, line, content))))
-    return found
+            lines.append(_parse_line(content, Loc((), _position(file, number, line, content))))
+    return Qtable(tuple(lines))
+
+
+def print_qtable(modes: Mapping[str, str], header: Mapping[str, object] = {}) -> str:
+    """The text of a qtable, names in the order given; ``header`` goes into comments."""
+    out = [f"# {key}: {' '.join(str(value).split())}" for key, value in header.items()]
+    out += ["###", "# op_name   quantize_mode"]
+    out += [f"{_print_name(name)} {mode}" for name, mode in modes.items()]
+    return "\n".join(out) + "\n"
+
+
+def _print_name(name: str) -> str:
+    """A name that is one plain word as it is, any other one as a JSON string."""
+    plain = name.isprintable() and not any(c.isspace() for c in name)
+    return name if plain and name[:1] not in ("#", '"', "") else json.dumps(name)
 
 
 def _position(file: str, number: int, line: str, content: str) -> Position:
@@ -117,6 +156,11 @@ def _parse_line(content: str, loc: Loc) -> QtableLine:
         raise QdqcError(
             "a qtable line is a name and a mode", loc=loc, notes=["write it as 'name F32'"]
         )
+    return _line(pattern, mode_text, loc, optional=optional)
+
+
+def _line(pattern: str, mode_text: str, loc: Loc, *, optional: bool = False) -> QtableLine:
+    """Raises QdqcError for an unknown mode, and for a pattern that is none."""
     mode = mode_named(mode_text)
     if mode is None:
         known = ", ".join(MODES)
@@ -149,7 +193,7 @@ def _split_name(content: str, loc: Loc) -> tuple[str, str]:
     return (body[: found.start()].strip(), found[0].strip()) if found else (body, "")
 
 
-def plan(graph: Graph, default: str, lines: Iterable[QtableLine] = ()) -> dict[str, str]:
+def plan(graph: Graph, default: str, qtable: Qtable = EMPTY) -> dict[str, str]:
     """The mode of every node of the top graph by the node's name.
 
     A later line wins over an earlier one, an exact name over a pattern; what is the name of a
@@ -158,9 +202,12 @@ def plan(graph: Graph, default: str, lines: Iterable[QtableLine] = ()) -> dict[s
     """
     ops = {r.name: n for n in graph.nodes() for r in n.present_results}
     modes = {n.name: default for n in graph.nodes()}
-    exact = {line: line.is_exact or line.pattern in ops for line in lines}
-    for line in sorted(exact, key=exact.__getitem__):
-        if exact[line]:
+
+    def is_exact(line: QtableLine) -> bool:
+        return line.is_exact or line.pattern in ops
+
+    for line in sorted(qtable.lines, key=is_exact):
+        if is_exact(line):
             named = ops.get(line.pattern)
             hits = [] if named is None else [named.name]
         else:

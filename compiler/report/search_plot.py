@@ -108,15 +108,15 @@ def _draw_sizes(axes: Any, found: SearchPlot) -> None:
 
 
 def _draw_front(axes: Any, found: SearchPlot) -> None:
-    """Measured times filled, foretold ones hollow; the number of float layers beside."""
+    """Measured times filled, predicted ones hollow; the number of float layers beside."""
     for point in found.points:
-        ends = [1000 * point.foretold, 1000 * point.seconds]
+        ends = [1000 * point.predicted, 1000 * point.seconds]
         axes.plot(ends, [point.score] * 2, "-", color=_GOAL, linewidth=0.8)
         axes.annotate(str(len(point.floats)), (ends[1], point.score), fontsize=7, va="bottom")
     scores = [p.score for p in found.points]
     measured = [1000 * p.seconds for p in found.points]
-    foretold = [1000 * p.foretold for p in found.points]
-    axes.plot(foretold, scores, "o", mfc="none", color=_INTEGER, label="predicted")
+    predicted = [1000 * p.predicted for p in found.points]
+    axes.plot(predicted, scores, "o", mfc="none", color=_INTEGER, label="predicted")
     axes.plot(measured, scores, "o", color=_INTEGER, label="measured", gid="measured")
     chosen = [p for p in found.points if p.floats == found.chosen.floats]
     if found.limit is not None:

@@ -7,21 +7,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from qdqc.calibration.masking import Masking, masking_by
+from qdqc.calibration.masking import masking_by
 from qdqc.calibration.table import Table
 from qdqc.data.fit import Sample
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.graph import Module
 from qdqc.ir.spelling import print_value
 from qdqc.pipeline.manager import run
-from qdqc.runtime.comparison.compare import cosine, sqnr
+from qdqc.quant.deployment import Deployment
+from qdqc.runtime.comparison.fidelity import Fidelity, fidelity
 from qdqc.runtime.sessions.session import Runner
-from qdqc.search.trials.deployment import Deployment, Fidelity
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.text.digest import module_digest
 
-__all__ = ["RECIPES", "Share", "Stage", "Step", "Tuned", "fidelity_to", "recipe_named", "tune"]
+__all__ = ["RECIPES", "Share", "Stage", "Step", "Tuned", "recipe_named", "tune"]
 
 Calibrate: TypeAlias = Callable[[Module], Table]
 
@@ -86,6 +85,10 @@ class Step:
         """Of the SQNR, in dB."""
         return 0.0 if self.after is None else self.after.sqnr - self.before.sqnr
 
+    def entries(self) -> dict[str, Any]:
+        """As a report has it."""
+        return asdict(self)
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -97,7 +100,7 @@ class Tuned:
 
     def entries(self) -> list[dict[str, Any]]:
         """The steps as a report has them."""
-        return [asdict(step) for step in self.steps]
+        return [step.entries() for step in self.steps]
 
 
 def recipe_named(name: str) -> tuple[Stage, ...]:
@@ -157,8 +160,9 @@ def tune(
     exact = Runner(module, threads=1)
 
     def judged(changed: Module, table: Table) -> Fidelity:
-        lowered = Deployment(changed, target).lowered(table)
-        return fidelity_to(exact, Runner(lowered, threads=1), judges, masking)
+        lowered = MixedModels(changed, Deployment(target=target)).lowered(table)
+        pairs = ((sample, exact.run(sample)) for sample in judges)
+        return fidelity(Runner(lowered, threads=1), pairs, masking.kept if masking else None)
 
     table = calibrate(module)
     now = judged(module, table)
@@ -179,22 +183,3 @@ def tune(
         if kept:
             module, table, now = changed, found, then
     return Tuned(module, table, tuple(done))
-
-
-def fidelity_to(
-    exact: Runner, found: Runner, samples: Iterable[Sample], masking: Masking | None = None
-) -> Fidelity:
-    """How near the outputs of one model are to another's; padding is left out by the mask."""
-    cos: list[float] = []
-    noise: list[float] = []
-    for sample in samples:
-        expected, outputs = exact.run(sample), found.run(sample)
-        for name, array in expected.items():
-            if array.dtype.kind != "f":
-                continue
-            pair = outputs[name], array
-            if masking is not None:
-                pair = (masking.kept(name, pair[0], sample), masking.kept(name, pair[1], sample))
-            cos.append(cosine(*pair))
-            noise.append(sqnr(*pair))
-    return Fidelity(float(np.mean(cos)), float(np.mean(noise)))

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
 from qdqc.pipeline.manager import run
-from qdqc.quant.qtable import mode_named, parse_qtable, plan, read_qtable
+from qdqc.quant.qtable import Qtable, load_qtable, mode_named, parse_qtable, plan, print_qtable
 from qdqc.text.parser import parse_module
+
+NAMES_OF_ANY_KIND = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1)
 
 MODEL = """
 module @m {
@@ -62,6 +66,7 @@ def floats(module: Module, text: str) -> list[str]:
         ("type:relu F32\nlayer1/* INT8", ["layer2/a", "c[0]"]),  # the later pattern wins
         ("layer1/a F32\nlayer1/a INT8", []),
         ("layer1/a INT8\nlayer1/a F32", ["layer1/a"]),
+        ("layer1/a F32\nlayer1/a INT8\nlayer1/a F32", ["layer1/a"]),
         ("nothing F32?\nlayer1/a F32 ?", ["layer1/a"]),
         ("c1 F32", ["c0"]),  # any result names its node
         ("c[0] F32", ["c[0]"]),  # a name is a name, though it looks like a glob
@@ -102,11 +107,11 @@ def test_what_is_wrong_is_located(module: Module, text: str, place: str, message
 
 def test_a_table_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(QdqcError, match="can't read the qtable: No such file"):
-        read_qtable(tmp_path / "no.qtable")
+        load_qtable(tmp_path / "no.qtable")
     binary = tmp_path / "binary.qtable"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(QdqcError, match="it is no text"):
-        read_qtable(binary)
+        load_qtable(binary)
 
 
 def test_the_pass_sets_modes(module: Module, tmp_path: Path) -> None:
@@ -119,3 +124,25 @@ def test_the_pass_sets_modes(module: Module, tmp_path: Path) -> None:
     assert {n.mode for n in run(module, 'assign-precision{mode="fp32"}').graph.nodes()} == {"F32"}
     with pytest.raises(QdqcError, match="unknown mode 'INT9'; did you mean 'INT8'"):
         run(module, 'assign-precision{mode="INT9"}')
+
+
+@given(st.dictionaries(NAMES_OF_ANY_KIND, st.sampled_from(["F32", "W8", "DYN8"]), max_size=5))
+def test_names_of_any_kind_come_back(modes: dict[str, str]) -> None:
+    qtable = parse_qtable(print_qtable(modes, {"model": "a\nb"}), "q")
+    assert qtable == Qtable.of(modes)
+
+
+@pytest.mark.parametrize("name", ["a b", "#a", '"a"', "a #b", "re:x", "type:conv", "a?"])
+def test_odd_names_stand_on_one_line(name: str) -> None:
+    (line,) = parse_qtable(print_qtable({name: "F32"}), "q").lines
+    assert line.pattern == name
+
+
+def test_modes_in_memory_are_those_of_a_file(module: Module) -> None:
+    text = "layer1/* fp32\n\"layer2/b b\" W8\n"
+    held = Qtable.of({"layer1/*": "F32", "layer2/b b": "w8"})
+    assert held == parse_qtable(text, "t.qtable")
+    assert held.digest == parse_qtable(f"# note\n{text}", "other").digest
+    assert held.digest != Qtable.of({"layer1/*": "F32"}).digest
+    with pytest.raises(QdqcError, match="unknown mode 'F23'; did you mean 'F32'"):
+        Qtable.of({"layer1/a": "F23"})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qdqc.calibration.table import Table
 from qdqc.inspection.causes import Cause
 from qdqc.inspection.difference import Difference
 from qdqc.inspection.measure import Measured
@@ -20,6 +21,7 @@ from qdqc.onnx_io.saver import save_onnx
 from qdqc.pipeline.discovery import pipelines
 from qdqc.pipeline.spec import resolve
 from qdqc.quant.lowering import lower
+from qdqc.quant.qtable import Qtable
 from qdqc.report.page.payload import COMPARED, Inspection
 from qdqc.runtime.audit.audit import Audit, audit
 from qdqc.runtime.comparison.check import taken
@@ -36,13 +38,16 @@ _ROUNDS = 10
 class Sources:
     """Both modules, one sample, and what was said of them elsewhere.
 
-    ``pipeline`` is that of the quantized module's header; the rest is as in ``Inspection``.
+    ``pipeline`` is that of the quantized module's header, ``table`` and ``qtable`` are what its
+    passes read; the rest is as in ``Inspection``.
     """
 
     reference: Module
     quantized: Module
     sample: Feeds
     pipeline: str = ""
+    table: Table | None = None
+    qtable: Qtable | None = None
     searched: Mapping[str, Any] = field(default_factory=dict[str, Any])
     difference: Difference | None = None
     compared: tuple[str, str] = COMPARED
@@ -52,7 +57,7 @@ def gather(
     sources: Sources, measured: Measured, causes: Sequence[Cause], sketches: Sketches
 ) -> Inspection:
     """All that the page shows. Raises QdqcError where onnxruntime refuses one of the modules."""
-    replay = replayed(sources.reference, sources.pipeline)
+    replay = replayed(sources.reference, sources.pipeline, sources.table, sources.qtable)
     lowered = clone(sources.quantized)
     lower(lowered)
     found = _audited(lowered, replay)

@@ -1,4 +1,4 @@
-"""What mixed models take, foretold from measured times of nodes in float and in integers."""
+"""What mixed models take, predicted from measured times of nodes in float and in integers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Costs:
         return replace(self, integer=min(integer, self.integer), float=min(float_, self.float))
 
     def seconds(self, floats: Collection[str]) -> float:
-        """The foretold seconds of the model in which these nodes stay float.
+        """The predicted seconds of the model in which these nodes stay float.
 
         Times of nodes add up, and so do those of borders; both are scaled so that the two
         models that were measured whole come out as they were.
@@ -109,10 +109,10 @@ def measure_costs(trials: Trials, table: Table, feeds: Feeds) -> Costs:
 
     Raises QdqcError where onnxruntime refuses a model.
     """
-    module = trials.deployment.module
-    lowered = trials.deployment.lowered(table)
+    module = trials.models.module
+    lowered = trials.models.lowered(table)
     probes = _probes(trials)
-    mixed = {str(n): trials.deployment.lowered(table, s) for n, s in enumerate(probes)}
+    mixed = {str(n): trials.models.lowered(table, s) for n, s in enumerate(probes)}
     whole = seconds_of({"float": module, "integer": lowered, **mixed}, feeds)
     names = _names(module)
     times = [_by_layer(kernel_times(export_onnx(m), feeds), names) for m in (module, lowered)]

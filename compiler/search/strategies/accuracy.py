@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qdqc.search.strategies.mixes import Mixes
+from qdqc.search.strategies.strategy import Search, Strategy
 from qdqc.search.trials.trials import Trials
 
-__all__ = ["RANKED", "Revert", "control_accuracy"]
+__all__ = ["RANKED", "AccuracyControl", "Revert", "control_accuracy"]
 
 RANKED = 300
 """Samples at most on which groups are ranked."""
@@ -45,7 +46,7 @@ def control_accuracy(
     *,
     ranked: int = RANKED,
     iterations: int = 0,
-    told: Callable[[str, int, int], None] = lambda what, done, total: None,
+    told: Callable[[str, int, int], object] = lambda what, done, total: None,
 ) -> list[Revert]:
     """Take groups back until the goal of ``mixes`` is reached; what was done, in order.
 
@@ -97,7 +98,7 @@ def _ranking(
     mixes: Mixes,
     floats: Group,
     left: list[Group],
-    told: Callable[[str, int, int], None],
+    told: Callable[[str, int, int], object],
 ) -> list[Group]:
     """The groups by the score of the model in which each alone goes back beside ``floats``."""
     scores: dict[Group, float] = {}
@@ -108,3 +109,29 @@ def _ranking(
             scores[group] = subset.score_of(mixes.table, floats | group)
         told(min(group), number, len(left))
     return sorted(left, key=lambda g: -scores[g])
+
+
+class AccuracyControl(Strategy):
+    """Take layers back to float, the most gaining first, until the goal is reached.
+
+    They are ranked on at most ``ranking_num`` samples; at most ``max_num_iterations`` are taken
+    back, 0 for all.
+    """
+
+    name = "accuracy"
+
+    ranking_num: int = RANKED
+    max_num_iterations: int = 0
+
+    def run(self, search: Search) -> None:
+        told = search.stage("ranking", "group")
+        reverts = control_accuracy(
+            search.mixes,
+            ranked=self.ranking_num,
+            iterations=self.max_num_iterations,
+            told=lambda what, done, total: told(done, total, what),
+        )
+        for step in reverts:
+            group, undone = ", ".join(sorted(step.group)), "" if step.kept else ", taken back"
+            search.detail(f"{group}: {step.score:.6f}{undone}")
+        search.losses = {min(step.group): step.gain for step in reverts}

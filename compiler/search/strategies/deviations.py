@@ -1,4 +1,4 @@
-"""What each rounding adds to the outputs, so that mixed models can be foretold without a run.
+"""What each rounding adds to the outputs, so that mixed models can be predicted without a run.
 
 To first order, what roundings do to the outputs adds up: a mixed model deviates by the sum of
 what its rounded values and its integer weights do, each alone in the float model. Which they
@@ -43,7 +43,9 @@ class Parts:
         self._place: dict[str, int] = {}
         self._rows: list[Vector] = []
 
-    def measure(self, told: Callable[[int, int], None] = lambda done, total: None) -> None:
+    def measure(
+        self, told: Callable[[int, int, str], object] = lambda done, total, note: None
+    ) -> None:
         """Run the roundings and the weights of all layers, each alone."""
         every = self._layers.every
         for number, layer in enumerate(every, 1):
@@ -51,10 +53,10 @@ class Parts:
             for kind, outputs in self._trials.part_outputs(layer, quants, self._ranges).items():
                 self._place[f"{kind} {layer.name}"] = len(self._rows)
                 self._rows.append(_flat(outputs) - self._exact)
-            told(number, len(every))
+            told(number, len(every), "")
 
     def score(self, floats: Collection[str]) -> float:
-        """The foretold score of the model in which these nodes stay float."""
+        """The predicted score of the model in which these nodes stay float."""
         return self._trials.objective.score(self._outputs(frozenset(floats)), self._trials.exact)
 
     @cached_property
@@ -62,7 +64,7 @@ class Parts:
         return np.stack(self._rows) if self._rows else np.zeros((0, self._exact.size), np.float32)
 
     def deviation(self, floats: Collection[str]) -> Vector:
-        """The foretold deviation of all compared values, sample by sample, flat."""
+        """The predicted deviation of all compared values, sample by sample, flat."""
         present = np.zeros(len(self._rows), np.float32)
         for part in self._layers.parts_with(frozenset(floats)):
             if part in self._place:

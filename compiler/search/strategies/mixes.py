@@ -41,7 +41,7 @@ class Mixes:
         self.goal = goal
         self.verified: dict[frozenset[str], Mix] = {}
         self._journal = journal
-        self.told: Callable[[Mix], None] = lambda mix: None
+        self.told: Callable[[Mix], object] = lambda mix: None
         text = print_table(table)
         self._table_digest = hashlib.sha256(text.encode()).hexdigest()
 

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from qdqc.search.costs.node_costs import Costs, seconds_of
-from qdqc.search.strategies.mixes import Mixes
+from qdqc.search.costs.node_costs import Costs, measure_costs, seconds_of
+from qdqc.search.strategies.mixes import Mix, Mixes
+from qdqc.search.strategies.pareto_point import Point
+from qdqc.search.strategies.sensitivity import DEFAULT_METHODS
+from qdqc.search.strategies.strategy import Search, Strategy
 
-__all__ = ["Point", "choose_point", "front", "knapsack", "measure_front"]
+__all__ = ["Pareto", "choose_point", "front", "knapsack", "measure_front"]
 
 _BINS = 400
 """Steps of time that the knapsack tells apart."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A mixed model: what it was foretold to take, and what was measured, in seconds."""
-
-    floats: frozenset[str]
-    foretold: float
-    score: float
-    seconds: float
 
 
 def knapsack(
@@ -66,21 +58,20 @@ def measure_front(
     mixes: Mixes,
     costs: Costs,
     sets: Sequence[frozenset[str]],
-    told: Callable[[int, int], None] = lambda done, total: None,
+    told: Callable[[int, int, str], object] = lambda done, total, note: None,
 ) -> list[Point]:
     """Deploy each set, score it, and time all of them interleaved; fastest first.
 
-    What is foretold lies between the times of the models with no float layers and with all,
+    What is predicted lies between the times of the models with no float layers and with all,
     at their quickest: a machine is not as fast at one time as at another.
     """
     trials = mixes.trials
     scores: list[float] = []
     for number, floats in enumerate(sets, 1):
         scores.append(mixes.score(floats))
-        told(number, len(sets))
+        told(number, len(sets), "")
     modules = {
-        str(place): trials.deployment.lowered(mixes.table, floats)
-        for place, floats in enumerate(sets)
+        str(place): trials.models.lowered(mixes.table, floats) for place, floats in enumerate(sets)
     }
     seconds = seconds_of(modules, trials.samples[0])
     costs = costs.seen({floats: seconds[str(place)] for place, floats in enumerate(sets)})
@@ -101,3 +92,27 @@ def choose_point(points: Sequence[Point], goal: float, limit: float | None) -> P
         return max(within, key=lambda p: p.score) if within else points[0]
     reached = [p for p in points if p.score >= goal]
     return reached[0] if reached else max(points, key=lambda p: p.score)
+
+
+class Pareto(Strategy):
+    """Weigh accuracy against time: the best score within a latency, or the fastest with the goal.
+
+    ``points`` models of the front are deployed and timed. ``max_latency`` is in milliseconds;
+    without it the goal decides. ``methods`` are those whose ranges are tried beside the given.
+    """
+
+    name = "pareto"
+
+    points: int = 7
+    max_latency: float | None = None
+    methods: tuple[str, ...] = DEFAULT_METHODS
+
+    def run(self, search: Search) -> None:
+        search.run_sensitivity(self.methods)
+        mixes = search.mixes
+        costs = measure_costs(mixes.trials, mixes.table, mixes.trials.samples[0])
+        sets = front(costs, search.losses, max(2, self.points))
+        search.points = measure_front(mixes, costs, sets, search.stage("front", "model"))
+        limit = None if self.max_latency is None else self.max_latency / 1000
+        point = choose_point(search.points, mixes.goal, limit)
+        search.chosen = Mix(point.floats, point.score)

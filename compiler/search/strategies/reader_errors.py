@@ -6,16 +6,14 @@ question rounded. What other values lose, and what the weights lose, does not de
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qdqc.calibration.table import Table, save_table
+from qdqc.calibration.table import Table
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, Quant, Range, TensorType
@@ -50,13 +48,8 @@ class Reads:
 
 def quantized_reads(module: Module, table: Table, target: str = "ort-cpu") -> list[Reads]:
     """The values that the target would quantize by a table, in graph order. Raises QdqcError."""
-    with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
-        file = Path(folder) / "table"
-        save_table(table, file)
-        held = str(file).replace('"', '\\"')
-        planned = run(
-            module, f'import-calibration{{table="{held}"}},propagate-ranges,assign-precision'
-        )
+    planning = "import-calibration,propagate-ranges,assign-precision"
+    planned = run(module, planning, table=table.as_written())
     found: dict[Value, list[Node[Any]]] = {}
     for node, decision in decide(planned.graph, target_named(target)).items():
         for index in activations(node, decision.traits) if decision.integer else ():

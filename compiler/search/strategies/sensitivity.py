@@ -14,7 +14,10 @@ from qdqc.search.trials.journal import Journal
 from qdqc.search.trials.layers import Layer, ranges_of
 from qdqc.search.trials.trials import Loss, Trials
 
-__all__ = ["SCREENED", "Judged", "Sensitivity", "Told"]
+__all__ = ["DEFAULT_METHODS", "SCREENED", "Judged", "Sensitivity", "Told"]
+
+DEFAULT_METHODS = ("kl", "max", "percentile9999")
+"""Methods whose ranges are tried beside those of the given table."""
 
 SCREENED = 4
 """Samples on which all methods of a layer are tried, of those that rank the layers."""
@@ -23,7 +26,7 @@ RANKED = 16
 _REPEATED = 14
 """Worst layers that are tried by all methods on all samples: ten that people see, and some."""
 
-Told: TypeAlias = Callable[[int, int, str], None]
+Told: TypeAlias = Callable[[int, int, str], object]
 """Told how many layers are done, of how many, and what is the worst so far."""
 
 
@@ -70,8 +73,8 @@ class Sensitivity:
     judged: dict[str, Judged] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        deployment = self.trials.deployment
-        self._ranges = {m: ranges_of(deployment.planned(t)) for m, t in self.tables.items()}
+        models = self.trials.models
+        self._ranges = {m: ranges_of(models.planned(t)) for m, t in self.tables.items()}
 
     @property
     def base(self) -> str:

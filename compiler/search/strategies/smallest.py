@@ -6,19 +6,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 
 from qdqc.search.strategies.deviations import Parts
-from qdqc.search.strategies.mixes import Mixes
+from qdqc.search.strategies.mixes import Mix, Mixes
+from qdqc.search.strategies.sensitivity import DEFAULT_METHODS, Sensitivity
+from qdqc.search.strategies.strategy import Search, Strategy
 from qdqc.search.trials.layers import Layers
 
-__all__ = ["find_smallest"]
+__all__ = ["Smallest", "find_smallest"]
 
 _EFFORT = 1200
-"""Sets that are foretold for each size."""
+"""Sets that are predicted for each size."""
 _TRIED = 8
 """Sets of a size that are verified where one of them may reach the goal."""
 _HOPE = 1.5
-"""A set may reach the goal whose foretold loss is at most that many times what is allowed."""
+"""A set may reach the goal whose predicted loss is at most that many times what is allowed."""
 _LEVELS = 16
-"""Largest size that is searched one by one; beyond it sets grow by the foretold order."""
+"""Largest size that is searched one by one; beyond it sets grow by the predicted order."""
 
 Set = frozenset[str]
 
@@ -26,7 +28,7 @@ Set = frozenset[str]
 def find_smallest(mixes: Mixes, parts: Parts, ranking: Sequence[str]) -> None:
     """Verify models until ``mixes.best`` is the smallest that was found to reach the goal.
 
-    Sizes are tried from 1 on. Of each size, beam search over foretold models proposes sets,
+    Sizes are tried from 1 on. Of each size, beam search over predicted models proposes sets,
     and the most promising are verified; the first size that reaches the goal is taken. Larger
     sets grow by doubling along ``ranking``. In the end each member is tried without. Nothing
     is taken for reached that was not verified on the deployed model. Raises QdqcError.
@@ -49,7 +51,7 @@ def find_smallest(mixes: Mixes, parts: Parts, ranking: Sequence[str]) -> None:
 
 
 class _Scale:
-    """Turns foretold losses into ones of deployed models, by those verified so far."""
+    """Turns predicted losses into ones of deployed models, by those verified so far."""
 
     def __init__(self, mixes: Mixes, parts: Parts) -> None:
         self._mixes = mixes
@@ -66,15 +68,15 @@ class _Scale:
             yield chosen
 
     def _factor(self) -> float:
-        """Real loss over foretold loss, of the verified model that lost least."""
+        """Real loss over predicted loss, of the verified model that lost least."""
         mixes, parts = self._mixes, self._parts
         best = max(mixes.verified.values(), key=lambda m: m.score)
-        foretold = parts.ideal - parts.score(best.floats)
-        return (mixes.trials.ideal - best.score) / foretold if foretold > 0 else 1.0
+        predicted = parts.ideal - parts.score(best.floats)
+        return (mixes.trials.ideal - best.score) / predicted if predicted > 0 else 1.0
 
 
 def _beams(layers: Layers, parts: Parts, names: Sequence[str]) -> Iterator[list[Set]]:
-    """For each size from 1 on the sets that are foretold to be best, best first.
+    """For each size from 1 on the sets that are predicted to be best, best first.
 
     A set grows by a layer, or by two neighbours at once: a value between two integer layers
     stays rounded until both are float.
@@ -118,3 +120,49 @@ def _shrink(mixes: Mixes, ranking: Iterable[str]) -> None:
     for name in sorted(best.floats, key=lambda n: -order.get(n, len(order))):
         if name in mixes.best.floats:
             mixes.reaches(mixes.best.floats - {name})
+
+
+class Smallest(Strategy):
+    """Rank layers by what each loses alone in INT8, and find the fewest to leave float.
+
+    ``methods`` are those whose ranges are tried beside the given table's. With
+    ``max_float_layers`` that many of the worst layers stay float, whatever they reach.
+    """
+
+    name = "smallest"
+
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    max_float_layers: int | None = None
+
+    def run(self, search: Search) -> None:
+        sensitivity = search.run_sensitivity(self.methods)
+        _take_table(search, sensitivity)
+        ranking = [j.layer.name for j in sensitivity.ranking()]
+        if self.max_float_layers is not None:
+            worst = frozenset(ranking[: self.max_float_layers])
+            search.chosen = Mix(worst, search.mixes.score(worst))
+        elif not search.mixes.reaches(()):
+            parts = sensitivity.parts()
+            parts.measure(search.stage("parts", "layer"))
+            _report_models(search)
+            find_smallest(search.mixes, parts, ranking)
+
+
+def _take_table(search: Search, sensitivity: Sensitivity) -> None:
+    """Go on with the new table, unless the whole INT8 model is better with the given one."""
+    new = Mixes(search.trials, sensitivity.table(), search.journal, search.goal)
+    if new.score() >= search.mixes.score():
+        search.mixes = new
+    else:
+        search.note("the given table serves the whole model better: it is kept")
+
+
+def _report_models(search: Search) -> None:
+    mixes, progress = search.mixes, search.stage("mixed models", "model")
+
+    def told(_: Mix) -> None:
+        best = mixes.best
+        note = f"best {best.score:.6f}, {len(best.floats)} float"
+        progress(len(mixes.verified), 0, note)
+
+    mixes.told = told

@@ -10,10 +10,11 @@ from qdqc.ir.op import Kind
 from qdqc.runtime.comparison.compare import cosine
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.strategies.mixes import Mixes
+from qdqc.search.strategies.strategy import Search, Strategy
 from qdqc.search.trials.layers import Layer
 from qdqc.search.trials.trials import Trials
 
-__all__ = ["Step", "layer_cosines", "loss_table", "walk"]
+__all__ = ["Step", "Walk", "layer_cosines", "loss_table", "walk"]
 
 _SHARE = 0.25
 """The walk gives up when more than that part of the layers is float."""
@@ -30,7 +31,9 @@ class Step:
 
 
 def layer_cosines(
-    trials: Trials, table: Table, told: Callable[[int, int], None] = lambda done, total: None
+    trials: Trials,
+    table: Table,
+    told: Callable[[int, int, str], object] = lambda done, total, note: None,
 ) -> dict[str, float]:
     """The mean cosine of each layer's value in the INT8 model to that in the float one.
 
@@ -39,14 +42,14 @@ def layer_cosines(
     """
     layers = trials.layers
     names = [x.name for x in layers.integer if layers.kind(x) is not Kind.PRESERVING]
-    exact = Runner(trials.deployment.module, names, threads=1)
-    found = Runner(trials.deployment.lowered(table), names, threads=1)
+    exact = Runner(trials.models.module, names, threads=1)
+    found = Runner(trials.models.lowered(table), names, threads=1)
     total = dict.fromkeys(names, 0.0)
     for number, sample in enumerate(trials.samples, 1):
         a, b = found.run(sample), exact.run(sample)
         for name in names:
             total[name] += cosine(a[name], b[name])
-        told(number, len(trials.samples))
+        told(number, len(trials.samples), "")
     return {name: value / len(trials.samples) for name, value in total.items()}
 
 
@@ -95,3 +98,25 @@ def loss_table(cosines: Mapping[str, float], target: str, fp_type: str) -> str:
         for place, (name, cos) in enumerate(rows)
     ]
     return "\n".join(lines) + "\n"
+
+
+class Walk(Strategy):
+    """Walk from the input by the likeness of layers, as TPU-MLIR's mix of precisions does.
+
+    Layers whose value is less like the float one than ``min_layer_cos`` are tried in float.
+    """
+
+    name = "mix"
+
+    min_layer_cos: float = 0.99
+
+    def run(self, search: Search) -> None:
+        mixes = search.mixes
+        search.cosines = layer_cosines(mixes.trials, mixes.table, search.stage("layers", "sample"))
+        search.losses = {n: 1.0 - cos for n, cos in search.cosines.items()}
+
+        def told(step: Step) -> None:
+            what = "float from here" if step.kept else "taken back"
+            search.detail(f"{step.layer.name}: outputs {step.score:.6f}, {what}")
+
+        walk(mixes, search.cosines, self.min_layer_cos, told)

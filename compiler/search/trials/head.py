@@ -184,7 +184,7 @@ class Head:
         corrected = _named(self._layers.corrected, self._layer.name).producer
         assert corrected is not None
         node.set_operands(self._operands(corrected))
-        PassManager([self._layers.deployment.quantize_pass()], verify_each=False).run(self.module)
+        PassManager([self._layers.models.quantize_pass()], verify_each=False).run(self.module)
         made = _named(self.module, self._layer.name).producer
         assert made is not None
         if isinstance(made.op, Dequantize):
@@ -209,7 +209,7 @@ class Head:
             low, high = float(array.min(initial=0.0)), float(array.max(initial=0.0))
             found = Range(low, high, max(-low, high))
         assert found is not None
-        symmetric = self._layers.deployment.symmetric
+        symmetric = self._layers.models.deployment.symmetric
         quant = activation_quant(found, self._layers.target.activation, symmetric=symmetric)
         return self._quantized(value, quant)
 

@@ -15,7 +15,7 @@ from qdqc.quant.arithmetic import activation_quant
 from qdqc.quant.placement import Decision, decide
 from qdqc.quant.targets.known import target_named
 from qdqc.quant.targets.target import Target, activations
-from qdqc.search.trials.deployment import Deployment
+from qdqc.search.trials.mixed_models import MixedModels
 
 __all__ = ["Layer", "Layers", "ranges_of"]
 
@@ -52,15 +52,15 @@ class Layers:
     qtable can name: parts in which deployment lays a node are layers, but follow that node.
     """
 
-    def __init__(self, deployment: Deployment, table: Table) -> None:
-        self.deployment = deployment
-        self.planned: Module = deployment.planned(table)
-        self.corrected: Module = deployment.corrected(table)
-        self.target: Target = target_named(deployment.target)
+    def __init__(self, models: MixedModels, table: Table) -> None:
+        self.models = models
+        self.planned: Module = models.planned(table)
+        self.corrected: Module = models.corrected(table)
+        self.target: Target = target_named(models.deployment.target)
         self.decisions = decide(self.planned.graph, self.target)
         self._readers = self._integer_readers()
         graph = self.planned.graph
-        self._owner = _owners(self.planned, deployment.module)
+        self._owner = _owners(self.planned, models.module)
         self.every = [
             *(layer for v in graph.inputs for layer in self._rounded(v.name, "input", None, v)),
             *(layer for n in graph.nodes() for layer in self._of_node(n)),
@@ -75,7 +75,7 @@ class Layers:
     def quant(self, layer: Layer, found: Range) -> Quant:
         """Scale and zero point that a range gives to values of a layer, as deployment does."""
         clamp = getattr(layer.node.op, "clamp", None) if layer.node and layer.integer else None
-        symmetric = self.deployment.symmetric
+        symmetric = self.models.deployment.symmetric
         return activation_quant(found, self.target.activation, symmetric=symmetric, clamp=clamp)
 
     def own_quants(self, layer: Layer, ranges: Mapping[str, Range]) -> tuple[Quant, ...]:
@@ -124,7 +124,7 @@ class Layers:
         nodes = [n for n, owner in self._owner.items() if owner in floats]
         held = [n.mode for n in nodes]
         for node in nodes:
-            node.mode = self.deployment.fp_type
+            node.mode = self.models.fp_type
         found = decide(self.planned.graph, self.target)
         for node, mode in zip(nodes, held, strict=True):
             node.mode = mode

@@ -18,10 +18,10 @@ from qdqc.onnx_io.opsets import choose_opset
 from qdqc.runtime.sessions.session import Feeds, Runner
 from qdqc.runtime.sessions.shared_weights import Weights
 from qdqc.search.trials.cut import Cuts
-from qdqc.search.trials.deployment import Deployment
 from qdqc.search.trials.head import Setup, Variant
 from qdqc.search.trials.kept import BUDGET, Kept
 from qdqc.search.trials.layers import Layer, Layers
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Likeness, Objective, Outputs
 from qdqc.search.trials.spread import ALONE, Hands
 from qdqc.search.trials.trial import Trial
@@ -51,7 +51,7 @@ class Trials:
 
     def __init__(
         self,
-        deployment: Deployment,
+        models: MixedModels,
         table: Table,
         samples: Sequence[Feeds],
         objective: Objective,
@@ -62,11 +62,11 @@ class Trials:
         if not samples:
             note = "give --inference_num above 0"
             raise QdqcError("there are no samples to search on", notes=[note])
-        self.deployment = deployment
-        self.layers = Layers(deployment, table)
+        self.models = models
+        self.layers = Layers(models, table)
         self.objective = objective.part(range(len(samples)))
         self.weights = Weights()
-        opset = choose_opset(deployment.lowered(table), None)
+        opset = choose_opset(models.lowered(table), None)
         cuts = Cuts(self.layers.planned, objective.names)
         self._setup = Setup(self.layers, cuts, self.weights, opset)
         self._apart: set[Node[Any]] = set()
@@ -114,9 +114,9 @@ class Trials:
         self, table: Table | None, floats: frozenset[str] = frozenset()
     ) -> list[Outputs]:
         """The compared values of the deployed model on all samples; of the float one for None."""
-        module = self.deployment.module
+        module = self.models.module
         if table is not None:
-            module = self.deployment.lowered(table, floats)
+            module = self.models.lowered(table, floats)
         names, setup = self.objective.names, self._setup
         return compared_values(module, names, self.samples, self._hands, self.weights, setup.opset)
 
@@ -229,11 +229,11 @@ def compared_values(
 
 
 def worst_samples(
-    deployment: Deployment, table: Table, samples: Sequence[Feeds], names: Sequence[str], count: int
+    models: MixedModels, table: Table, samples: Sequence[Feeds], names: Sequence[str], count: int
 ) -> list[int]:
     """The places of the samples on which float and INT8 are least alike, in their order."""
     like = Likeness(dict.fromkeys(names, 1 / max(1, len(names))))
-    exact = compared_values(deployment.module, names, samples)
-    found = compared_values(deployment.lowered(table), names, samples)
+    exact = compared_values(models.module, names, samples)
+    found = compared_values(models.lowered(table), names, samples)
     scores = [like.score([f], [e]) for f, e in zip(found, exact, strict=True)]
     return sorted(sorted(range(len(scores)), key=scores.__getitem__)[:count])

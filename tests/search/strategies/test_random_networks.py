@@ -138,12 +138,12 @@ def test_accuracy_control_takes_back_what_gains_most_first(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_foretold_scores_order_sets_as_real_ones_do(seed: int) -> None:
+def test_predicted_scores_order_sets_as_real_ones_do(seed: int) -> None:
     _, parts, scores = searched(seed)
-    foretold = {s: parts.score(s) for s in scores}
-    best = max((s for s in scores if len(s) == 2), key=lambda s: foretold[s])
+    predicted = {s: parts.score(s) for s in scores}
+    best = max((s for s in scores if len(s) == 2), key=lambda s: predicted[s])
     pairs = sorted((s for s in scores if len(s) == 2), key=lambda s: -scores[s])
     assert pairs.index(best) < max(3, len(pairs) // 3)
     real = np.argsort(np.argsort(list(scores.values())))
-    told = np.argsort(np.argsort(list(foretold.values())))
+    told = np.argsort(np.argsort(list(predicted.values())))
     assert np.corrcoef(real, told)[0, 1] > 0.7

@@ -1,4 +1,4 @@
-"""Sets of float layers: foretold by parts, verified on deployed models, as small as can be."""
+"""Sets of float layers: predicted by parts, verified on deployed models, as small as can be."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def test_parts_add_up_where_the_network_is_linear() -> None:
     for floats in (frozenset(), frozenset({"a"}), frozenset({"b"})):
         outputs = trials.outputs_of(table(trials), floats)
         real = np.concatenate([o["b"].ravel() for o in outputs]) - exact
-        foretold = parts.deviation(floats)
-        near = float(np.dot(real, foretold) / np.linalg.norm(real) / np.linalg.norm(foretold))
+        predicted = parts.deviation(floats)
+        near = float(np.dot(real, predicted) / np.linalg.norm(real) / np.linalg.norm(predicted))
         assert near > 0.75, "rounding noise is drawn anew where its input changed"
-        assert np.linalg.norm(foretold) == pytest.approx(np.linalg.norm(real), rel=0.2)
+        assert np.linalg.norm(predicted) == pytest.approx(np.linalg.norm(real), rel=0.2)
     assert not parts.deviation(frozenset({"a", "b"})).any()
 
 
@@ -70,8 +70,8 @@ def test_parts_rank_mixed_models_as_they_are(make: object) -> None:
     names = [layer.name for layer in trials.layers.integer]
     sets = [frozenset(c) for k in (0, 1, 2) for c in combinations(names, k)]
     real = [trials.score_of(table(trials), s) for s in sets]
-    foretold = [parts.score(s) for s in sets]
-    ranks = [np.argsort(np.argsort(v)) for v in (real, foretold)]
+    predicted = [parts.score(s) for s in sets]
+    ranks = [np.argsort(np.argsort(v)) for v in (real, predicted)]
     assert np.corrcoef(ranks[0], ranks[1])[0, 1] > 0.7
 
 

@@ -283,7 +283,7 @@ def test_the_front_goes_from_integers_to_float() -> None:
     for point in points:
         assert point.score == mixes.score(point.floats)
         if point.floats in (frozenset(), frozenset(losses)):
-            assert point.foretold <= point.seconds * (1 + 1e-9), "whole models at their quickest"
+            assert point.predicted <= point.seconds * (1 + 1e-9), "whole models at their quickest"
 
 
 def test_times_are_of_all_models_in_turn() -> None:

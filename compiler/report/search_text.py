@@ -1,4 +1,4 @@
-"""What people read of a search: its log, and the worst layers with the likely cause."""
+"""What people read of a search: its log, the worst layers with the likely cause, the front."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ import numpy as np
 from qdqc.calibration.table import Table
 from qdqc.ir.core import Constant, Node
 from qdqc.search.strategies.sensitivity import Judged, Sensitivity
+from qdqc.search.strategies.strategy import Search
 from qdqc.search.trials.layers import Layer
 
-__all__ = ["cause_of", "ranking_entries", "ranking_lines", "render_worst"]
+__all__ = [
+    "cause_of",
+    "ranking_entries",
+    "ranking_lines",
+    "render_front",
+    "render_worst",
+    "search_entries",
+    "search_log",
+]
 
 _OUTLIERS = 4.0
 """Largest magnitude over the threshold of 99.99 percent from which outliers make a range."""
@@ -45,6 +54,78 @@ def ranking_entries(search: Sensitivity, table: Table) -> list[dict[str, Any]]:
         }
         for j in search.ranking()
     ]
+
+
+def search_log(search: Search, model: str, qtable: str, seconds: float) -> list[str]:
+    """The lines of TPU-MLIR's log; none for a search that ranked no layers."""
+    if search.sensitivity is None:
+        return []
+    return [
+        f"quantize_method_list ={list(search.sensitivity.tables)}",
+        f"run float mode: {model}",
+        f"run int8 mode: {model}",
+        f"all_int8_cos={search.int8!r}",
+        f"all search layer number: {len(search.trials.layers.integer)}",
+        *ranking_lines(search.sensitivity.ranking()),
+        f"set_fp_layer_list = {search.floats}",
+        ">>>run result:",
+        f"int8 outputs_cos:{search.int8:.6f} old",
+        f"mix model outputs_cos:{search.result.score:.6f}",
+        f"Output mix quantization table to {qtable}",
+        f"total time:{seconds:.3f}",
+    ]
+
+
+def search_entries(search: Search) -> dict[str, Any]:
+    """A search as ``--report`` has it: scores, float layers, ranking and front."""
+    entries: dict[str, Any] = {
+        "int8_cos": search.int8,
+        "mix_cos": search.result.score,
+        "float_layers": search.floats,
+    }
+    if search.sensitivity is not None:
+        entries["ranking"] = ranking_entries(search.sensitivity, search.table)
+    else:
+        entries["ranking"] = _loss_entries(search)
+    if search.points:
+        entries["front"] = [
+            {
+                "float_layers": sorted(p.floats),
+                "score": p.score,
+                "predicted_ms": 1000 * p.predicted,
+                "measured_ms": 1000 * p.seconds,
+            }
+            for p in search.points
+        ]
+    return entries
+
+
+def _loss_entries(search: Search) -> list[dict[str, Any]]:
+    """Layers by the strategy's own measure, with what the given table says of them."""
+    ops = {layer.name: layer.op for layer in search.trials.layers.integer}
+    rows, method = search.table.rows, search.table.header.get("method", "given")
+    return [
+        {
+            "name": name,
+            "op": ops.get(name, ""),
+            "loss": loss,
+            "method": method,
+            "threshold": rows[name].threshold if name in rows else None,
+        }
+        for name, loss in sorted(search.losses.items(), key=lambda row: -row[1])
+    ]
+
+
+def render_front(search: Search) -> str:
+    """The models of a front, the fastest first, and which of them is taken."""
+    lines = ["predicted  measured     score  float layers"]
+    for point in search.points:
+        mark = "  chosen" if point.floats == search.result.floats else ""
+        lines.append(
+            f"{1000 * point.predicted:6.2f} ms {1000 * point.seconds:6.2f} ms  "
+            f"{point.score:.6f}  {len(point.floats)}{mark}"
+        )
+    return "\n".join(lines)
 
 
 def render_worst(search: Sensitivity, table: Table, floats: Iterable[str] = ()) -> str:

@@ -12,7 +12,7 @@ from qdqc.ir.data import Data
 from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, Range, TensorType
 from qdqc.ops import Conv
-from qdqc.report.sensitivity_text import cause_of, ranking_entries, ranking_lines, render_worst
+from qdqc.report.search_text import cause_of, ranking_entries, ranking_lines, render_worst
 from qdqc.search.strategies.sensitivity import Judged
 from qdqc.search.trials.layers import Layer
 from qdqc.search.trials.trials import Loss

@@ -1,0 +1,290 @@
+"""From a float module and samples to the calibration table of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from qdqc.calibration.calibrate import calibrate_by, check_settings
+from qdqc.calibration.masking import masking_by
+from qdqc.calibration.outliers import Outlier, outlier_driven
+from qdqc.calibration.statistics import Collector
+from qdqc.calibration.table import Table
+from qdqc.calibration.thresholds import DEFAULT, METHODS, PLAIN, Settings, method_name
+from qdqc.data.dataset import Dataset, open_list
+from qdqc.diagnostics import QdqcError
+from qdqc.flow.effort import ALONE, Effort
+from qdqc.flow.listener import SILENT, Listener
+from qdqc.flow.samples import DataSource, Given
+from qdqc.flow.transform import transform
+from qdqc.ir.graph import Module
+from qdqc.quant.deployment import Deployment
+from qdqc.quant.targets.known import target_named
+from qdqc.runtime.sessions.open_taps import open_taps_of
+from qdqc.search.strategies.threshold import ThresholdScores, search_threshold
+from qdqc.search.strategies.tuned_ranges import best_of, tuned
+from qdqc.search.trials.mixed_models import MixedModels
+from qdqc.text.digest import module_digest
+from qdqc.tuning.recipe import Tuned, recipe_named, tune
+from qdqc.versions import own_version, version_of
+
+__all__ = [
+    "BEST_OF",
+    "Calibrated",
+    "Calibration",
+    "calibrate",
+    "calibrate_module",
+    "header_of",
+    "tables_of",
+]
+
+BEST_OF = "best_of"
+"""The method that takes, for each value, the best of all methods where the value is read."""
+
+_LOCAL_SAMPLES = 5
+"""Samples on which best_of judges when it is not told how many."""
+
+_LIBRARIES = ("onnxruntime", "numpy")
+"""What a table's numbers come from beside this tool."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How ranges are chosen.
+
+    ``method`` is a threshold method or ``best_of``. ``searched`` are methods of which the one is
+    taken whose deployed model is nearest to float on ``inference_num`` samples. With ``tune_num``
+    samples, or those of ``tune_list``, ranges are widened where that helps the readers of values.
+    ``mask`` is an input that is 0 for padding. A ``recipe`` tunes the weights for ``target``.
+    ``model_name`` and ``seed`` are for the table's header.
+    """
+
+    method: str = DEFAULT
+    settings: Settings = PLAIN
+    searched: Sequence[str] = ()
+    inference_num: int = 30
+    tune_num: int = 0
+    tune_list: str | Path | None = None
+    mask: str = ""
+    recipe: str = ""
+    target: str = "ort-cpu"
+    model_name: str = ""
+    seed: int = 0
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods whose tables are needed. Raises QdqcError for an unknown one."""
+        if self.searched:
+            return list(dict.fromkeys(method_name(m) for m in self.searched))
+        if self.method.lower().removeprefix("use_") == BEST_OF:
+            return list(METHODS)
+        return [method_name(self.method)]
+
+    def check(self) -> None:
+        """What can be known before any work begins. Raises QdqcError."""
+        _ = self.methods
+        check_settings(self.settings)
+        target_named(self.target)
+        if self.searched and not self.inference_num:
+            raise QdqcError(
+                "a search of methods needs samples to try them on",
+                notes=["give `inference_num` above 0"],
+            )
+        if self.recipe:
+            recipe_named(self.recipe)
+
+
+@dataclass
+class Calibrated:
+    """A ``module``, tuned where a recipe was asked for, and the ``table`` that belongs to it.
+
+    ``scores`` are those of the methods that were searched, ``widened`` the number of ranges that
+    tuning changed by method, ``statistics`` what was seen of the values of the first module.
+    """
+
+    module: Module
+    table: Table
+    statistics: Collector
+    tuned: Tuned | None = None
+    scores: ThresholdScores | None = None
+    widened: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def clipped(self) -> int:
+        """How many ranges leave out some of what was observed."""
+        ends = self.table.observed
+        rows = self.table.rows.items()
+        return sum(row.min > ends[n][0] or row.max < ends[n][1] for n, row in rows)
+
+    def outliers(self) -> list[Outlier]:
+        """Values whose range few numbers make: these lose most in integers."""
+        bounded = [
+            result.name
+            for node in self.module.graph.nodes()
+            if node.op.quant(*node.operand_types()).fixed is not None
+            for result in node.present_results
+        ]
+        return outlier_driven(self.statistics.statistics, bounded)
+
+
+def calibrate(
+    model: Any,
+    dataset: Given,
+    *,
+    method: str = DEFAULT,
+    mask: str = "",
+    input_num: int = 0,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    listener: Listener = SILENT,
+) -> Table:
+    """The calibration table of a float model over samples.
+
+    ``model`` is a Module as ``transform`` gives it, or a path or ModelProto, which is transformed
+    first. ``dataset`` is a file or a folder as ``run_calibration`` takes it, or an iterable of
+    dicts of arrays by input, of which ``input_num`` are used (0 for all). ``method`` is a
+    threshold method or ``best_of``; ``mask`` is an input that is 0 for padding. Raises QdqcError.
+    """
+    module = model
+    if not isinstance(model, Module):
+        module = transform(model, input_shapes=input_shapes, listener=listener).module
+    given = dataset if isinstance(dataset, str | Path) else list(dataset)
+    data = DataSource(dataset=given, input_num=input_num).open(module.graph, listener)
+    request = Calibration(method=method, mask=mask)
+    return calibrate_module(module, data, request, listener=listener).table
+
+
+def calibrate_module(
+    module: Module,
+    data: Dataset,
+    request: Calibration,
+    *,
+    effort: Effort = ALONE,
+    listener: Listener = SILENT,
+) -> Calibrated:
+    """Choose the range of each value of a module over samples. Raises QdqcError.
+
+    With a recipe the module is tuned, and the table is that of the tuned one.
+    """
+    request.check()
+    work = _Work(data, request, effort, listener)
+    if not request.recipe:
+        table = work.table_of(module)
+        return Calibrated(module, table, work.statistics[0], None, work.scores, work.widened)
+    result = tune(
+        module, data, request.recipe, work.table_of, target=request.target, mask=request.mask
+    )
+    result.table.header["recipe"] = request.recipe
+    statistics = work.statistics[0]
+    return Calibrated(result.module, result.table, statistics, result, work.scores, work.widened)
+
+
+class _Work:
+    """The choice of ranges for one module or, under a recipe, for several in turn."""
+
+    def __init__(
+        self, data: Dataset, request: Calibration, effort: Effort, listener: Listener
+    ) -> None:
+        self.data, self.request, self.effort, self.listener = data, request, effort, listener
+        self.statistics: list[Collector] = []
+        self.scores: ThresholdScores | None = None
+        self.widened: dict[str, int] = {}
+
+    def table_of(self, module: Module) -> Table:
+        """The table of a module, as the request chooses it among those of its methods."""
+        request = self.request
+        header = header_of(module, request.model_name, request.seed, request.mask)
+        tables = tables_of(
+            module,
+            self.data,
+            request.methods,
+            settings=request.settings,
+            header=header,
+            mask=request.mask,
+            effort=self.effort,
+            listener=self.listener,
+            statistics=self.statistics,
+        )
+        if not request.searched and len(tables) > 1:
+            tables = {BEST_OF: self._best_of(module, tables)}
+        if request.tune_num or request.tune_list:
+            tables = {m: self._tuned(module, table) for m, table in tables.items()}
+        if not request.searched:
+            return next(iter(tables.values()))
+        samples = list(islice(self.data, request.inference_num))
+        models = MixedModels(module, Deployment(target=request.target))
+        told = self.listener.stage("search", "method")
+        self.scores = search_threshold(
+            models, tables, samples, progress=lambda done, total: told(done, total, "")
+        )
+        return tables[self.scores.method]
+
+    def _best_of(self, module: Module, tables: Mapping[str, Table]) -> Table:
+        samples = list(islice(self.data, self.request.tune_num or _LOCAL_SAMPLES))
+        return best_of(module, {DEFAULT: tables[DEFAULT], **tables}, samples)
+
+    def _tuned(self, module: Module, table: Table) -> Table:
+        request, source = self.request, self.data
+        if request.tune_list:
+            source = open_list(request.tune_list, module.graph)
+        samples = list(islice(source, request.tune_num or None))
+        chosen = tuned(module, table, samples)
+        chosen.header["tune number"] = str(len(samples))
+        widened = sum(row != table.rows[name] for name, row in chosen.rows.items())
+        method = table.header["method"]
+        self.widened[method] = widened
+        self.listener.note(f"{method}: tuned on {len(samples)} samples, {widened} widened")
+        return chosen
+
+
+def tables_of(
+    module: Module,
+    data: Dataset,
+    methods: Sequence[str],
+    *,
+    header: Mapping[str, str],
+    settings: Settings = PLAIN,
+    mask: str = "",
+    effort: Effort = ALONE,
+    listener: Listener = SILENT,
+    statistics: list[Collector] | None = None,
+) -> dict[str, Table]:
+    """The tables of a module by several methods, by name, from one run over the samples.
+
+    ``statistics`` takes what was seen. Where it is interrupted with a cache at hand, the message
+    says that the work goes on from there. Raises QdqcError.
+    """
+    resources = effort.resources(header, listener)
+    told = listener.stage("calibration")
+    try:
+        return calibrate_by(
+            module,
+            data,
+            open_taps_of(module, lean=bool(effort.memory_limit)),
+            methods,
+            settings=settings,
+            header=header,
+            progress=lambda done, total: told(done, total, ""),
+            warn=listener.warn,
+            resources=resources,
+            masking=masking_by(module.graph, mask) if mask else None,
+            look=None if statistics is None else statistics.append,
+        )
+    except KeyboardInterrupt:
+        if resources.cache is None or not resources.cache.usable:
+            raise
+        raise KeyboardInterrupt("interrupted: the same command goes on from there") from None
+
+
+def header_of(module: Module, model_name: str, seed: int, mask: str = "") -> dict[str, str]:
+    """What a table says of the model and the tools that it comes from."""
+    return {
+        "tool": f"qdqc {own_version()}",
+        "libraries": ", ".join(f"{p} {version_of(p)}" for p in _LIBRARIES),
+        "model": model_name or module.name,
+        "digest": module_digest(module),
+        "seed": str(seed),
+        **({"mask": mask} if mask else {}),
+    }

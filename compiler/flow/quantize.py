@@ -1,0 +1,148 @@
+"""The whole flow in one call: a float model and data in, a deployed model with its proof out."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qdqc.calibration.table import Table
+from qdqc.calibration.thresholds import DEFAULT
+from qdqc.data.dataset import Dataset
+from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.flow.calibrate import Calibrated, Calibration, calibrate_module
+from qdqc.flow.deploy import check_deployment, deploy, fitting_target
+from qdqc.flow.listener import SILENT, Listener
+from qdqc.flow.report import Report
+from qdqc.flow.samples import CheckSamples, DataSource, Given
+from qdqc.flow.transform import transform
+from qdqc.ir.graph import Module
+from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.saver import save_onnx
+from qdqc.quant.deployment import Deployment
+from qdqc.quant.lowering import has_quantized_activations
+from qdqc.quant.qtable import MODES, Qtable, load_qtable, mode_named
+
+__all__ = ["Quantized", "quantize"]
+
+_CHECKED_SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The deployed ``model``, a ModelProto, and the ``report`` of its figures.
+
+    ``module`` is the same model as a module, ``table`` the ranges that it was deployed by.
+    """
+
+    model: Any = field(repr=False)
+    report: Report
+    module: Module = field(repr=False)
+    table: Table | None = field(default=None, repr=False)
+
+
+def quantize(
+    model: Any,
+    dataset: Given,
+    *,
+    target: str = "ort-cpu",
+    mode: str = "int8",
+    method: str = DEFAULT,
+    symmetric: bool = False,
+    group_size: int = 32,
+    qtable: Qtable | Mapping[str, str] | str | Path | None = None,
+    correct_bias: bool = True,
+    quant_input: bool = False,
+    quant_output: bool = False,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    recipe: str | None = None,
+    mask: str = "",
+    listener: Listener = SILENT,
+) -> Quantized:
+    """Simplify, calibrate, quantize and check a float model; no file is left behind.
+
+    ``model`` is a path, a ModelProto or a module. ``dataset`` is any iterable of dicts of arrays
+    by the names of the inputs, or a file or a folder as ``run_calibration`` takes it. ``mode`` is
+    int8, dyn8, w8, w4, f16 or f32, and ``qtable`` that of single nodes: a Qtable, a file, or
+    modes by names and patterns. The data give int8 its ranges by ``method``, and the report
+    its comparison with the float model over the first samples. A ``recipe`` tunes int8 weights on
+    the data; ``mask`` is an input that is 0 for padding. Other options are ``model_deploy``'s.
+    Raises QdqcError.
+    """
+    deployment = Deployment(
+        target=fitting_target(target, listener.warn),
+        mode=_mode(mode),
+        symmetric=symmetric,
+        correct_bias=correct_bias,
+        group_size=group_size,
+        quant_input=quant_input,
+        quant_output=quant_output,
+    )
+    module = transform(model, input_shapes=input_shapes, listener=listener).module
+    quantized, modes = has_quantized_activations(module), _qtable(qtable)
+    _check_recipe(recipe, deployment.mode, quantized=quantized)
+    calibrates = (deployment.mode == "INT8" or modes is not None) and not quantized
+    given = {"calibrated": calibrates, "mixed": modes is not None, "quantized": quantized}
+    check_deployment(deployment, **given)
+    data = dataset if isinstance(dataset, str | Path) else list(dataset)
+    samples = DataSource(dataset=data).open(module.graph, listener, look=False)
+    calibrated: Calibrated | None = None
+    if calibrates:
+        request = Calibration(
+            method=method, mask=mask, recipe=recipe or "", target=deployment.target
+        )
+        calibrated = calibrate_module(module, samples, request, listener=listener)
+        module = calibrated.module
+    return _deployed(module, calibrated, deployment, modes, samples, listener)
+
+
+def _deployed(
+    module: Module,
+    calibrated: Calibrated | None,
+    deployment: Deployment,
+    qtable: Qtable | None,
+    samples: Dataset,
+    listener: Listener,
+) -> Quantized:
+    table = None if calibrated is None else calibrated.table.as_written()
+    deployed = deploy(module, deployment, table=table, qtable=qtable, listener=listener)
+    first = CheckSamples(list(itertools.islice(samples, _CHECKED_SAMPLES)), "calibration")
+    comparison = deployed.check(first, (0.0, 0.0))
+    with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
+        path = Path(folder) / "model.onnx"
+        save_onnx(deployed.module, path)
+        proof = deployed.prove(path, first.first)
+    tuned = calibrated.tuned if calibrated is not None else None
+    report = Report(comparison, first.source, proof, tuned.steps if tuned is not None else ())
+    return Quantized(export_onnx(deployed.module), report, deployed.module, table)
+
+
+def _mode(text: str) -> str:
+    """The mode of that name. Raises QdqcError for an unknown one."""
+    chosen = mode_named(text)
+    if chosen is None:
+        raise QdqcError(
+            f"unknown mode '{text}'{suggestion(text.upper(), MODES)}",
+            notes=[f"modes are {', '.join(MODES)}"],
+        )
+    return chosen
+
+
+def _qtable(given: Qtable | Mapping[str, str] | str | Path | None) -> Qtable | None:
+    """Raises QdqcError for a file that can't be read, and for an unknown mode."""
+    if given is None or isinstance(given, Qtable):
+        return given
+    return Qtable.of(given) if isinstance(given, Mapping) else load_qtable(given)
+
+
+def _check_recipe(recipe: str | None, mode: str, *, quantized: bool) -> None:
+    """Raises QdqcError where there are no float weights to tune."""
+    if recipe is not None and (mode != "INT8" or quantized):
+        what = "a model that is quantized already" if quantized else f"mode {mode}"
+        raise QdqcError(
+            f"a recipe tunes float weights for int8, and not those of {what}",
+            notes=["leave `recipe` out"],
+        )

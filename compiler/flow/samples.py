@@ -1,0 +1,104 @@
+"""Samples that flows run on: those of the user, or random ones to check with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from qdqc.data.bad_samples import BadSamples
+from qdqc.data.choice import SEED
+from qdqc.data.dataset import Dataset, open_dataset, open_list
+from qdqc.data.fit import Sample, input_specs
+from qdqc.data.plausible import implausible
+from qdqc.data.random_inputs import random_samples
+from qdqc.diagnostics import QdqcError
+from qdqc.flow.listener import Listener
+from qdqc.ir.graph import Graph, Module
+from qdqc.runtime.sessions.session import Runner
+
+__all__ = ["CheckSamples", "DataSource", "Given", "check_samples"]
+
+Given: TypeAlias = str | Path | Iterable[Mapping[str, Any]]
+"""A file or a folder as ``run_calibration`` takes it, or dicts of arrays by input."""
+
+_LOOKED_AT = 4
+"""Samples whose numbers are held against the preprocessing before the work begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where samples come from: ``dataset``, or a ``data_list`` with one sample a line.
+
+    ``input_num`` of them are used, 0 for all, drawn by ``seed``; up to ``max_bad`` unusable ones
+    are left out. ``batch_size`` rows make a sample where the batch is a symbol.
+    """
+
+    dataset: Given | None = None
+    data_list: str | Path | None = None
+    input_num: int = 0
+    seed: int = SEED
+    max_bad: int = 0
+    batch_size: int = 1
+
+    def open(
+        self, graph: Graph, listener: Listener, *, every: bool = False, look: bool = True
+    ) -> Dataset:
+        """The samples, or all there are in their order. Raises QdqcError.
+
+        ``look`` warns of numbers that the preprocessing can't make.
+        """
+        by_list = self.dataset is None
+        opened: Callable[..., Dataset] = open_list if by_list else open_dataset
+        dataset = opened(
+            self.data_list if by_list else self.dataset,
+            graph,
+            input_num=0 if every else self.input_num,
+            batch=self.batch_size,
+            seed=self.seed,
+            bad=BadSamples(self.max_bad, listener.warn),
+        )
+        if look:
+            first = dataset.part(0, _LOOKED_AT)
+            for warning in implausible(input_specs(graph), () if first is None else first):
+                listener.warn(warning)
+        return dataset
+
+
+@dataclass(frozen=True)
+class CheckSamples:
+    """Samples that a model is checked on; ``source`` is a file, a folder, or ``random``."""
+
+    samples: Dataset | Sequence[Sample]
+    source: str
+
+    @property
+    def are_random(self) -> bool:
+        return self.source == "random"
+
+    @property
+    def first(self) -> Sample:
+        return next(iter(self.samples))
+
+
+def check_samples(
+    reference: Module,
+    given: str | Path | None,
+    count: int,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> CheckSamples:
+    """The samples of a file or folder, or random ones for the inputs of a float module.
+
+    ``ranges`` bound random inputs by name. A model whose symbols are no free sizes (a batch that
+    an exporter fixed inside) gets random inputs with 1 for every symbol. Raises QdqcError.
+    """
+    if given:
+        return CheckSamples(open_dataset(given, reference.graph), str(given))
+    samples = random_samples(reference.graph, count, ranges)
+    if any(v.tensor.static_shape is None for v in reference.graph.inputs):
+        try:
+            Runner(reference).run(samples[0])
+        except QdqcError:
+            samples = random_samples(reference.graph, count, ranges, symbol_size=1)
+    return CheckSamples(samples, "random")
