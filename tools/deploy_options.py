@@ -37,7 +37,7 @@ def deploy_parser() -> CommandParser:
 
 def refuse_options(args: Any) -> None:
     """What can be told before anything is read. Raises QdqcError."""
-    from qdqc.quant.targets.known import target_named
+    from qdqc.quant.targets.target import target_named
 
     target_named(args.target)
     if args.quantize == "F32" and args.quantize_table:

@@ -188,7 +188,7 @@ def _write(module: Module, output: Path, lowered: Path) -> None:
 def _prove(run: _Deployment, output: Path, lowered: Path) -> None:
     """Tell what a runtime makes of the file: which nodes run in integers, and whether rightly."""
     from qdqc.flow.prove import proof_of
-    from qdqc.quant.targets.known import target_named
+    from qdqc.quant.targets.target import target_named
     from qdqc.report.audit_text import render_audit, render_bad_fusions
     from qdqc.report.why import node_named, render_why
 

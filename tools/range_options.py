@@ -6,7 +6,8 @@ import argparse
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from qdqc.calibration.thresholds import METHODS, method_name
+from qdqc.calibration.methods.method import METHODS, Method
+from qdqc.calibration.thresholds import method_named
 from qdqc.diagnostics import QdqcError
 from qdqc.tools.arguments import names
 from qdqc.tools.command import CommandParser, Invocation
@@ -52,18 +53,22 @@ def _number(text: str) -> int:
     return value
 
 
-def wanted_methods(args: Any) -> list[str]:
-    """The methods whose tables the options need. Raises QdqcError for an unknown one."""
+def wanted_methods(args: Any) -> list[Method]:
+    """The methods whose tables the options need. Raises QdqcError for an unknown one, and for
+    settings out of their bounds, whether a wanted one has them or not.
+    """
+    options = {"bins": args.histogram_bin_num, "percentile": args.percentile}
+    every = [method_named(name, **options) for name in METHODS.names()]
     if args.search == "search_qtable" and not args.quantize_table:
         note = "give --quantize_table QTABLE"
         raise QdqcError("search_qtable writes a qtable, which needs a name", notes=[note])
     if args.search == "search_threshold":
         if not args.quantize_method_list or not args.inference_num:
             raise QdqcError("--search needs methods and samples to try them on")
-        return list(dict.fromkeys(method_name(m) for m in args.quantize_method_list))
+        return [method_named(m, **options) for m in args.quantize_method_list]
     if args.cali_method.lower().removeprefix("use_") == BEST_OF:
-        return list(METHODS)
-    return [method_name(args.cali_method)]
+        return every
+    return [method_named(args.cali_method, **options)]
 
 
 def chosen_table(

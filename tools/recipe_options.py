@@ -34,7 +34,7 @@ def check_recipe(args: Any) -> None:
             notes=["such as --recipe balanced --tuned model_tuned.qir"],
         )
     if args.recipe:
-        from qdqc.quant.targets.known import target_named
+        from qdqc.quant.targets.target import target_named
         from qdqc.tuning.recipe import recipe_named
 
         recipe_named(args.recipe)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qdqc.calibration.thresholds import BINS, DEFAULT, METHODS, Settings
+from qdqc.calibration.methods.extremes import Percentile
+from qdqc.calibration.methods.method import BINS, METHODS
+from qdqc.calibration.thresholds import DEFAULT
 from qdqc.diagnostics import EXIT_OK
 from qdqc.files import refuse_inputs, refuse_unwritable
 from qdqc.tools.command import CommandParser, Invocation, execute
@@ -47,12 +49,13 @@ def _parser() -> CommandParser:
     add_data_options(parser)
     add = parser.add_argument
     add("--mask", metavar="INPUT", help="a mask: positions where it is 0 do not count")
-    add("--cali_method", default=DEFAULT, metavar="METHOD", help=f"{', '.join(METHODS)}, {BEST_OF}")
+    methods = ", ".join(METHODS.names())
+    add("--cali_method", default=DEFAULT, metavar="METHOD", help=f"{methods}, {BEST_OF}")
     add("--histogram_bin_num", type=positive, default=BINS, metavar="N", help="bins of kl")
     add(
         "--percentile",
         type=float,
-        default=Settings.percentile,
+        default=Percentile.percentile,
         metavar="P",
         help="share of the elements that percentile9999 keeps, in percent",
     )
@@ -76,7 +79,6 @@ def _calibrate(invocation: Invocation) -> int:
 
     args = invocation.args
     wanted_methods(args)
-    _settings(args)
     check_recipe(args)
     target = Path(args.calibration_table)
     outputs = [target, *tuned_files(args), *filter(None, [args.quantize_table])]
@@ -134,20 +136,11 @@ def _search_qtable(invocation: Invocation) -> None:
     write_whole(args.calibration_table, text)
 
 
-def _settings(args: Any) -> Settings:
-    """Raises QdqcError for settings out of their bounds."""
-    from qdqc.calibration.calibrate import check_settings
-
-    settings = Settings(args.histogram_bin_num, args.percentile)
-    check_settings(settings)
-    return settings
-
-
 def _tables(
     module: Module, dataset: Dataset, invocation: Invocation, seen: list[Collector]
 ) -> dict[str, Table]:
     """The tables of a module by the methods that are wanted; ``seen`` takes the statistics."""
-    from qdqc.calibration.calibrate import calibrate_by
+    from qdqc.calibration.calibrate import calibrate
     from qdqc.calibration.masking import masking_by
     from qdqc.runtime.sessions.open_taps import open_taps_of
 
@@ -157,12 +150,11 @@ def _tables(
     resources = resources_of(invocation, header)
     try:
         with Progress("calibration", shown=invocation.verbosity >= 0) as progress:
-            return calibrate_by(
+            return calibrate(
                 module,
                 dataset,
                 open_taps_of(module, lean=bool(args.memory_limit)),
                 wanted_methods(args),
-                settings=_settings(args),
                 header=header,
                 progress=progress.show,
                 warn=invocation.warn,

@@ -121,7 +121,7 @@ class Request:
 
     @cached_property
     def deployment(self) -> Deployment:
-        from qdqc.quant.targets.known import target_named
+        from qdqc.quant.targets.target import target_named
         from qdqc.search.trials.deployment import Deployment
 
         target_named(self.args.target)
@@ -132,21 +132,20 @@ class Request:
 
         They leave the same padding out.
         """
-        from qdqc.calibration.calibrate import calibrate_by
+        from qdqc.calibration.calibrate import calibrate
         from qdqc.calibration.masking import masking_by
-        from qdqc.calibration.thresholds import method_name
+        from qdqc.calibration.thresholds import method_named
         from qdqc.runtime.sessions.open_taps import open_taps_of
 
-        wanted = dict.fromkeys(method_name(m) for m in methods)
         given = self.base.header.get("method", "given")
-        others = [m for m in wanted if m != given]
+        others = [m for m in map(method_named, methods) if m.spelling != given]
         found = {given: self.base}
         if not others:
             return found
         mask = self.base.header.get("mask")
         header = table_header(self.module, self.args, mask)
         with Progress("calibration", shown=self.invocation.verbosity >= 0) as progress:
-            made = calibrate_by(
+            made = calibrate(
                 self.module,
                 open_data(self.module.graph, self.invocation, look=False),
                 open_taps_of(self.module, lean=bool(self.args.memory_limit)),

@@ -29,9 +29,9 @@ from qdqc.quant.deployment import deployment_pipeline
 from qdqc.quant.lowering import has_quantized_activations, lower
 from qdqc.quant.qtable import MODES, mode_named
 from qdqc.quant.record import Record
-from qdqc.quant.targets.known import target_named
-from qdqc.quant.targets.ort_cpu import ORT_CPU
-from qdqc.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
+from qdqc.quant.targets.ort_cpu import OrtCpu
+from qdqc.quant.targets.ort_cpu_avx2 import OrtCpuAvx2
+from qdqc.quant.targets.target import target_named
 from qdqc.report.comparison_text import similarity_entries
 from qdqc.runtime.comparison.check import check_against
 from qdqc.runtime.cpu import has_vnni
@@ -118,13 +118,13 @@ def fitting_target(name: str, warn: Callable[[str], object]) -> str:
 
     Raises QdqcError for a name that no target has.
     """
-    if target_named(name) is not ORT_CPU or has_vnni() is not False:
+    if target_named(name).name != OrtCpu.name or has_vnni() is not False:
         return name
     warn(
-        f"this processor has no VNNI: sums of {ORT_CPU.name} could saturate, so weights take 7 "
-        f"bits, as {ORT_CPU_AVX2.name} has them"
+        f"this processor has no VNNI: sums of {OrtCpu.name} could saturate, so weights take 7 "
+        f"bits, as {OrtCpuAvx2.name} has them"
     )
-    return ORT_CPU_AVX2.name
+    return OrtCpuAvx2.name
 
 
 def _mode(text: str) -> str:
@@ -183,7 +183,9 @@ def _tuned(
 def _ranges(module: Module, *, samples: Iterable[Any], method: str, mask: str) -> Table:
     """The calibration table of a module over the samples."""
     masking = masking_by(module.graph, mask) if mask else None
-    return calibrate(module, samples, open_taps_of(module), method, masking=masking)
+    taps = open_taps_of(module)
+    (table,) = calibrate(module, samples, taps, [method], masking=masking).values()
+    return table
 
 
 def _similarities(deployed: Module, reference: Module, samples: Iterable[Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.importer import import_onnx
 from qdqc.pipeline.manager import run
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.open_taps import open_taps_of
 from qdqc.search.strategies.mixes import Mixes
 from qdqc.search.strategies.sensitivity import SCREENED, Sensitivity
@@ -75,7 +75,7 @@ def search_layers(
     data = dataset if isinstance(dataset, str | Path) else list(dataset)
     opened = open_dataset(data, module.graph)
     samples = list(itertools.islice(opened, inference_num))
-    table = calibrate(module, opened, open_taps_of(module), method)
+    (table,) = calibrate(module, opened, open_taps_of(module), [method]).values()
     objective = _objective(module, metric, labels, len(samples))
     trials = Trials(Deployment(module, target, symmetric), table, samples, objective)
     goal = trials.ideal - max_drop if metric is not None else expected_cos

@@ -7,7 +7,7 @@ from qdqc.ir.graph import Module
 from qdqc.pipeline.instrument import Instrument, Where
 from qdqc.pipeline.pass_ import PassContext
 from qdqc.quant.placement import Decision, decide
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 
 __all__ = ["Record"]
 

@@ -25,7 +25,7 @@ from qdqc.ops import (
 )
 from qdqc.pipeline.manager import run
 from qdqc.quant.placement import Decision, decide
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 
 ORT = target_named("ort-cpu")
 NO_CASTS = "casts would cost more than they save"
@@ -202,7 +202,7 @@ def test_an_unknown_target_names_the_known() -> None:
         QdqcError, match="unknown target 'ort-gpu'; did you mean 'ort-cpu'"
     ) as caught:
         target_named("ort-gpu")
-    assert "targets are ort-cpu" in str(caught.value)
+    assert "known: openvino, ort-cpu, ort-cpu-avx2" in str(caught.value)
 
 
 def test_without_ranges_nothing_is_quantized(net: Any) -> None:
