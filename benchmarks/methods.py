@@ -28,8 +28,8 @@ from sentences import Pairs, batch, calibration_samples
 import qdqc
 from qdqc.calibration.calibrate import make_table
 from qdqc.calibration.collection import collect
+from qdqc.calibration.methods.method import METHODS
 from qdqc.calibration.statistics import Detail
-from qdqc.calibration.thresholds import METHODS
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.trials.deployment import Deployment, fidelity
 
@@ -127,7 +127,7 @@ def _judge(network: Network) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for method in METHODS:
         table = make_table(collector, method)
-        found[method] = [
+        found[method.name] = [
             fidelity(
                 Deployment(network.module, symmetric=s).lowered(table), network.val, exact
             ).sqnr
@@ -139,7 +139,7 @@ def _judge(network: Network) -> dict[str, list[float]]:
 def _print(found: dict[str, dict[str, list[float]]]) -> None:
     """A row a method, best on average first; two columns a network."""
     head = ["method", *(f"{n}{s}" for n in found for s in ("", ", symmetric")), "mean"]
-    rows = {m: [x for by in found.values() for x in by[m]] for m in METHODS}
+    rows = {m: [x for by in found.values() for x in by[m]] for m in METHODS.names()}
     order = sorted(rows, key=lambda m: -np.mean(rows[m]))
     cells = [[m, *(f"{x:.2f}" for x in [*rows[m], np.mean(rows[m])])] for m in order]
     print_table("SQNR of the outputs in INT8, dB", head, cells)

@@ -102,9 +102,9 @@ def observed(python: str | Path, models: Path) -> tuple[tuple[int, int], dict[An
 def predicted(name: str, version: tuple[int, int]) -> str:
     """What the rules and their history say of a trap's naive model under a release."""
     import qdqc
-    from qdqc.quant.targets.known import target_named
     from qdqc.quant.targets.ort_history import outcome
     from qdqc.quant.targets.rules import broken_rules
+    from qdqc.quant.targets.target import target_named
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "naive.onnx"

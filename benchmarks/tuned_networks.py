@@ -84,13 +84,13 @@ class Network:
         from qdqc.runtime.sessions.session import Runner
 
         masking = masking_by(module.graph, self.mask) if self.mask else None
-        table = calibrate(
+        (table,) = calibrate(
             module,
             self.samples,
             lambda names: Runner(module, names, threads=1, cut=True).run,
-            self.method,
+            [self.method],
             masking=masking,
-        )
+        ).values()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "table"
             save_table(table, path)

@@ -16,8 +16,7 @@ from qdqc.ops import Conv, Gemm
 from qdqc.pipeline.pass_ import PassContext
 from qdqc.quant.arithmetic import dequantize, quantize, weight_quant
 from qdqc.quant.placement import Decision, decide
-from qdqc.quant.targets.known import target_named
-from qdqc.quant.targets.target import Target
+from qdqc.quant.targets.target import Target, target_named
 
 __all__ = ["CorrectBias"]
 

@@ -12,7 +12,7 @@ from qdqc.ir.types import Range
 from qdqc.ops import HardSigmoid, HardSwish, Mul, Sigmoid, Swish
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.placement import decide
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 
 __all__ = ["DecomposeActivations"]
 

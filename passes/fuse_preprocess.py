@@ -16,8 +16,7 @@ from qdqc.ir.types import Elem, Quant, TensorType
 from qdqc.ops import Add, Cast, Mul
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.placement import decide
-from qdqc.quant.targets.known import target_named
-from qdqc.quant.targets.target import Target
+from qdqc.quant.targets.target import Target, target_named
 
 __all__ = ["FusePreprocess"]
 

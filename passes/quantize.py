@@ -22,8 +22,7 @@ from qdqc.quant.arithmetic import (
     weight_quant,
 )
 from qdqc.quant.placement import Decision, decide
-from qdqc.quant.targets.known import target_named
-from qdqc.quant.targets.target import Target, activations
+from qdqc.quant.targets.target import Target, activations, target_named
 
 __all__ = ["QuantizePass"]
 

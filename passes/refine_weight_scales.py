@@ -8,7 +8,7 @@ import numpy as np
 
 from qdqc.ir.graph import Graph
 from qdqc.pipeline.pass_ import PassContext
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.tuning.blas import single_threaded
 from qdqc.tuning.columns import Product
 from qdqc.tuning.data_pass import DataPass

@@ -17,7 +17,7 @@ from qdqc.ir.types import Array, Elem, Quant
 from qdqc.ops import MatMul
 from qdqc.pipeline.pass_ import PassContext
 from qdqc.quant.arithmetic import block_quant, spread, weight_quant
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.tuning.blas import single_threaded
 from qdqc.tuning.columns import Product
 from qdqc.tuning.data_pass import DataPass

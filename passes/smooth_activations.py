@@ -10,8 +10,7 @@ from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph
 from qdqc.ops import Mul
 from qdqc.pipeline.pass_ import PassContext
-from qdqc.quant.targets.known import target_named
-from qdqc.quant.targets.target import Target
+from qdqc.quant.targets.target import Target, target_named
 from qdqc.tuning.blas import single_threaded
 from qdqc.tuning.columns import Product, product_of
 from qdqc.tuning.data_pass import DataPass

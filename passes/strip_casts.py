@@ -8,7 +8,7 @@ from qdqc.ir.types import Elem
 from qdqc.ops import Dequantize, Quantize
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import activation_quant
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 
 __all__ = ["StripCasts"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Graph
 from qdqc.pipeline.pass_ import Pass, PassContext
-from qdqc.quant.targets.known import target_named
 from qdqc.quant.targets.rules import broken_rules
+from qdqc.quant.targets.target import target_named
 
 __all__ = ["VerifyTarget"]
 

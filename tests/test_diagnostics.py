@@ -74,7 +74,7 @@ def test_a_registry_suggests_and_sorts() -> None:
     assert registry.names() == ["alpha", "beta"]
     assert [cls.__name__ for cls in registry] == ["A", "B"]
     assert registry.get("gamma") is None
-    with pytest.raises(KeyError, match="unknown thing 'alhpa'; did you mean 'alpha'"):
+    with pytest.raises(QdqcError, match="unknown thing 'alhpa'; did you mean 'alpha'"):
         registry["alhpa"]
 
 
@@ -85,7 +85,7 @@ def test_scratch_entries_go_away_even_after_an_error() -> None:
         registry.add("b", named("B", "m"))
         assert registry.names() == ["a", "b"]
     assert registry.names() == ["a"]
-    with pytest.raises(KeyError), registry.scratch():
+    with pytest.raises(QdqcError), registry.scratch():
         registry.add("b", registry["c"])
     assert registry.names() == ["a"]
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qdqc.calibration.methods.method import METHODS
+from qdqc.diagnostics import QdqcError
 from qdqc.ir.op import OPS
 from qdqc.pipeline.discovery import load_passes
 from qdqc.pipeline.pass_ import PASSES, describe
+from qdqc.quant.targets.target import TARGETS
 from qdqc.registry import Registry
+from qdqc.tuning.recipe import RECIPES
 
 names = st.sampled_from(["conv", "convert", "relu", "clip"])
 homes = st.sampled_from(["ours", "plugin"])
@@ -65,16 +75,80 @@ def test_replacing_in_a_scratch_is_undone():
 def test_an_unknown_name_that_is_like_nothing_is_named_alone():
     registry: Registry[type] = Registry("thing")
     registry.add("relu", make("relu", "ours"))
-    with pytest.raises(KeyError) as caught:
+    with pytest.raises(QdqcError) as caught:
         registry["quantize"]
-    assert caught.value.args == ("unknown thing 'quantize'",)
+    assert str(caught.value) == "error: unknown thing 'quantize'\nnote: known: relu"
 
 
-def test_entries_bear_their_own_names():
+@pytest.mark.parametrize(
+    ("registry", "least"), [(OPS, 100), (PASSES, 30), (TARGETS, 3), (METHODS, 9), (RECIPES, 3)]
+)
+def test_entries_bear_their_own_names(registry: Registry[Any], least: int):
     load_passes()
-    for registry in (OPS, PASSES):
-        assert [cls.name for cls in registry] == registry.names()
-        assert len(registry.names()) > 10
+    assert [entry.name for entry in registry] == registry.names()
+    assert len(registry.names()) >= least
+
+
+def test_instances_are_known_by_their_classes():
+    registry: Registry[object] = Registry("thing")
+    registry.add("a", make("a", "ours")())
+    again = make("a", "ours")()
+    registry.add("a", again)
+    assert registry["a"] is again
+    with pytest.raises(ValueError, match=r"twice: by ours\.a and by theirs\.a"):
+        registry.add("a", make("a", "theirs")())
+
+
+HOME = """
+from tests_home import THINGS
+class Built:
+    name = {name!r}
+THINGS.add({name!r}, Built)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[type]]:
+    """A registry whose package of built-in entries has two files, neither of them imported."""
+    folder = tmp_path / "tests_home"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from qdqc.registry import Registry\nTHINGS = Registry('thing', home='tests_home')\n"
+    )
+    for name in ("one", "two"):
+        (folder / f"{name}.py").write_text(HOME.format(name=name))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("tests_home").THINGS
+    for name in [n for n in sys.modules if n.partition(".")[0] == "tests_home"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda things: things.names(),
+        lambda things: [cls.name for cls in things],
+        lambda things: [things[n].name for n in ("one", "two")],
+        lambda things: [things.get(n).name for n in ("one", "two")],
+    ],
+)
+def test_the_files_of_its_home_are_imported_before_anything_is_looked_up(
+    home: Registry[type], ask: Callable[[Registry[type]], list[str]]
+):
+    assert "tests_home.one" not in sys.modules
+    assert ask(home) == ["one", "two"]
+
+
+def test_a_built_in_entry_keeps_its_name_before_it_is_imported(home: Registry[type]):
+    with pytest.raises(ValueError, match=r"'two' is defined twice: by tests_home\.two\.Built and"):
+        home.add("two", make("two", "plugin"))
+
+
+def test_built_in_entries_outlive_a_scratch(home: Registry[type]):
+    with home.scratch():
+        home.add("three", make("three", "plugin"))
+        assert home.names() == ["one", "three", "two"]
+    assert home.names() == ["one", "two"]
 
 
 def test_every_pass_describes_itself_in_one_line():

@@ -74,7 +74,7 @@ def _block(text: str) -> tuple[list[str], list[str]]:
 
 def _forward(invocation: Invocation) -> int:
     from qdqc.files import refuse_inputs, refuse_unwritable, write_whole
-    from qdqc.quant.targets.known import target_named
+    from qdqc.quant.targets.target import target_named
     from qdqc.search.strategies.regions import between, with_ancestors, with_descendants
     from qdqc.text.qir_files import load
     from qdqc.tools.search_files import SearchFiles, qtable_text

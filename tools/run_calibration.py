@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdqc.calibration.thresholds import BINS, DEFAULT, METHODS, Settings
+from qdqc.calibration.methods.extremes import Percentile
+from qdqc.calibration.methods.method import BINS, METHODS
+from qdqc.calibration.thresholds import DEFAULT
 from qdqc.diagnostics import EXIT_OK
 from qdqc.files import refuse_inputs, refuse_unwritable
 from qdqc.tools.command import CommandParser, Invocation, execute
@@ -47,13 +49,13 @@ def _parser() -> CommandParser:
         "--cali_method",
         default=DEFAULT,
         metavar="METHOD",
-        help=f"{', '.join(METHODS)}, best_of",
+        help=f"{', '.join(METHODS.names())}, best_of",
     )
     add("--histogram_bin_num", type=positive, default=BINS, metavar="N", help="bins of kl")
     add(
         "--percentile",
         type=float,
-        default=Settings.percentile,
+        default=Percentile.percentile,
         metavar="P",
         help="share of the elements that percentile9999 keeps, in percent",
     )
@@ -107,7 +109,7 @@ def _request(args: Any) -> Calibration:
 
     return Calibration(
         method=args.cali_method,
-        settings=Settings(args.histogram_bin_num, args.percentile),
+        options={"bins": args.histogram_bin_num, "percentile": args.percentile},
         searched=searched_methods(args),
         inference_num=args.inference_num,
         tune_num=args.tune_num,

@@ -6,52 +6,45 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from qdqc.calibration.collection import SERIAL, OpenTaps, Progress, Resources, collect
 from qdqc.calibration.masking import Masking
+from qdqc.calibration.methods.method import BINS, Method
 from qdqc.calibration.statistics import Collector
 from qdqc.calibration.table import Table
-from qdqc.calibration.thresholds import (
-    BINS,
-    DEFAULT,
-    LEVELS,
-    PLAIN,
-    Settings,
-    detail_of,
-    method_name,
-    method_named,
-)
+from qdqc.calibration.thresholds import DEFAULT, method_named
 from qdqc.data.fit import Sample
-from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.diagnostics import Diagnostic, Severity
+from qdqc.ir.fields import encode
 from qdqc.ir.graph import Module
 
-__all__ = ["calibrate", "calibrate_by", "check_settings", "make_table", "warnings_of"]
+__all__ = ["calibrate", "make_table", "warnings_of"]
 
 
 def make_table(
-    collector: Collector,
-    method: str = DEFAULT,
-    settings: Settings = PLAIN,
-    header: Mapping[str, str] = {},
+    collector: Collector, method: Method | str = DEFAULT, header: Mapping[str, str] = {}
 ) -> Table:
     """The table of a method. ``header`` holds what the caller knows: tool, model and digest.
 
-    Raises QdqcError for an unknown method and for settings out of their bounds.
+    Raises QdqcError for an unknown method and for options out of their bounds.
     """
-    found, name = method_named(method), method_name(method)
-    check_settings(settings)
+    chosen = _method(method)
+    options = dict(encode(chosen))
     lines = {
         **header,
-        "method": name,
-        "histogram bins": str(settings.bins),
+        "method": chosen.name,
+        "histogram bins": options.pop("bins", str(BINS)),
         "samples": str(collector.samples),
+        **options,
     }
-    if name == "percentile9999" and settings.percentile != Settings.percentile:
-        lines["percentile"] = f"{settings.percentile:g}"
     seen = {n: s for n, s in collector.statistics.items() if s.count}
     return Table(
-        rows={name: found(stats, settings) for name, stats in seen.items()},
+        rows={name: chosen.range(stats) for name, stats in seen.items()},
         observed={n: (s.min, s.max) for n, s in seen.items()} | collector.extremes,
         channel_means={name: found.mean for name, found in collector.channels.items()},
         header=lines,
     )
+
+
+def _method(given: Method | str) -> Method:
+    return method_named(given) if isinstance(given, str) else given
 
 
 def warnings_of(collector: Collector) -> list[Diagnostic]:
@@ -82,38 +75,8 @@ def calibrate(
     module: Module,
     samples: Iterable[Sample],
     open_taps: OpenTaps,
-    method: str = DEFAULT,
+    methods: Sequence[Method | str] = (DEFAULT,),
     *,
-    settings: Settings = PLAIN,
-    header: Mapping[str, str] = {},
-    warn: Callable[[Diagnostic], object] | None = None,
-    masking: Masking | None = None,
-) -> Table:
-    """The calibration table of a module over samples, by a method of ``thresholds.METHODS``.
-
-    ``masking`` leaves padding out. ``warn`` is told of numbers that are not finite and of values
-    that are always zero. Raises QdqcError.
-    """
-    tables = calibrate_by(
-        module,
-        samples,
-        open_taps,
-        [method],
-        settings=settings,
-        header=header,
-        warn=warn,
-        masking=masking,
-    )
-    return tables[method_name(method)]
-
-
-def calibrate_by(
-    module: Module,
-    samples: Iterable[Sample],
-    open_taps: OpenTaps,
-    methods: Sequence[str],
-    *,
-    settings: Settings = PLAIN,
     header: Mapping[str, str] = {},
     progress: Progress | None = None,
     warn: Callable[[Diagnostic], object] | None = None,
@@ -121,18 +84,19 @@ def calibrate_by(
     masking: Masking | None = None,
     look: Callable[[Collector], None] | None = None,
 ) -> dict[str, Table]:
-    """As ``calibrate``, the tables of several methods by name, from the same statistics.
+    """The calibration tables of a module over samples, by the spelling of each method.
 
-    ``look`` is shown these.
+    All are of the same statistics, which ``look`` is shown. ``masking`` leaves padding out.
+    ``warn`` is told of numbers that are not finite and of values that are always zero. Raises
+    QdqcError.
     """
-    detail = max(detail_of(method) for method in methods)
-    check_settings(settings)
+    chosen = {method.spelling: method for method in map(_method, methods)}
     collector = collect(
         module.graph,
         samples,
         open_taps,
         progress,
-        detail=detail,
+        detail=max(method.detail for method in chosen.values()),
         resources=resources,
         masking=masking,
     )
@@ -141,19 +105,4 @@ def calibrate_by(
             warn(diagnostic)
     if look is not None:
         look(collector)
-    names = [method_name(method) for method in methods]
-    return {name: make_table(collector, name, settings, header) for name in names}
-
-
-def check_settings(settings: Settings) -> None:
-    """Raises QdqcError for fewer than 128 bins, and for a percentile outside of 50 to 100."""
-    if settings.bins < LEVELS:
-        raise QdqcError(
-            f"--histogram_bin_num {settings.bins} is less than {LEVELS}, the steps of 8 bits",
-            notes=[f"leave the option out for {BINS} bins"],
-        )
-    if not 50 < settings.percentile <= 100:  # NaN, too
-        raise QdqcError(
-            f"--percentile {settings.percentile:g} is no share of the elements to keep, in percent",
-            notes=["give a number above 50, such as 99.99, up to 100 for all"],
-        )
+    return {name: make_table(collector, method, header) for name, method in chosen.items()}

@@ -8,12 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qdqc.calibration.calibrate import calibrate_by, check_settings
+from qdqc.calibration.calibrate import calibrate as tables_by_methods
 from qdqc.calibration.masking import masking_by
+from qdqc.calibration.methods.method import METHODS, Method
 from qdqc.calibration.outliers import Outlier, outlier_driven
 from qdqc.calibration.statistics import Collector
 from qdqc.calibration.table import Table
-from qdqc.calibration.thresholds import DEFAULT, METHODS, PLAIN, Settings, method_name
+from qdqc.calibration.thresholds import DEFAULT, method_named
 from qdqc.data.dataset import Dataset, open_list
 from qdqc.diagnostics import QdqcError
 from qdqc.flow.effort import ALONE, Effort
@@ -22,7 +23,7 @@ from qdqc.flow.samples import DataSource, Given
 from qdqc.flow.transform import transform
 from qdqc.ir.graph import Module
 from qdqc.quant.deployment import Deployment
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.open_taps import open_taps_of
 from qdqc.search.strategies.threshold import ThresholdScores, search_threshold
 from qdqc.search.strategies.tuned_ranges import best_of, tuned
@@ -55,7 +56,8 @@ _LIBRARIES = ("onnxruntime", "numpy")
 class Calibration:
     """How ranges are chosen.
 
-    ``method`` is a threshold method or ``best_of``. ``searched`` are methods of which the one is
+    ``method`` is a threshold method or ``best_of``, ``options`` are set where a method has them.
+    ``searched`` are methods of which the one is
     taken whose deployed model is nearest to float on ``inference_num`` samples. With ``tune_num``
     samples, or those of ``tune_list``, ranges are widened where that helps the readers of values.
     ``mask`` is an input that is 0 for padding. A ``recipe`` tunes the weights for ``target``.
@@ -63,7 +65,7 @@ class Calibration:
     """
 
     method: str = DEFAULT
-    settings: Settings = PLAIN
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     searched: Sequence[str] = ()
     inference_num: int = 30
     tune_num: int = 0
@@ -75,18 +77,22 @@ class Calibration:
     seed: int = 0
 
     @property
-    def methods(self) -> list[str]:
-        """The methods whose tables are needed. Raises QdqcError for an unknown one."""
+    def methods(self) -> list[Method]:
+        """The methods whose tables are needed.
+
+        Raises QdqcError for an unknown one, and for options out of their bounds, whether a wanted
+        method has them or not.
+        """
+        every = [method_named(name, **self.options) for name in METHODS.names()]
         if self.searched:
-            return list(dict.fromkeys(method_name(m) for m in self.searched))
+            return [method_named(name, **self.options) for name in self.searched]
         if self.method.lower().removeprefix("use_") == BEST_OF:
-            return list(METHODS)
-        return [method_name(self.method)]
+            return every
+        return [method_named(self.method, **self.options)]
 
     def check(self) -> None:
         """What can be known before any work begins. Raises QdqcError."""
         _ = self.methods
-        check_settings(self.settings)
         target_named(self.target)
         if self.searched and not self.inference_num:
             raise QdqcError(
@@ -200,7 +206,6 @@ class _Work:
             module,
             self.data,
             request.methods,
-            settings=request.settings,
             header=header,
             mask=request.mask,
             effort=self.effort,
@@ -242,10 +247,9 @@ class _Work:
 def tables_of(
     module: Module,
     data: Dataset,
-    methods: Sequence[str],
+    methods: Sequence[Method | str],
     *,
     header: Mapping[str, str],
-    settings: Settings = PLAIN,
     mask: str = "",
     effort: Effort = ALONE,
     listener: Listener = SILENT,
@@ -259,12 +263,11 @@ def tables_of(
     resources = effort.resources(header, listener)
     told = listener.stage("calibration")
     try:
-        return calibrate_by(
+        return tables_by_methods(
             module,
             data,
             open_taps_of(module, lean=bool(effort.memory_limit)),
             methods,
-            settings=settings,
             header=header,
             progress=lambda done, total: told(done, total, ""),
             warn=listener.warn,

@@ -25,10 +25,9 @@ from qdqc.quant.deployment import INT8, Deployment
 from qdqc.quant.lowering import has_quantized_activations, lower
 from qdqc.quant.placement import Decision
 from qdqc.quant.qtable import TOLERANCES, Qtable
-from qdqc.quant.targets.known import target_named
-from qdqc.quant.targets.ort_cpu import ORT_CPU
-from qdqc.quant.targets.ort_cpu_avx2 import ORT_CPU_AVX2
-from qdqc.quant.targets.target import Target
+from qdqc.quant.targets.ort_cpu import OrtCpu
+from qdqc.quant.targets.ort_cpu_avx2 import OrtCpuAvx2
+from qdqc.quant.targets.target import Target, target_named
 from qdqc.runtime.comparison.check import check_against, taken
 from qdqc.runtime.comparison.compare import Comparison
 from qdqc.runtime.machine import has_vnni
@@ -196,10 +195,10 @@ def fitting_target(name: str, warn: Callable[[str], object]) -> str:
 
     Raises QdqcError for a name that no target has.
     """
-    if target_named(name) is not ORT_CPU or has_vnni() is not False:
+    if target_named(name).name != OrtCpu.name or has_vnni() is not False:
         return name
     warn(
-        f"this processor has no VNNI: sums of {ORT_CPU.name} could saturate, so weights take 7 "
-        f"bits, as {ORT_CPU_AVX2.name} has them"
+        f"this processor has no VNNI: sums of {OrtCpu.name} could saturate, so weights take 7 "
+        f"bits, as {OrtCpuAvx2.name} has them"
     )
-    return ORT_CPU_AVX2.name
+    return OrtCpuAvx2.name

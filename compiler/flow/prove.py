@@ -13,9 +13,8 @@ from qdqc.onnx_io.importer import import_onnx
 from qdqc.ops import CASTS
 from qdqc.pipeline.manager import run
 from qdqc.quant.placement import Decision
-from qdqc.quant.targets.known import target_named
 from qdqc.quant.targets.rules import verdicts
-from qdqc.quant.targets.target import Target
+from qdqc.quant.targets.target import Target, target_named
 from qdqc.report.audit_text import audit_entries, bad_fusion_entries
 from qdqc.runtime.audit.audit import Audit, audit
 from qdqc.runtime.audit.fusions import BadFusion, bad_fusions

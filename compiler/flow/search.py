@@ -12,7 +12,7 @@ from qdqc.calibration.batches import Digest
 from qdqc.calibration.observed import plan_of
 from qdqc.calibration.table import Table
 from qdqc.calibration.table_check import check_digest, check_table
-from qdqc.calibration.thresholds import DEFAULT, method_name
+from qdqc.calibration.thresholds import DEFAULT, method_named
 from qdqc.diagnostics import QdqcError, Severity, suggestion
 from qdqc.flow.calibrate import Calibration, calibrate_module, header_of, tables_of
 from qdqc.flow.effort import Effort
@@ -22,7 +22,7 @@ from qdqc.flow.transform import transform
 from qdqc.ir.graph import Module
 from qdqc.ir.types import TensorType
 from qdqc.quant.deployment import INT8, Deployment
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.search.strategies.pareto_point import Point
 from qdqc.search.strategies.sensitivity import SCREENED
@@ -275,7 +275,7 @@ def _tables(
     They leave the same padding out.
     """
     given, mask = base.header.get("method", "given"), base.header.get("mask", "")
-    others = [m for m in dict.fromkeys(map(method_name, methods)) if m != given]
+    others = [m for m in dict.fromkeys(map(method_named, methods)) if m.spelling != given]
     if not others:
         return {given: base}
     header = header_of(module, base.header.get("model", ""), request.source.seed, mask)

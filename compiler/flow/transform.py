@@ -121,7 +121,8 @@ def _imported(
             file=None if text is None else str(text),
             notes=["transform the .onnx file again with them"],
         )
-    return clone(model) if text is None else load(text)
+    module: Any = model
+    return clone(module) if text is None else load(text)
 
 
 def _state_preprocessing(module: Module, stated: Preprocess, chosen: Sequence[int] | None) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qdqc.calibration.methods.method import METHODS
 from qdqc.calibration.statistics import Statistics
-from qdqc.calibration.thresholds import METHODS, PLAIN
 
 __all__ = ["Sketch", "Sketches"]
 
@@ -67,5 +67,5 @@ class Sketches:
             return {}
         seen = Statistics()
         seen.update_sample(exact)
-        ranges = {method: lay(seen, PLAIN) for method, lay in METHODS.items()}
-        return {method: (r.min, r.max) for method, r in ranges.items()}
+        ranges = {method.name: method.range(seen) for method in METHODS}
+        return {name: (r.min, r.max) for name, r in ranges.items()}

@@ -1,7 +1,8 @@
 """Finding passes: packages under the entry-point group ``qdqc.passes``, and plugin files.
 
 A package holds one pass a file, named as the pass; its ``PIPELINES`` maps names of pipelines
-to pipeline strings. A plugin is one Python file.
+to pipeline strings. A plugin is one Python file, which may define ops, targets, calibration
+methods and recipes as well: whatever has a registry enters it by being defined.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def pipelines() -> dict[str, str]:
 
 
 def load_plugin(path: str | Path) -> ModuleType:
-    """Import a Python file that defines passes (or ops).
+    """Import a Python file that defines passes, or anything else that has a registry.
 
     Raises QdqcError, located in the file, when it is missing or fails.
     """

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.fields import FieldError, decode, encode
@@ -18,7 +18,9 @@ from qdqc.ir.loc import Loc, Position
 from qdqc.pipeline.pass_ import PASSES, Pass
 from qdqc.registry import Registry
 
-__all__ = ["Step", "parse_pipeline", "print_pipeline", "resolve"]
+__all__ = ["Step", "instance_of", "parse_pipeline", "print_item", "print_pipeline", "resolve"]
+
+T = TypeVar("T")
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -78,12 +80,13 @@ def resolve(
 
 def print_pipeline(passes: Iterable[Pass]) -> str:
     """The string that ``resolve`` reads back as the same passes; defaults are left out."""
-    return ",".join(_print_pass(p) for p in passes)
+    return ",".join(map(print_item, passes))
 
 
-def _print_pass(found: Pass) -> str:
-    options = " ".join(f"{name.replace('_', '-')}={text}" for name, text in encode(found))
-    return f"{found.name}{{{options}}}" if options else found.name
+def print_item(item: Any) -> str:
+    """``name{option=value}`` of a pass, or of another dataclass of options that has a name."""
+    options = " ".join(f"{name.replace('_', '-')}={text}" for name, text in encode(item))
+    return f"{item.name}{{{options}}}" if options else item.name
 
 
 def _expand(
@@ -119,8 +122,16 @@ def _make(step: Step, registry: Registry[type[Pass]], pipelines: Mapping[str, st
         else:
             message += suggestion(step.name, registry.names())
         raise _error(message, step.place(), "--list-passes shows all passes")
+    return instance_of(cls, step, f"pass '{step.name}'")
+
+
+def instance_of(cls: type[T], step: Step, what: str) -> T:
+    """The dataclass of an item's options; ``what`` names it in messages.
+
+    Raises QdqcError, located at the option that does not fit.
+    """
     try:
-        return decode(cls, step.options, f"pass '{step.name}'")
+        return decode(cls, step.options, what)
     except (FieldError, ValueError) as error:
         at = next((o for o in step.options if f"'{o}'" in str(error)), "")
         raise QdqcError(_dashed(str(error), step), loc=Loc((), step.place(at))) from None

@@ -6,6 +6,7 @@ where integers come in and go out, so that no cast is bought that saves no float
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +28,20 @@ class Decision:
     reason: str = ""
 
 
-def decide(graph: Graph, target: Target) -> dict[Node[Any], Decision]:
-    """The placement of every node of the top graph. Nodes of mode other than INT8 stay float."""
+def decide(
+    graph: Graph, target: Target, modes: Mapping[Node[Any], str] | None = None
+) -> dict[Node[Any], Decision]:
+    """The placement of every node of the top graph. Nodes of mode other than INT8 stay float.
+
+    ``modes`` asks what it would be if these nodes had other modes; nothing is changed.
+    """
+    asked = modes or {}
     traits = {n: n.op.quant(*n.operand_types()) for n in graph.nodes()}
     reasons: dict[Node[Any], str] = {}
     for node, seen in traits.items():
-        if node.mode != "INT8":
-            reasons[node] = f"its mode is {node.mode or 'F32'}"
+        mode = asked.get(node, node.mode)
+        if mode != "INT8":
+            reasons[node] = f"its mode is {mode or 'F32'}"
         elif (refusal := target.refusal(node, seen)) is not None:
             reasons[node] = refusal
     able = {n for n in traits if n not in reasons}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.graph import Graph
 from qdqc.pipeline.pass_ import PassContext
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.tuning.columns import Product, product_of
 
 __all__ = ["SCHEMES", "check_choice", "integer_products"]

@@ -5,22 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from qdqc.calibration.masking import masking_by
 from qdqc.calibration.table import Table
 from qdqc.data.fit import Sample
-from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.graph import Module
 from qdqc.ir.spelling import print_value
 from qdqc.pipeline.manager import run
 from qdqc.quant.deployment import Deployment
+from qdqc.registry import Registry
 from qdqc.runtime.comparison.fidelity import Fidelity, fidelity
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.text.digest import module_digest
 
-__all__ = ["RECIPES", "Share", "Stage", "Step", "Tuned", "recipe_named", "tune"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "Share",
+    "Stage",
+    "Step",
+    "Tuned",
+    "recipe_named",
+    "tune",
+]
 
 Calibrate: TypeAlias = Callable[[Module], Table]
 
@@ -50,18 +59,50 @@ class Stage:
 _EQUALIZE = Stage("equalize-channels", exact=True, measures=False)
 _SMOOTH = Stage("smooth-activations", exact=True)
 
-RECIPES: dict[str, tuple[Stage, ...]] = {
-    "fast": (Stage("round-weights", 'method="nearest"'),),
-    "balanced": (_SMOOTH, Stage("round-weights")),
-    "best": (_EQUALIZE, _SMOOTH, Stage("round-weights")),
-}
-"""What each recipe runs. A step that finds nothing to change costs next to nothing."""
+RECIPES: Registry[Recipe] = Registry("recipe")
 
-_SELECTING = "best"
-"""The recipe whose steps are kept only where they help samples that they have not seen."""
+
+class Recipe:
+    """What a recipe runs; defining a subclass with a ``name`` registers it.
+
+    A step of ``stages`` that finds nothing to change costs next to nothing. One that ``selects``
+    keeps a step only where it helps samples that the step has not seen.
+    """
+
+    name: ClassVar[str] = ""
+    stages: ClassVar[tuple[Stage, ...]] = ()
+    selects: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            RECIPES.add(cls.name, cls())
+
+
+class Fast(Recipe):
+    """Biases that make up for what rounding does to the mean."""
+
+    name = "fast"
+    stages = (Stage("round-weights", 'method="nearest"'),)
+
+
+class Balanced(Recipe):
+    """Outliers moved from activations into weights, and weights rounded together."""
+
+    name = "balanced"
+    stages = (_SMOOTH, Stage("round-weights"))
+
+
+class Best(Recipe):
+    """As ``balanced``, with channels brought to one scale first, and each step put to a test."""
+
+    name = "best"
+    stages = (_EQUALIZE, _SMOOTH, Stage("round-weights"))
+    selects = True
+
 
 _SLACK = 0.1
-"""Of another recipe, a step that loses more than so many dB on the judges is left out."""
+"""Of a recipe that does not select, a step that loses more dB on the judges is left out."""
 
 _EVERY, _MOST = 5, 20
 """One sample in so many is held back to judge by, and not more than so many."""
@@ -103,13 +144,8 @@ class Tuned:
         return [step.entries() for step in self.steps]
 
 
-def recipe_named(name: str) -> tuple[Stage, ...]:
-    """The steps of a recipe. Raises QdqcError that lists the known ones."""
-    if name not in RECIPES:
-        raise QdqcError(
-            f"unknown recipe '{name}'{suggestion(name, RECIPES)}",
-            notes=[f"recipes are {', '.join(RECIPES)}"],
-        )
+def recipe_named(name: str) -> Recipe:
+    """The recipe of that name. Raises QdqcError that lists the known ones."""
     return RECIPES[name]
 
 
@@ -148,15 +184,15 @@ def tune(
     """Run the steps of a recipe on samples, which must come again when they are asked for again.
 
     ``calibrate`` gives the ranges of a module's values. The samples that judge are every fifth;
-    of ``best`` the steps do not see these, and stay only where they raise the SQNR there. Of
-    the others a step is left out where it clearly loses.
+    steps of a recipe that selects do not see these, and stay only where they raise the SQNR
+    there. Of the others a step is left out where it clearly loses.
     ``mask`` names an input that is 0 where there is padding. Raises QdqcError.
     """
-    stages, selects = recipe_named(recipe), recipe == _SELECTING
+    chosen = recipe_named(recipe)
     masking = masking_by(module.graph, mask) if mask else None
     held_back = Share(samples, held_back=True)
     judges = held_back if len(held_back) else samples
-    taught = Share(samples, held_back=False) if selects else samples
+    taught = Share(samples, held_back=False) if chosen.selects else samples
     exact = Runner(module, threads=1)
 
     def judged(changed: Module, table: Table) -> Fidelity:
@@ -167,7 +203,7 @@ def tune(
     table = calibrate(module)
     now = judged(module, table)
     done: list[Step] = []
-    for stage in stages:
+    for stage in chosen.stages:
         start, pipeline = time.perf_counter(), stage.pipeline(target, mask)
         changed = run(module, pipeline, samples=taught)
         digest = module_digest(changed)
@@ -178,7 +214,7 @@ def tune(
         found = replace(found, header={**found.header, "digest": digest})
         seconds = time.perf_counter() - start
         then = judged(changed, found)
-        kept = then.sqnr > (now.sqnr if selects else now.sqnr - _SLACK)
+        kept = then.sqnr > (now.sqnr if chosen.selects else now.sqnr - _SLACK)
         done.append(Step(pipeline, now, then, kept, seconds))
         if kept:
             module, table, now = changed, found, then

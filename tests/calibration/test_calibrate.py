@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qdqc.calibration.calibrate import calibrate, calibrate_by, make_table
+from qdqc.calibration.calibrate import calibrate, make_table
 from qdqc.calibration.collection import collect
-from qdqc.calibration.thresholds import Settings
+from qdqc.calibration.methods.kl import Kl
 from qdqc.diagnostics import Diagnostic, QdqcError
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph, Module
@@ -59,7 +59,7 @@ SAMPLES = [{"x": np.full((2, 3), v)} for v in (1.0, -3.0, 2.0)]
 def test_the_table_of_max() -> None:
     warnings: list[Diagnostic] = []
     seen: list[tuple[int, int]] = []
-    tables = calibrate_by(
+    tables = calibrate(
         module(),
         SAMPLES,
         open_taps,
@@ -93,10 +93,23 @@ def test_one_pass_serves_every_method() -> None:
     assert tables["percentile9999"].threshold < tables["kl"].threshold <= tables["max"].threshold
 
 
+def test_tables_bear_the_spelling_of_their_methods_and_say_the_options() -> None:
+    methods = [Kl(bins=512), "kl", "percentile9999{percentile=99.5}", "use_KL", "Max"]
+    tables = calibrate(module(), SAMPLES, open_taps, methods)
+    assert list(tables) == ["kl{bins=512}", "kl", "percentile9999{percentile=99.5}", "max"]
+    plain = {"method": "kl", "histogram bins": "2048", "samples": "3"}
+    assert [list(t.header.items()) for t in tables.values()] == [
+        list((plain | {"histogram bins": "512"}).items()),
+        list(plain.items()),
+        list((plain | {"method": "percentile9999", "percentile": "99.5"}).items()),
+        list((plain | {"method": "max"}).items()),
+    ]
+
+
 def test_nan_names_the_first_value() -> None:
     warnings: list[Diagnostic] = []
     samples = [*SAMPLES, {"x": np.array([[np.nan, 1, 1], [np.inf, 1, 1]])}]
-    table = calibrate(module(), samples, open_taps, "max", warn=warnings.append)
+    (table,) = calibrate(module(), samples, open_taps, ["max"], warn=warnings.append).values()
     assert warnings[0].message.startswith(
         "'x' has 1 NaN and 1 infinite elements, first in sample 3, and 3 other values"
     )
@@ -118,14 +131,14 @@ def test_nan_names_the_value_that_stands_first_in_the_graph() -> None:
         return look
 
     warnings: list[Diagnostic] = []
-    calibrate(module(), SAMPLES, open_some, "max", warn=warnings.append)
+    calibrate(module(), SAMPLES, open_some, ["max"], warn=warnings.append)
     assert warnings[0].message.startswith("'double' has 1 NaN and 0 infinite elements, first in")
     assert "in sample 2, and 1 other values" in warnings[0].message
 
 
 def test_integer_inputs_have_extremes_and_no_range() -> None:
     samples = [{"x": 1.0, "ids": [5, 7]}, {"x": 2.0, "ids": [-2, 6]}]
-    table = calibrate(module(), samples, open_taps, "max")
+    (table,) = calibrate(module(), samples, open_taps, ["max"]).values()
     assert table.observed["ids"] == (-2, 7)
     assert "ids" not in table.rows
     assert list(table.rows) == ["x", "double", "y", "outer"]
@@ -149,7 +162,7 @@ def test_the_table_holds_means_per_channel_of_what_convolutions_read() -> None:
         assert list(names) == ["x", "y"]
         return lambda sample: {"x": sample["x"], "y": np.zeros((1, 3, 2, 2), np.float32)}
 
-    table = calibrate(convolution(), samples, open_some, "max")
+    (table,) = calibrate(convolution(), samples, open_some, ["max"]).values()
     assert list(table.channel_means) == ["x"]
     expected = np.mean([s["x"] for s in samples], axis=(0, 1, 3, 4), dtype=np.float64)
     np.testing.assert_allclose(table.channel_means["x"], expected, rtol=1e-6)
@@ -158,11 +171,11 @@ def test_the_table_holds_means_per_channel_of_what_convolutions_read() -> None:
 def test_bad_requests() -> None:
     with pytest.raises(QdqcError, match="there are no samples"):
         calibrate(module(), [], open_taps)
-    with pytest.raises(QdqcError, match="no calibration method 'mox'; did you mean 'max'"):
-        calibrate(module(), SAMPLES, open_taps, "mox")
+    with pytest.raises(QdqcError, match="calibration method 'mox'; did you mean 'max'"):
+        calibrate(module(), SAMPLES, open_taps, ["mox"])
     with pytest.raises(QdqcError, match="less than 128"):
-        calibrate(module(), SAMPLES, open_taps, settings=Settings(bins=64))
-    with pytest.raises(QdqcError, match=r"--percentile 0\.9999 is no share"):
-        calibrate(module(), SAMPLES, open_taps, settings=Settings(percentile=0.9999))
+        calibrate(module(), SAMPLES, open_taps, ["kl{bins=64}"])
+    with pytest.raises(QdqcError, match=r"percentile 0\.9999 is no share"):
+        calibrate(module(), SAMPLES, open_taps, ["percentile9999{percentile=0.9999}"])
     with pytest.raises(QdqcError, match="no float32 values"):
         calibrate(Module(), SAMPLES, open_taps)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
 import pytest
 
-from qdqc.calibration.methods.kl import kl_range
-from qdqc.calibration.methods.settings import EMPTY_THRESHOLD
+from qdqc.calibration.methods.extremes import Max, Percentile
+from qdqc.calibration.methods.kl import Kl
+from qdqc.calibration.methods.method import EMPTY_THRESHOLD, METHODS, Method
 from qdqc.calibration.statistics import Statistics
-from qdqc.calibration.thresholds import METHODS, Settings, method_name, method_named
+from qdqc.calibration.thresholds import method_named
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.types import Range
 
@@ -23,7 +25,7 @@ def stats_of(array: np.ndarray) -> Statistics:
     return out
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", METHODS.names())
 @pytest.mark.parametrize(
     "array",
     [
@@ -41,7 +43,7 @@ def stats_of(array: np.ndarray) -> Statistics:
 )
 def test_ranges_hold_zero_and_lie_within_the_observed(method: str, array: np.ndarray) -> None:
     stats = stats_of(array)
-    found = METHODS[method](stats, Settings())
+    found = METHODS[method].range(stats)
     assert found.min <= 0 <= found.max
     assert found.max > found.min
     if stats.min >= 0:
@@ -54,26 +56,66 @@ def test_ranges_hold_zero_and_lie_within_the_observed(method: str, array: np.nda
             assert found.threshold == pytest.approx(max(-found.min, found.max))
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", METHODS.names())
 @pytest.mark.parametrize("array", [np.zeros(10), np.array([]), np.full(4, 1e-42)])
 def test_values_that_are_zero_get_some_range(method: str, array: np.ndarray) -> None:
-    found = METHODS[method](stats_of(array), Settings())
+    found = METHODS[method].range(stats_of(array))
     assert found == Range(0, EMPTY_THRESHOLD, EMPTY_THRESHOLD)
 
 
 def test_methods_by_name() -> None:
-    assert method_named("use_KL") is kl_range
-    assert method_name("use_max") == "max"
-    assert {method_name(f"USE_{m}") for m in METHODS} == set(METHODS)
-    with pytest.raises(QdqcError, match="no calibration method 'precentile9999'; did you mean"):
-        method_named("precentile9999")
+    assert method_named("use_KL") == Kl()
+    assert method_named("use_max").name == "max"
+    assert [method_named(f"USE_{m}").name for m in METHODS.names()] == METHODS.names()
+    with pytest.raises(QdqcError, match="calibration method 'precentile9999'; did you mean 'perc"):
+        method_named("Precentile9999")
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("percentile9999{percentile=99.9}", Percentile(percentile=99.9)),
+        ("Percentile9999", Percentile(percentile=98)),
+        ("use_kl{bins=512}", Kl(bins=512)),
+        ("kl", Kl(bins=256)),
+        ("max", Max()),
+    ],
+)
+def test_options_in_braces_stand_over_those_of_the_caller(text: str, expected: Method) -> None:
+    found = method_named(text, bins=256, percentile=98)
+    assert found == expected
+    assert method_named(found.spelling) == expected
+
+
+def test_a_method_is_spelt_with_what_is_not_default() -> None:
+    assert Kl().spelling == "kl"
+    assert Kl(bins=512).spelling == "kl{bins=512}"
+    assert Percentile(percentile=99.999999).spelling == "percentile9999{percentile=99.999999}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' does not name one"),
+        ("kl,max", "'kl,max' does not name one"),
+        ("@kl", "'@kl' does not name one"),
+        ("max{bins=512}", "calibration method 'max' has no 'bins'"),
+        ("kl{bins=a}", "'bins' of calibration method 'kl' is an integer, not \"a\""),
+        ("kl{bins=64}", "64 histogram bins are less than 128"),
+        ("percentile9999{percentile=50}", "percentile 50 is no share"),
+        ("percentile9999{percentile=nan}", "percentile nan is no share"),
+    ],
+)
+def test_what_names_no_method(text: str, message: str) -> None:
+    with pytest.raises(QdqcError, match=re.escape(message)):
+        method_named(text)
+
+
+@pytest.mark.parametrize("method", METHODS.names())
 def test_a_tensor_takes_milliseconds(method: str) -> None:
     stats, best = stats_of(BELL), np.inf
     for _ in range(3):
         start = time.perf_counter()
-        METHODS[method](stats, Settings())
+        METHODS[method].range(stats)
         best = min(best, time.perf_counter() - start)
     assert best < 0.06, "8 ms or less alone on a core"

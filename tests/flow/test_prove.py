@@ -21,7 +21,7 @@ from qdqc.onnx_io.saver import save_onnx
 from qdqc.pipeline.manager import run
 from qdqc.quant.deployment import deployment_pipeline
 from qdqc.quant.record import Record
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.session import Runner
 
 ORT = target_named("ort-cpu")
@@ -40,7 +40,8 @@ def sample(tiny_data: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pipeline(tiny: Module, sample: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
     table = tmp_path_factory.mktemp("proof") / "table"
-    save_table(calibrate(tiny, [sample], lambda names: Runner(tiny, names).run, "max"), table)
+    (ranges,) = calibrate(tiny, [sample], lambda names: Runner(tiny, names).run, ["max"]).values()
+    save_table(ranges, table)
     return deployment_pipeline(str(table))
 
 

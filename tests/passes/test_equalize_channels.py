@@ -159,7 +159,8 @@ def test_an_output_keeps_its_numbers() -> None:
 def per_tensor_error(module: Module, samples: list[dict[str, Any]], table: Path) -> float:
     """Of the outputs, quantized with one scale a weight, beside their squares."""
     taps = partial(_taps, module)
-    save_table(calibrate(module, samples, taps), table)
+    (ranges,) = calibrate(module, samples, taps).values()
+    save_table(ranges, table)
     steps = f'import-calibration{{table="{table}"}},assign-precision'
     done = run(module, f'{steps},quantize{{scheme="per-tensor"}}')
     runner, plain, lost, held = Runner(done), Runner(module), 0.0, 0.0

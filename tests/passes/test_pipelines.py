@@ -43,7 +43,7 @@ from qdqc.ops import (
 )
 from qdqc.pipeline.manager import run
 from qdqc.quant.placement import decide
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.runtime.audit.audit import audit
 from qdqc.runtime.sessions.session import Runner, open_session
 from qdqc.text.parser import parse_module

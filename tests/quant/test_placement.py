@@ -25,7 +25,7 @@ from qdqc.ops import (
 )
 from qdqc.pipeline.manager import run
 from qdqc.quant.placement import Decision, decide
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 
 ORT = target_named("ort-cpu")
 NO_CASTS = "casts would cost more than they save"
@@ -197,12 +197,26 @@ def test_a_product_that_may_give_floats_needs_no_range_of_its_own(net: Any, plac
         value.type = held
 
 
+def test_a_what_if_asks_for_other_modes_and_changes_none(net: Any, calibrated: Any) -> None:
+    made = net()
+    a = conv(made, "a", made.input("x", 1, 4, 4, 4))
+    graph = calibrated(made.returns(conv(made, "y", a))).graph
+    nodes = {n.name: n for n in graph.nodes()}
+    for node in nodes.values():
+        node.mode = "INT8"
+    asked = {n.name: d for n, d in decide(graph, ORT, {nodes["a"]: "F16"}).items()}
+    assert asked["a"].reason == "its mode is F16"
+    assert asked["y"].integer
+    assert [n.mode for n in nodes.values()] == ["INT8", "INT8"]
+    assert all(d.integer for d in decide(graph, ORT, {}).values())
+
+
 def test_an_unknown_target_names_the_known() -> None:
     with pytest.raises(
         QdqcError, match="unknown target 'ort-gpu'; did you mean 'ort-cpu'"
     ) as caught:
         target_named("ort-gpu")
-    assert "targets are ort-cpu" in str(caught.value)
+    assert "known: openvino, ort-cpu, ort-cpu-avx2" in str(caught.value)
 
 
 def test_without_ranges_nothing_is_quantized(net: Any) -> None:

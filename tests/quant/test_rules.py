@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from qdqc.diagnostics import QdqcError
 from qdqc.ir.types import Elem
 from qdqc.ops import Conv
 from qdqc.pipeline.manager import run
-from qdqc.quant.targets.known import TARGETS, target_named
-from qdqc.quant.targets.rules import RULES, broken_rules
+from qdqc.quant.targets.ort_cpu import OrtCpu
+from qdqc.quant.targets.rules import RULES, broken_rules, rule
+from qdqc.quant.targets.target import TARGETS, Target, target_named
 from qdqc.text.parser import parse_module
 
 CONV = """
@@ -120,17 +120,22 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
 
 CASES = [
     (target, rule, for_target(text, target), old, new)
-    for target in TARGETS
+    for target in TARGETS.names()
     for rule in sorted(TARGETS[target].rules)
     for text, old, new in BREAKS.get(rule, [])
 ]
+
+
+def demanding(parent: type[Target], *rules: str) -> Target:
+    """A target as another one that demands these rules only; it has no name, so nobody finds it."""
+    return type("Only", (parent,), {"rules": frozenset(rules)})()
 
 
 def found(text: str, target: str) -> list[str]:
     return [b.rule for b in broken_rules(parse_module(text).graph, target_named(target))]
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGETS.names())
 @pytest.mark.parametrize("name", CLEAN)
 def test_a_module_that_keeps_the_rules_passes(name: str, target: str) -> None:
     text = for_target(CLEAN[name], target)
@@ -143,16 +148,28 @@ def test_a_broken_rule_is_named(target: str, rule: str, text: str, old: str, new
     assert text.count(old) == 1
     broken = text.replace(old, new)
     assert rule in found(broken, target)
-    only = replace(target_named(target), rules=frozenset({rule}))
+    only = demanding(type(target_named(target)), rule)
     assert [b.rule for b in broken_rules(parse_module(broken).graph, only)] == [rule]
     with pytest.raises(QdqcError, match=f"{target} wants "):
         run(parse_module(broken), f'verify-target{{target="{target}"}}')
 
 
 def test_every_rule_of_every_target_is_broken_by_a_test() -> None:
-    demanded = frozenset[str]().union(*(t.rules for t in TARGETS.values()))
+    demanded = frozenset[str]().union(*(t.rules for t in TARGETS))
     assert demanded == set(RULES) == set(BREAKS)
     assert all(BREAKS.values())
+
+
+def test_a_rule_that_nobody_defined_is_an_error() -> None:
+    target = demanding(OrtCpu, "kernel", "wait-range")
+    with pytest.raises(QdqcError, match=r"rule 'wait-range', .* mean 'weight-range'"):
+        list(broken_rules(parse_module(ADD).graph, target))
+
+
+def test_a_second_rule_of_a_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, "kernel", RULES["kernel"])
+    with pytest.raises(ValueError, match=r"rule 'kernel' is already that of qdqc\.quant"):
+        rule("kernel")(lambda case: None)
 
 
 def test_weights_of_eight_bits_break_the_target_that_saturates() -> None:
@@ -173,13 +190,11 @@ def test_a_weight_only_product_has_no_rule() -> None:
 
 
 def test_a_target_of_a_user_is_data() -> None:
-    toy = replace(
-        target_named("ort-cpu"),
-        name="toy",
-        activation=Elem.I8,
-        rules=frozenset({"activation-type"}),
-    )
-    broken = list(broken_rules(parse_module(ADD).graph, toy))
+    class Toy(OrtCpu):
+        activation = Elem.I8
+        rules = frozenset({"activation-type"})
+
+    broken = list(broken_rules(parse_module(ADD).graph, Toy()))
     assert [b.message for b in broken] == ["%x is u8, not i8"]
     assert broken[0].node.name == "y"
 

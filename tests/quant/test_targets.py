@@ -14,7 +14,7 @@ from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem
 from qdqc.ops import Conv, Quantize
 from qdqc.pipeline.manager import run
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.session import Runner
 
 TARGETS = ("ort-cpu", "ort-cpu-avx2", "openvino")

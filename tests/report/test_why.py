@@ -8,7 +8,7 @@ import pytest
 
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.report.why import node_named, render_why
 from qdqc.runtime.audit.audit import Audit, AuditRow
 from qdqc.text.parser import parse_module

@@ -36,7 +36,8 @@ def table(
     path = tmp_path_factory.mktemp("table") / "tiny.cali_table"
 
     open_taps = partial(Runner, tiny, cut=True)
-    save_table(calibrate(tiny, samples, lambda names: open_taps(names).run, "max"), path)
+    (ranges,) = calibrate(tiny, samples, lambda names: open_taps(names).run, ["max"]).values()
+    save_table(ranges, path)
     return str(path)
 
 

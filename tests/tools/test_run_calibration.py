@@ -73,14 +73,14 @@ def test_lists_and_input_num(model: Path, photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--cali_method", "lk"], "there is no calibration method 'lk'"),
+        (["--cali_method", "lk"], "unknown calibration method 'lk'"),
         (["--dataset", "none"], "none: error: there is no such file or folder"),
         (["--dataset", "empty"], "empty: error: no data: the folder is empty"),
         (["--dataset", "bad"], "x.png: error: can't read the image"),
         (["--dataset", "shape.npz"], "shape [1,5], but the model takes [1,3,8,8]"),
         (["-o", "none/t"], "can't write the file: there is no folder 'none'"),
         (["-o", "m.qir"], "the output 'm.qir' is also an input"),
-        (["--histogram_bin_num", "9"], "--histogram_bin_num 9 is less than 128"),
+        (["--histogram_bin_num", "9"], "9 histogram bins are less than 128"),
     ],
 )
 def test_errors_come_in_one_paragraph_and_leave_no_table(

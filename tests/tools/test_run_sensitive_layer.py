@@ -187,7 +187,7 @@ def test_a_goal_is_a_number(
         (["--global_compare_layers", "y:0.3"], "sum to 0.3, not to 1"),
         (["--global_compare_layers", "y:a"], "'a' is no weight of 'y'"),
         (["--inference_num", "0"], "there are no samples to search on"),
-        (["--quantize_method_list", "LK"], "there is no calibration method 'LK'"),
+        (["--quantize_method_list", "LK"], "unknown calibration method 'lk'"),
         (["--target", "ort-cpo"], "did you mean 'ort-cpu'"),
         (["--labels", "x"], "--labels are for a metric"),
         (["--metric", "raises.py"], "raises.py:2: error: the metric fails: KeyError: 'top5'"),

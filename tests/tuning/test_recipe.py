@@ -46,7 +46,8 @@ def ranges(samples: Samples) -> Any:
     def made(module: Module) -> Table:
         header = {"digest": module_digest(module)}
         taps = lambda names: Runner(module, names, threads=1).run  # noqa: E731
-        return calibrate(module, samples, taps, header=header)
+        (table,) = calibrate(module, samples, taps, header=header).values()
+        return table
 
     return made
 
@@ -61,7 +62,7 @@ def sqnr_of(module: Module, table: Table, exact: Module, samples: Samples) -> fl
     return float(np.mean(found))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", RECIPES.names())
 def test_the_tuned_module_deploys_with_its_table_and_is_nearer(
     held: tuple[Module, Samples], recipe: str, tmp_path: Path
 ) -> None:
@@ -131,7 +132,8 @@ def test_best_leaves_out_what_does_not_help_samples_it_did_not_see(
 ) -> None:
     module, samples = held
     monkeypatch.setattr(room, "run", worse)
-    monkeypatch.setattr(room, "RECIPES", {r: (Stage("s", exact=True),) for r in RECIPES})
+    for recipe in RECIPES:
+        monkeypatch.setattr(type(recipe), "stages", (Stage("s", exact=True),))
     GIVEN.clear()
     found = tune(module, samples, "best", ranges(samples))
     assert [s.kept for s in found.steps] == [False]
@@ -163,7 +165,7 @@ def test_a_step_stays_by_what_the_judges_see(
     module, samples = held
     seen = iter([Fidelity(0.9, 30.0), Fidelity(0.9, after)])
     monkeypatch.setattr(room, "fidelity_to", lambda *_: next(seen))
-    monkeypatch.setattr(room, "RECIPES", {r: (Stage("round-weights"),) for r in RECIPES})
+    monkeypatch.setattr(type(RECIPES[recipe]), "stages", (Stage("round-weights"),))
     found = tune(module, samples, recipe, ranges(samples))
     assert [s.kept for s in found.steps] == [kept]
     assert (found.module == module) is not kept

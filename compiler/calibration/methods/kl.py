@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from qdqc.calibration.methods.extremes import max_range
-from qdqc.calibration.methods.settings import LEVELS, TINY, Counts, Settings, clipped
+from qdqc.calibration.methods.extremes import Max
+from qdqc.calibration.methods.method import BINS, LEVELS, TINY, Counts, Method, clipped
 from qdqc.calibration.statistics import Statistics
+from qdqc.diagnostics import QdqcError
 from qdqc.ir.types import Range
 
-__all__ = ["clip_errors", "kl_divergences", "kl_range", "kl_tpu_range", "tpu_divergences"]
+__all__ = ["Kl", "KlTpu", "clip_errors", "kl_divergences", "tpu_divergences"]
 
 
-def kl_range(stats: Statistics, settings: Settings) -> Range:
+class _Binned(Method):
+    """Methods that look at a histogram of so many ``bins`` of magnitudes."""
+
+    bins: int = BINS
+
+    def __post_init__(self) -> None:
+        if self.bins < LEVELS:
+            raise QdqcError(
+                f"{self.bins} histogram bins are less than {LEVELS}, the steps of 8 bits",
+                notes=[f"the default is {BINS}"],
+            )
+
+
+class Kl(_Binned):
     """The cut with the smallest Kullback-Leibler divergence, and both extremes clipped to it.
 
     Zeros are left out, as they are represented exactly. ``kl_divergences`` has the formula.
@@ -20,18 +34,22 @@ def kl_range(stats: Statistics, settings: Settings) -> Range:
     that a Clip leaves at the end of its range. Therefore only cuts compete whose squared error
     in 8 bits (``clip_errors``) is not above that of keeping everything.
     """
-    absmax, bins = stats.absmax, settings.bins
-    if absmax < TINY:
-        return max_range(stats, settings)
-    counts = stats.magnitudes(bins)
-    cuts = np.arange(LEVELS, bins + 1)
-    errors = clip_errors(counts, absmax, stats.min, stats.max)[LEVELS - 1 :]
-    allowed = errors <= errors[-1]
-    divergences = np.where(allowed, kl_divergences(counts), np.inf)
-    threshold = float(cuts[int(np.argmin(divergences))]) * absmax / bins
-    if not np.isfinite(divergences).any():
-        threshold = absmax
-    return clipped(stats, threshold)
+
+    name = "kl"
+
+    def range(self, stats: Statistics) -> Range:
+        absmax, bins = stats.absmax, self.bins
+        if absmax < TINY:
+            return Max().range(stats)
+        counts = stats.magnitudes(bins)
+        cuts = np.arange(LEVELS, bins + 1)
+        errors = clip_errors(counts, absmax, stats.min, stats.max)[LEVELS - 1 :]
+        allowed = errors <= errors[-1]
+        divergences = np.where(allowed, kl_divergences(counts), np.inf)
+        threshold = float(cuts[int(np.argmin(divergences))]) * absmax / bins
+        if not np.isfinite(divergences).any():
+            threshold = absmax
+        return clipped(stats, threshold)
 
 
 def kl_divergences(counts: Counts) -> Counts:
@@ -89,20 +107,24 @@ def clip_errors(counts: Counts, absmax: float, low: float, high: float) -> Count
     return n * step**2 / 12 + np.maximum(clipped, 0.0)
 
 
-def kl_tpu_range(stats: Statistics, settings: Settings) -> Range:
+class KlTpu(_Binned):
     """TPU-MLIR's kl, for comparison: 16 cuts of 2048 bins, whatever their squared error.
 
     Bin i counts magnitudes around ``i * w`` with ``w = absmax / (bins - 1)``; the threshold of
     candidate j is ``w * 128 (j + 1)``, and no more than absmax. That tool keeps the bin width of
     the first sample; here it is that of all.
     """
-    absmax, bins = stats.absmax, settings.bins
-    if absmax < TINY:
-        return max_range(stats, settings)
-    width = absmax / (bins - 1)
-    edges = np.append(0.0, np.minimum((np.arange(bins) + 0.5) * width, absmax))
-    best = int(np.argmin(tpu_divergences(stats.magnitudes_between(edges))))
-    return clipped(stats, width * LEVELS * (best + 1))
+
+    name = "kl_tpu"
+
+    def range(self, stats: Statistics) -> Range:
+        absmax, bins = stats.absmax, self.bins
+        if absmax < TINY:
+            return Max().range(stats)
+        width = absmax / (bins - 1)
+        edges = np.append(0.0, np.minimum((np.arange(bins) + 0.5) * width, absmax))
+        best = int(np.argmin(tpu_divergences(stats.magnitudes_between(edges))))
+        return clipped(stats, width * LEVELS * (best + 1))
 
 
 def tpu_divergences(counts: Counts) -> Counts:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from qdqc.calibration.methods.extremes import max_range
-from qdqc.calibration.methods.settings import TINY, Counts, Settings, ranged
+from qdqc.calibration.methods.extremes import Max
+from qdqc.calibration.methods.method import TINY, Counts, Method, ranged
 from qdqc.calibration.statistics import SIDE, Statistics
 from qdqc.ir.types import Range
 
-__all__ = ["mse_range"]
+__all__ = ["Mse"]
 
 _ENDS = np.arange(1, 257) / 256
 """Ends that compete, as shares of the observed one."""
@@ -17,7 +17,7 @@ _ENDS = np.arange(1, 257) / 256
 _STEPS = 255
 
 
-def mse_range(stats: Statistics, settings: Settings) -> Range:
+class Mse(Method):
     """The ends with the least squared error; asymmetric and symmetric are sought apart.
 
     Every element but an exact zero costs ``step^2 / 12`` for its rounding, and its squared
@@ -26,22 +26,26 @@ def mse_range(stats: Statistics, settings: Settings) -> Range:
     ``step = t / 127``, or ``t / 255`` where nothing is negative. (The model of error is that of
     Banner et al., 2019, with the distribution counted instead of assumed.)
     """
-    if stats.absmax < TINY:
-        return max_range(stats, settings)
-    above = stats.counts[SIDE:].astype(np.float64)
-    below = stats.counts[SIDE - 1 :: -1].astype(np.float64)
-    above[0] -= stats.zeros
-    elements = float(above.sum() + below.sum())
-    high, low = _Tail(above, stats.width, stats.max), _Tail(below, stats.width, -stats.min)
-    highs, lows = max(stats.max, 0.0) * _ENDS, max(-stats.min, 0.0) * _ENDS
-    rounding = elements * ((highs + lows[:, None]) / _STEPS) ** 2 / 12
-    error = rounding + high.beyond(highs) + low.beyond(lows)[:, None]
-    best_low, best_high = np.unravel_index(int(np.argmin(error)), error.shape)
-    cuts = stats.absmax * _ENDS
-    step = cuts / (_STEPS if stats.min >= 0 else _STEPS // 2)
-    error = elements * step**2 / 12 + high.beyond(cuts) + low.beyond(cuts)
-    threshold = float(cuts[int(np.argmin(error))])
-    return ranged(stats, -float(lows[best_low]), float(highs[best_high]), threshold)
+
+    name = "mse"
+
+    def range(self, stats: Statistics) -> Range:
+        if stats.absmax < TINY:
+            return Max().range(stats)
+        above = stats.counts[SIDE:].astype(np.float64)
+        below = stats.counts[SIDE - 1 :: -1].astype(np.float64)
+        above[0] -= stats.zeros
+        elements = float(above.sum() + below.sum())
+        high, low = _Tail(above, stats.width, stats.max), _Tail(below, stats.width, -stats.min)
+        highs, lows = max(stats.max, 0.0) * _ENDS, max(-stats.min, 0.0) * _ENDS
+        rounding = elements * ((highs + lows[:, None]) / _STEPS) ** 2 / 12
+        error = rounding + high.beyond(highs) + low.beyond(lows)[:, None]
+        best_low, best_high = np.unravel_index(int(np.argmin(error)), error.shape)
+        cuts = stats.absmax * _ENDS
+        step = cuts / (_STEPS if stats.min >= 0 else _STEPS // 2)
+        error = elements * step**2 / 12 + high.beyond(cuts) + low.beyond(cuts)
+        threshold = float(cuts[int(np.argmin(error))])
+        return ranged(stats, -float(lows[best_low]), float(highs[best_high]), threshold)
 
 
 class _Tail:

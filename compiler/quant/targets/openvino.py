@@ -8,18 +8,18 @@ biases that onnxruntime rounds to int32 unasked.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from qdqc.ir.types import Elem
-from qdqc.quant.targets.ort_cpu import ORT_CPU
+from qdqc.quant.targets.ort_cpu import OrtCpu
 
-__all__ = ["OPENVINO"]
+__all__ = ["Openvino"]
 
-OPENVINO = replace(
-    ORT_CPU,
-    name="openvino",
-    runtime="OpenVINO",
-    bias=Elem.F32,
-    rules=ORT_CPU.rules - {"bias-overflow", "bias-scale", "bias-type", "matmul-bias"}
-    | {"bias-float"},
-)
+_INTEGER_BIAS = frozenset({"bias-overflow", "bias-scale", "bias-type", "matmul-bias"})
+
+
+class Openvino(OrtCpu):
+    """Biases stay float; all else is as ``ort-cpu``."""
+
+    name = "openvino"
+    runtime = "OpenVINO"
+    bias = Elem.F32
+    rules = OrtCpu.rules - _INTEGER_BIAS | {"bias-float"}

@@ -18,11 +18,67 @@ from qdqc.ops import Add, Gemm, HardSigmoid, MatMul, Restate
 from qdqc.quant.arithmetic import activation_quant, quantize
 from qdqc.quant.targets.target import Target
 
-__all__ = ["ORT_CPU"]
+__all__ = ["OrtCpu"]
 
 
 class OrtCpu(Target):
     """Adds the conditions of QGemm and QLinearMatMul, and two spellings."""
+
+    name = "ort-cpu"
+    activation = Elem.U8
+    weight = Elem.I8
+    bias = Elem.I32
+    weighted = frozenset({"conv", "gemm", "matmul"})
+    arithmetic = frozenset(
+        {
+            "add",
+            "average_pool",
+            "concat",
+            "global_average_pool",
+            "hard_sigmoid",
+            "leaky_relu",
+            "mul",
+            "sigmoid",
+        }
+    )
+    preserving = frozenset(
+        {
+            "expand",
+            "flatten",
+            "gather",
+            "identity",
+            "max_pool",
+            "reshape",
+            "slice",
+            "split",
+            "squeeze",
+            "tile",
+            "transpose",
+            "unsqueeze",
+        }
+    )
+    float_result = frozenset({"gemm", "matmul"})
+    rules = frozenset(
+        {
+            "activation-scale",
+            "activation-type",
+            "bias-overflow",
+            "bias-scale",
+            "bias-type",
+            "clip-range",
+            "gemm-form",
+            "kernel",
+            "matmul-bias",
+            "operands",
+            "relu-zero-point",
+            "result",
+            "shared-scale",
+            "weight-axis",
+            "weight-range",
+            "weight-symmetric",
+            "weight-type",
+        }
+    )
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         if traits.kind is Kind.PRODUCT:
@@ -110,62 +166,3 @@ def _clamp_refusal(node: Node[Any]) -> str | None:
     if clamp is None or clamp[0] <= 0 <= clamp[1]:
         return None
     return "its clamp leaves out zero, which the integers must hold"
-
-
-ORT_CPU = OrtCpu(
-    name="ort-cpu",
-    activation=Elem.U8,
-    weight=Elem.I8,
-    bias=Elem.I32,
-    weighted=frozenset({"conv", "gemm", "matmul"}),
-    arithmetic=frozenset(
-        {
-            "add",
-            "average_pool",
-            "concat",
-            "global_average_pool",
-            "hard_sigmoid",
-            "leaky_relu",
-            "mul",
-            "sigmoid",
-        }
-    ),
-    preserving=frozenset(
-        {
-            "expand",
-            "flatten",
-            "gather",
-            "identity",
-            "max_pool",
-            "reshape",
-            "slice",
-            "split",
-            "squeeze",
-            "tile",
-            "transpose",
-            "unsqueeze",
-        }
-    ),
-    float_result=frozenset({"gemm", "matmul"}),
-    rules=frozenset(
-        {
-            "activation-scale",
-            "activation-type",
-            "bias-overflow",
-            "bias-scale",
-            "bias-type",
-            "clip-range",
-            "gemm-form",
-            "kernel",
-            "matmul-bias",
-            "operands",
-            "relu-zero-point",
-            "result",
-            "shared-scale",
-            "weight-axis",
-            "weight-range",
-            "weight-symmetric",
-            "weight-type",
-        }
-    ),
-)

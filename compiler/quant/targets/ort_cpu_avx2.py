@@ -6,10 +6,13 @@ Weights of 7 bits cannot: ``2 * 255 * 63 = 32130`` is below ``2^15``. All else i
 
 from __future__ import annotations
 
-from dataclasses import replace
+from qdqc.quant.targets.ort_cpu import OrtCpu
 
-from qdqc.quant.targets.ort_cpu import ORT_CPU
+__all__ = ["OrtCpuAvx2"]
 
-__all__ = ["ORT_CPU_AVX2"]
 
-ORT_CPU_AVX2 = replace(ORT_CPU, name="ort-cpu-avx2", weight_limit=63)
+class OrtCpuAvx2(OrtCpu):
+    """Weights of 7 bits; all else is as ``ort-cpu``."""
+
+    name = "ort-cpu-avx2"
+    weight_limit = 63

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind, QuantTraits
@@ -21,7 +22,7 @@ from qdqc.ops import CASTS, Gemm, MatMul
 from qdqc.quant.arithmetic import BIAS_LIMIT, absorbs, bias_quant
 from qdqc.quant.targets.target import Target, activations
 
-__all__ = ["RULES", "Broken", "broken_rules", "verdicts"]
+__all__ = ["RULES", "Broken", "Case", "broken_rules", "rule", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,19 @@ class Broken:
 
 
 def broken_rules(graph: Graph, target: Target) -> Iterator[Broken]:
-    """All that the target would not run in integers as the types say, in graph order."""
+    """All that the target would not run in integers as the types say, in graph order.
+
+    Raises QdqcError where the target demands a rule that is not defined.
+    """
+    for name in sorted(target.rules - RULES.keys()):
+        raise QdqcError(
+            f"target '{target.name}' demands the rule '{name}', which is not "
+            f"defined{suggestion(name, RULES)}"
+        )
     for node in graph.nodes():
-        for rule, message in verdicts(node, target):
+        for name, message in verdicts(node, target):
             if message is not None:
-                yield Broken(rule, node, message)
+                yield Broken(name, node, message)
 
 
 def verdicts(node: Node[Any], target: Target) -> Iterator[tuple[str, str | None]]:
@@ -69,8 +78,17 @@ def verdicts(node: Node[Any], target: Target) -> Iterator[tuple[str, str | None]
             yield name, check(Case(target, node, traits))
 
 
-def _rule(name: str) -> Callable[[Check], Check]:
+def rule(name: str) -> Callable[[Check], Check]:
+    """Enters a check as the rule of that name: None, or how a node breaks it.
+
+    A file of a target may define rules of its own. Raises ValueError where another file has one
+    of that name.
+    """
+
     def register(check: Check) -> Check:
+        present = RULES.get(name)
+        if present is not None and present.__module__ != check.__module__:
+            raise ValueError(f"rule '{name}' is already that of {present.__module__}")
         RULES[name] = check
         return check
 
@@ -98,13 +116,13 @@ def _weight(case: Case) -> Value | None:
     return case.node.at(case.traits.weight) if weighted else None
 
 
-@_rule("kernel")
+@rule("kernel")
 def _kernel(case: Case) -> str | None:
     """The target has an integer kernel for the op."""
     return case.target.no_kernel(case.node, case.traits)
 
 
-@_rule("operands")
+@rule("operands")
 def _operands(case: Case) -> str | None:
     """All activations and the weight are integers, or none is."""
     read = [case.node.at(i) for i in activations(case.node, case.traits)]
@@ -114,7 +132,7 @@ def _operands(case: Case) -> str | None:
     return None
 
 
-@_rule("activation-type")
+@rule("activation-type")
 def _activation_type(case: Case) -> str | None:
     """Activations have the target's element type."""
     for value in _activations(case):
@@ -123,7 +141,7 @@ def _activation_type(case: Case) -> str | None:
     return None
 
 
-@_rule("activation-scale")
+@rule("activation-scale")
 def _activation_scale(case: Case) -> str | None:
     """An activation has one scale for the whole tensor."""
     for value in _activations(case):
@@ -132,7 +150,7 @@ def _activation_scale(case: Case) -> str | None:
     return None
 
 
-@_rule("result")
+@rule("result")
 def _result(case: Case) -> str | None:
     """The result is quantized, save that of an op whose kernel also gives float numbers."""
     if case.traits.kind is Kind.WEIGHTED and case.node.op.name in case.target.float_result:
@@ -142,7 +160,7 @@ def _result(case: Case) -> str | None:
     return f"its result {case.node.result} is float"
 
 
-@_rule("shared-scale")
+@rule("shared-scale")
 def _shared_scale(case: Case) -> str | None:
     """What only moves values has one type, scale and zero point before and behind it."""
     source, given = case.node.operands[0], case.node.result.tensor
@@ -152,7 +170,7 @@ def _shared_scale(case: Case) -> str | None:
     return None if same else f"{case.node.result} has another scale or zero point than {source}"
 
 
-@_rule("weight-type")
+@rule("weight-type")
 def _weight_type(case: Case) -> str | None:
     """A weight has the target's element type."""
     weight = _weight(case)
@@ -161,7 +179,7 @@ def _weight_type(case: Case) -> str | None:
     return f"the weight is {weight.tensor.elem.text}, not {case.target.weight.text}"
 
 
-@_rule("weight-axis")
+@rule("weight-axis")
 def _weight_axis(case: Case) -> str | None:
     """A weight has one scale, or one for each output channel."""
     weight = _weight(case)
@@ -171,7 +189,7 @@ def _weight_axis(case: Case) -> str | None:
     return f"the weight's scales run along axis {quant.axis}, not {case.traits.axis}"
 
 
-@_rule("weight-symmetric")
+@rule("weight-symmetric")
 def _weight_symmetric(case: Case) -> str | None:
     """A weight has zero point 0."""
     weight = _weight(case)
@@ -181,7 +199,7 @@ def _weight_symmetric(case: Case) -> str | None:
     return f"the weight's zero point is {int(quant.zero_point.flat[0])}, not 0"
 
 
-@_rule("weight-range")
+@rule("weight-range")
 def _weight_range(case: Case) -> str | None:
     """Stored weights lie within ``Target.weight_limit`` of zero."""
     weight = _weight(case)
@@ -196,7 +214,7 @@ def _bias(case: Case) -> Value | None:
     return case.node.at(case.traits.bias) if case.traits.kind is Kind.WEIGHTED else None
 
 
-@_rule("bias-type")
+@rule("bias-type")
 def _bias_type(case: Case) -> str | None:
     """A bias is an integer constant of the target's type with zero point 0."""
     bias = _bias(case)
@@ -207,7 +225,7 @@ def _bias_type(case: Case) -> str | None:
     return "the bias has a zero point" if bias.tensor.quant.zero_point.any() else None
 
 
-@_rule("bias-float")
+@rule("bias-float")
 def _bias_float(case: Case) -> str | None:
     """A bias stays float: the runtime adds it after the sums are scaled."""
     bias = _bias(case)
@@ -216,7 +234,7 @@ def _bias_float(case: Case) -> str | None:
     return f"the bias is {bias.tensor.elem.text}, not f32"
 
 
-@_rule("bias-scale")
+@rule("bias-scale")
 def _bias_scale(case: Case) -> str | None:
     """``s_b = s_x * s_w`` in float32, one for each scale of the weight.
 
@@ -233,7 +251,7 @@ def _bias_scale(case: Case) -> str | None:
     return None if same else "the bias has another scale than s_x * s_w"
 
 
-@_rule("bias-overflow")
+@rule("bias-overflow")
 def _bias_overflow(case: Case) -> str | None:
     """A stored bias leaves half of int32 to the sum of products, and was not saturated."""
     bias = _bias(case)
@@ -244,7 +262,7 @@ def _bias_overflow(case: Case) -> str | None:
     return None if largest <= BIAS_LIMIT * (1 + 1e-6) else f"a stored bias is {largest}"
 
 
-@_rule("relu-zero-point")
+@rule("relu-zero-point")
 def _relu_zero_point(case: Case) -> str | None:
     """A fused Relu is done by saturation: the zero point is the type's lower end."""
     clamp, quant = getattr(case.node.op, "clamp", None), case.node.result.tensor.quant
@@ -254,7 +272,7 @@ def _relu_zero_point(case: Case) -> str | None:
     return None if zero == low else f"the zero point is {zero}, and the Relu wants {low}"
 
 
-@_rule("clip-range")
+@rule("clip-range")
 def _clip_range(case: Case) -> str | None:
     """A fused Clip is done by saturation: integers end at its bounds or before them."""
     clamp, quant = getattr(case.node.op, "clamp", None), case.node.result.tensor.quant
@@ -265,7 +283,7 @@ def _clip_range(case: Case) -> str | None:
     return f"integers reach beyond the clamp {clamp[0]:g}..{clamp[1]:g}"
 
 
-@_rule("gemm-form")
+@rule("gemm-form")
 def _gemm_form(case: Case) -> str | None:
     """The integer Gemm has alpha and beta 1, and no transposed first operand."""
     op = case.node.op
@@ -274,7 +292,7 @@ def _gemm_form(case: Case) -> str | None:
     return "alpha or beta is not 1, or the first operand is transposed"
 
 
-@_rule("matmul-bias")
+@rule("matmul-bias")
 def _matmul_bias(case: Case) -> str | None:
     """On static shapes of rank 3 or more, the float bias of a product is no vector.
 

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from qdqc.ir.core import Constant, Node
 from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Elem, TensorType
+from qdqc.registry import Registry
 
-__all__ = ["Target", "activations"]
+__all__ = ["TARGETS", "Target", "activations", "target_named"]
 
 
-@dataclass(frozen=True)
+TARGETS: Registry[Target] = Registry("target", home="qdqc.quant.targets")
+
+
 class Target:
-    """Data and rules of one target; a subclass may refine ``refusal`` and ``spell``.
+    """Data and rules of one target; defining a subclass with a ``name`` of its own registers it.
 
     ``weighted``, ``arithmetic`` and ``preserving`` are names of ops that have an integer kernel
     there. ``float_result`` are weighted ops whose integer kernel may also give float numbers;
     the others need a quantized result. ``rules`` are names of ``rules.RULES`` that a typed
     module must keep; stored weights lie in ``-weight_limit..weight_limit``. A ``bias`` of f32
-    stays as it is. ``runtime`` is what runs the model, as people call it.
+    stays as it is. ``runtime`` is what runs the model, as people call it. A subclass may refine
+    ``refusal`` and ``spell``.
     """
 
-    name: str
-    activation: Elem
-    weight: Elem
-    bias: Elem
-    weighted: frozenset[str]
-    arithmetic: frozenset[str]
-    preserving: frozenset[str]
-    float_result: frozenset[str]
-    rules: frozenset[str]
-    weight_limit: int = 127
-    runtime: str = "onnxruntime"
+    name: ClassVar[str] = ""
+    activation: ClassVar[Elem] = Elem.U8
+    weight: ClassVar[Elem] = Elem.I8
+    bias: ClassVar[Elem] = Elem.I32
+    weighted: ClassVar[frozenset[str]] = frozenset()
+    arithmetic: ClassVar[frozenset[str]] = frozenset()
+    preserving: ClassVar[frozenset[str]] = frozenset()
+    float_result: ClassVar[frozenset[str]] = frozenset()
+    rules: ClassVar[frozenset[str]] = frozenset()
+    weight_limit: ClassVar[int] = 127
+    runtime: ClassVar[str] = "onnxruntime"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            TARGETS.add(cls.name, cls())
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         """Why the target can't run a node in integers; None when it can."""
@@ -109,6 +117,11 @@ class Target:
         Called after quantization on every node; returns the number of changes.
         """
         return 0
+
+
+def target_named(name: str) -> Target:
+    """The target of that name. Raises QdqcError that lists the known ones."""
+    return TARGETS[name]
 
 
 def _largest(weight: Constant) -> int:

@@ -20,8 +20,7 @@ from qdqc.ir.types import Elem, Quant, Range, TensorType
 from qdqc.pipeline.manager import run
 from qdqc.quant.arithmetic import activation_quant, rounded
 from qdqc.quant.placement import decide
-from qdqc.quant.targets.known import target_named
-from qdqc.quant.targets.target import activations
+from qdqc.quant.targets.target import activations, target_named
 from qdqc.runtime.sessions.session import Feeds, Runner
 
 __all__ = ["BUDGET", "Reads", "local_errors", "quantized_reads", "reads_with_values"]

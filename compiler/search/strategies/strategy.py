@@ -17,7 +17,7 @@ from qdqc.search.trials.trials import Trials
 
 __all__ = ["STRATEGIES", "Search", "Stage", "Strategy", "strategy_named"]
 
-STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy", home="qdqc.search.strategies")
 
 Stage = Callable[[str, str], Callable[[int, int, str], object]]
 """Opens a stage of the work by its name and unit; what it gives hears how much is done."""
@@ -125,14 +125,7 @@ class Strategy:
 
 def strategy_named(name: str, **options: Any) -> Strategy:
     """A strategy with its options. Raises QdqcError for an unknown name or option."""
-    _load()
-    cls = STRATEGIES.get(name)
-    if cls is None:
-        known = STRATEGIES.names()
-        raise QdqcError(
-            f"unknown strategy '{name}'{suggestion(name, known)}",
-            notes=[f"strategies are {', '.join(known)}"],
-        )
+    cls = STRATEGIES[name]
     fields: list[str] = list(getattr(cls, "__dataclass_fields__", ()))
     unknown = [option for option in options if option not in fields]
     if unknown:
@@ -140,14 +133,3 @@ def strategy_named(name: str, **options: Any) -> Strategy:
         hint = suggestion(unknown[0], fields)
         raise QdqcError(f"strategy '{name}' has no option '{unknown[0]}'{hint}", notes=[takes])
     return cls(**options)
-
-
-def _load() -> None:
-    """Import the strategies of this folder, which registers them."""
-    import importlib
-    import pkgutil
-
-    import qdqc.search.strategies as room
-
-    for module in pkgutil.iter_modules(room.__path__):
-        importlib.import_module(f"{room.__name__}.{module.name}")

@@ -13,8 +13,7 @@ from qdqc.ir.op import Kind
 from qdqc.ir.types import Elem, Quant, Range, TensorType
 from qdqc.quant.arithmetic import activation_quant
 from qdqc.quant.placement import Decision, decide
-from qdqc.quant.targets.known import target_named
-from qdqc.quant.targets.target import Target, activations
+from qdqc.quant.targets.target import Target, activations, target_named
 from qdqc.search.trials.mixed_models import MixedModels
 
 __all__ = ["Layer", "Layers", "ranges_of"]
@@ -121,14 +120,9 @@ class Layers:
 
     def decided(self, floats: frozenset[str]) -> dict[Node[Any], Decision]:
         """The placement when the nodes of these names stay float."""
-        nodes = [n for n, owner in self._owner.items() if owner in floats]
-        held = [n.mode for n in nodes]
-        for node in nodes:
-            node.mode = self.models.fp_type
-        found = decide(self.planned.graph, self.target)
-        for node, mode in zip(nodes, held, strict=True):
-            node.mode = mode
-        return found
+        fp_type = self.models.fp_type
+        modes = {n: fp_type for n, owner in self._owner.items() if owner in floats}
+        return decide(self.planned.graph, self.target, modes)
 
     def moved_with(self, floats: frozenset[str]) -> frozenset[str]:
         """The nodes that leave the integers when those of ``floats`` stay float, and these.

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from qdqc.calibration.methods.analytic import (
-    aciq_gauss_range,
-    aciq_laplace_range,
-    octav_range,
+    AciqGauss,
+    AciqLaplace,
+    Octav,
 )
-from qdqc.calibration.methods.settings import EMPTY_THRESHOLD, TINY, Settings
+from qdqc.calibration.methods.method import EMPTY_THRESHOLD, TINY
 from qdqc.calibration.statistics import Statistics
 from qdqc.ir.types import Range
 
@@ -64,7 +64,7 @@ def octav(sample: np.ndarray, place: Callable[[np.ndarray], np.ndarray]) -> floa
 
 
 def test_octav_on_the_histograms_of_the_samples(array: np.ndarray, stats: Statistics) -> None:
-    found = octav_range(stats, Settings())
+    found = Octav().range(stats)
     check(found, mean_of(array, lambda s: octav(s, middles)), array)
 
 
@@ -77,7 +77,7 @@ def smooth(array: np.ndarray) -> bool:
 def test_octav_on_the_elements(array: np.ndarray, stats: Statistics) -> None:
     if smooth(array):
         expected = mean_of(array, lambda s: octav(s, lambda x: x.astype(np.float64)))
-        check(octav_range(stats, Settings()), expected, array, rel=1e-3)
+        check(Octav().range(stats), expected, array, rel=1e-3)
 
 
 def gauss(sample: np.ndarray) -> float:
@@ -89,7 +89,7 @@ def gauss(sample: np.ndarray) -> float:
 
 
 def test_aciq_gauss_on_the_elements(array: np.ndarray, stats: Statistics) -> None:
-    check(aciq_gauss_range(stats, Settings()), mean_of(array, gauss), array)
+    check(AciqGauss().range(stats), mean_of(array, gauss), array)
 
 
 def laplace(sample: np.ndarray) -> float:
@@ -102,17 +102,17 @@ def test_aciq_laplace_on_the_histograms_of_the_samples(
     array: np.ndarray, stats: Statistics
 ) -> None:
     # "offset" leaves 1 part in 500 to the difference from the mean: the bins are coarse for it.
-    found = aciq_laplace_range(stats, Settings())
+    found = AciqLaplace().range(stats)
     check(found, mean_of(array, lambda s: laplace(middles(s))), array)
 
 
 def test_aciq_laplace_on_the_elements(array: np.ndarray, stats: Statistics) -> None:
     if smooth(array):
-        check(aciq_laplace_range(stats, Settings()), mean_of(array, laplace), array, rel=1e-3)
+        check(AciqLaplace().range(stats), mean_of(array, laplace), array, rel=1e-3)
 
 
 def test_statistics_without_samples_are_refused() -> None:
     held = Statistics()
     held.update(np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match="no details of single samples"):
-        octav_range(held, Settings())
+        Octav().range(held)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from qdqc.calibration.methods.extremes import (
-    max_range,
-    mean_minmax_range,
-    percentile_range,
+    Max,
+    MeanMinMax,
+    Percentile,
 )
-from qdqc.calibration.methods.settings import EMPTY_THRESHOLD, TINY, Settings
+from qdqc.calibration.methods.method import EMPTY_THRESHOLD, TINY
 from qdqc.calibration.statistics import Statistics
 from qdqc.ir.types import Range
 
@@ -35,7 +35,7 @@ def test_max_is_that_of_the_elements(array: np.ndarray, stats: Statistics) -> No
     elements = [float(x) for x in array]
     ends = (min(elements), max(elements))
     absmax = max(map(abs, elements))
-    found = max_range(stats, Settings())
+    found = Max().range(stats)
     check(found, ends, absmax)
     assert found.threshold == (absmax if absmax >= TINY else EMPTY_THRESHOLD)
 
@@ -44,7 +44,7 @@ def test_mean_minmax_is_that_of_the_samples(array: np.ndarray, stats: Statistics
     samples = [[float(x) for x in part] for part in np.array_split(array, 3) if part.size]
     low = sum(map(min, samples)) / len(samples)
     high = sum(map(max, samples)) / len(samples)
-    check(mean_minmax_range(stats, Settings()), (low, high), float(np.abs(array).max()))
+    check(MeanMinMax().range(stats), (low, high), float(np.abs(array).max()))
 
 
 def quantile_by_bins(counts: list[int], width: float, wanted: float) -> float:
@@ -68,11 +68,11 @@ def test_percentile_is_that_of_the_histogram(
     tail = (1 - percent / 100) / (2 if low < 0 < high else 1)
     ends = [quantile_by_bins(counts, stats.width, s * array.size) for s in (tail, 1 - tail)]
     ends = (max(low, ends[0]) if low < 0 else 0.0, min(high, ends[1]) if high > 0 else 0.0)
-    found = percentile_range(stats, Settings(percentile=percent))
+    found = Percentile(percentile=percent).range(stats)
     if max(-ends[0], ends[1]) >= TINY:
         check(found, ends, stats.absmax)
     else:
-        assert found == max_range(stats, Settings()), "nearly all elements are zero"
+        assert found == Max().range(stats), "nearly all elements are zero"
 
 
 @pytest.mark.parametrize("percent", [99.99, 99.0])
@@ -81,8 +81,8 @@ def test_percentile_is_that_of_the_elements_to_a_bin(
 ) -> None:
     low, high = float(array.min()), float(array.max())
     share = (100 - percent) / (2 if low < 0 < high else 1)
-    found = percentile_range(stats, Settings(percentile=percent))
-    if stats.absmax < TINY or found == max_range(stats, Settings()):
+    found = Percentile(percentile=percent).range(stats)
+    if stats.absmax < TINY or found == Max().range(stats):
         return
     exact = np.sort(array.astype(np.float64))
     rank = min(array.size - 1, math.ceil((100 - share) / 100 * array.size))
@@ -96,7 +96,7 @@ def test_percentile_leaves_a_ten_thousandth_outside() -> None:
     for array in (bell, np.maximum(bell, 0), -np.abs(bell), bell**3):
         held = Statistics()
         held.update(array)
-        found = percentile_range(held, Settings())
+        found = Percentile().range(held)
         outside = np.count_nonzero((array < found.min) | (array > found.max)) / array.size
         assert outside == pytest.approx(1e-4, rel=0.1)
 
@@ -105,4 +105,4 @@ def test_mean_minmax_weighs_an_outlier_by_its_samples() -> None:
     held = Statistics()
     for largest in (1.0, 1.0, 1.0, 9.0):
         held.update(np.array([-0.5, largest]))
-    assert mean_minmax_range(held, Settings()) == Range(-0.5, 3, 3)
+    assert MeanMinMax().range(held) == Range(-0.5, 3, 3)

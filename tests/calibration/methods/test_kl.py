@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qdqc.calibration.methods.extremes import max_range
+from qdqc.calibration.methods.extremes import Max
 from qdqc.calibration.methods.kl import (
+    Kl,
+    KlTpu,
     clip_errors,
     kl_divergences,
-    kl_range,
-    kl_tpu_range,
     tpu_divergences,
 )
-from qdqc.calibration.methods.settings import TINY, Settings
+from qdqc.calibration.methods.method import TINY
 from qdqc.calibration.statistics import Statistics
 from qdqc.ir.types import Range
 
@@ -131,7 +131,7 @@ def quantized_error(array: np.ndarray, found: Range) -> float:
 
 
 def test_kl_cuts_an_outlier_off() -> None:
-    found = kl_range(stats_of(np.append(BELL, 8)), Settings())
+    found = Kl().range(stats_of(np.append(BELL, 8)))
     assert 3 < found.threshold < 6
     assert found.max == found.threshold
     assert found.min == -found.threshold
@@ -148,7 +148,7 @@ def test_kl_cuts_an_outlier_off() -> None:
     ],
 )
 def test_kl_keeps_mass_at_the_end(array: np.ndarray, expected: Range) -> None:
-    assert kl_range(stats_of(array), Settings()) == expected
+    assert Kl().range(stats_of(array)) == expected
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -163,14 +163,14 @@ def test_kl_is_not_worse_than_max_by_squared_error(seed: int) -> None:
     ]
     for array in arrays:
         stats = stats_of(array)
-        bound = 1.1 * quantized_error(array, max_range(stats, Settings()))
-        assert quantized_error(array, kl_range(stats, Settings())) <= bound
+        bound = 1.1 * quantized_error(array, Max().range(stats))
+        assert quantized_error(array, Kl().range(stats)) <= bound
 
 
 def test_zeros_do_not_matter_to_kl() -> None:
     array = np.append(BELL, 9)
-    with_zeros = kl_range(stats_of(np.concatenate([array, np.zeros(1_000_000)])), Settings())
-    assert with_zeros == kl_range(stats_of(array), Settings())
+    with_zeros = Kl().range(stats_of(np.concatenate([array, np.zeros(1_000_000)])))
+    assert with_zeros == Kl().range(stats_of(array))
 
 
 def reference_tpu(counts: list[float], cut: int) -> float:
@@ -237,10 +237,10 @@ def divided(array: np.ndarray, width: float, fine: float, absmax: float) -> list
 
 def test_the_threshold_of_kl_tpu(array: np.ndarray, stats: Statistics) -> None:
     """On the fine bins, divided in proportion; on the elements, where no bin is a spike."""
-    found = kl_tpu_range(stats, Settings())
+    found = KlTpu().range(stats)
     absmax = stats.absmax
     if absmax < TINY:
-        assert found == max_range(stats, Settings())
+        assert found == Max().range(stats)
         return
     counts = divided(array, absmax / 2047, stats.width, absmax)
     assert found.threshold == pytest.approx(tpu_threshold(counts, absmax), rel=1e-6)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qdqc.calibration.methods.mse import mse_range
-from qdqc.calibration.methods.settings import EMPTY_THRESHOLD, TINY, Settings
+from qdqc.calibration.methods.method import EMPTY_THRESHOLD, TINY
+from qdqc.calibration.methods.mse import Mse
 from qdqc.calibration.statistics import Statistics
 from qdqc.ir.types import Range
 
@@ -32,7 +32,7 @@ def real_error(array: np.ndarray, found: Range, *, symmetric: bool = False) -> f
 
 def test_no_pair_of_ends_is_better(array: np.ndarray, stats: Statistics) -> None:
     # The bins place an element to a 4096th of the largest: so much is allowed.
-    found = mse_range(stats, Settings())
+    found = Mse().range(stats)
     if stats.absmax < TINY:
         assert found == Range(0, EMPTY_THRESHOLD, EMPTY_THRESHOLD)
         return
@@ -48,7 +48,7 @@ def test_no_pair_of_ends_is_better(array: np.ndarray, stats: Statistics) -> None
 
 
 def test_no_threshold_is_better(array: np.ndarray, stats: Statistics) -> None:
-    found = mse_range(stats, Settings())
+    found = Mse().range(stats)
     if stats.absmax < TINY:
         return
     signed = bool(array.min() < 0)
@@ -75,7 +75,7 @@ def test_the_rounded_numbers_are_nearer_than_with_max(seed: int, symmetric: bool
     ):
         held = Statistics()
         held.update(array)
-        found = mse_range(held, Settings())
+        found = Mse().range(held)
         largest = float(np.abs(array).max())
         widest = Range(min(0.0, float(array.min())), float(array.max()), largest)
         bound = real_error(array, widest, symmetric=symmetric)
@@ -85,4 +85,4 @@ def test_the_rounded_numbers_are_nearer_than_with_max(seed: int, symmetric: bool
 def test_mass_at_the_end_stays() -> None:
     held = Statistics()
     held.update(np.clip(3 * np.random.default_rng(0).standard_normal(50_000), -1, 6))
-    assert mse_range(held, Settings()) == Range(-1, 6, 6)
+    assert Mse().range(held) == Range(-1, 6, 6)

@@ -58,7 +58,8 @@ def modules(tmp_path_factory: pytest.TempPathFactory, samples: Any) -> tuple[Mod
     reference = qdqc.from_text(text_of(HOSTILE))
     open_taps = partial(Runner, reference, cut=True)
     path = tmp_path_factory.mktemp("hostile") / "t.cali_table"
-    save_table(calibrate(reference, samples, lambda names: open_taps(names).run, "max"), path)
+    (ranges,) = calibrate(reference, samples, lambda names: open_taps(names).run, ["max"]).values()
+    save_table(ranges, path)
     pipeline = f'import-calibration{{table="{path}"}},assign-precision,quantize'
     return reference, qdqc.run(reference, pipeline)
 

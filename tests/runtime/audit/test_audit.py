@@ -20,7 +20,7 @@ from qdqc.onnx_io.importer import import_onnx
 from qdqc.onnx_io.saver import save_onnx
 from qdqc.pipeline.manager import run
 from qdqc.quant.placement import Decision, decide
-from qdqc.quant.targets.known import target_named
+from qdqc.quant.targets.target import target_named
 from qdqc.report.audit_text import audit_entries, render_audit
 from qdqc.runtime.audit.audit import Audit, audit
 from qdqc.runtime.audit.kernels import INTEGER_KERNELS, optimised_model

@@ -1,4 +1,4 @@
-"""What all methods share: their settings, and the form of the range that they give.
+"""What a threshold method is: from the statistics of a tensor to the range that it gets.
 
 Every range holds zero, because zero must have an integer: a tensor that is never negative has
 ``min`` 0. Symmetric quantization uses the threshold, asymmetric min and max.
@@ -7,22 +7,24 @@ Every range holds zero, because zero must have an integer: a tensor that is neve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, ClassVar, TypeAlias, dataclass_transform
 
 import numpy as np
 import numpy.typing as npt
 
-from qdqc.calibration.statistics import Statistics
+from qdqc.calibration.statistics import Detail, Statistics
 from qdqc.ir.types import Range
+from qdqc.pipeline.spec import print_item
+from qdqc.registry import Registry
 
 __all__ = [
     "BINS",
     "EMPTY_THRESHOLD",
     "LEVELS",
-    "PLAIN",
+    "METHODS",
     "TINY",
     "Counts",
-    "Settings",
+    "Method",
     "clipped",
     "ranged",
 ]
@@ -40,15 +42,36 @@ TINY = 2.0**-100
 Counts: TypeAlias = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the user may set of methods: bins of kl, and the share that percentile keeps, in %."""
-
-    bins: int = BINS
-    percentile: float = 99.99
+METHODS: Registry[Method] = Registry("calibration method", home="qdqc.calibration.methods")
+"""The methods with their options at their defaults."""
 
 
-PLAIN = Settings()
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Method:
+    """Base class of threshold methods; a subclass becomes a frozen dataclass and is registered.
+
+    Annotated fields are the options, each with a default: ``name{field=value}`` on a command
+    line. ``detail`` is what the method needs to know of each tensor. An option out of its bounds
+    raises QdqcError in ``__post_init__``.
+    """
+
+    name: ClassVar[str] = ""
+    detail: ClassVar[Detail] = Detail.HISTOGRAM
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclass(frozen=True, kw_only=True)(cls)
+        if "name" in vars(cls):
+            METHODS.add(cls.name, cls())
+
+    @property
+    def spelling(self) -> str:
+        """``name{option=value}``, or the name alone where all options are at their defaults."""
+        return print_item(self)
+
+    def range(self, stats: Statistics) -> Range:
+        """The range of a tensor."""
+        raise NotImplementedError(f"{type(self).__name__}.range")
 
 
 def ranged(stats: Statistics, low: float, high: float, threshold: float) -> Range:
