@@ -237,15 +237,16 @@ def _print_declined(net: Network) -> None:
 def _w4(folder: Path) -> None:
     """Weights of 4 bits, rounded alone and by what the products read."""
     import qdqc
-    from qdqc.quant.deployment import deployment_pipeline
+    from qdqc.quant.deployment import Deployment
 
     net = minilm(folder)
     if net is None:
         return
+    pipeline = Deployment(mode="W4").stages(calibrated=False).pipeline
     rows: list[list[object]] = []
     for name in ("", "round-weights{{bits=4{0}}}"):
         module = net.tuned(name.format(net.option()))
-        lowered = qdqc.run(module, deployment_pipeline(None, mode="W4"))
+        lowered = qdqc.run(module, pipeline)
         found = net.near(qdqc.export_onnx(lowered))
         rows.append([name.format("") or "rounded alone", found.cells()[0]])
     print_table("MiniLM, W4 in groups of 32", ["weights", "embedding cosine"], rows)

@@ -57,7 +57,7 @@ def _row(path: Path, count: int, rounds: int) -> list[object]:
         made = qdqc.quantize(path, data)
     except QdqcError as error:
         return [path.stem, str(error).partition("\n")[0], *[""] * 5]
-    audit = made.report["audit"]
+    audit = made.report.entries()["audit"]
     models: dict[str, Any] = {FLOAT: str(path), OWN: made.model}
     with tempfile.TemporaryDirectory() as folder:
         peer = _peer(path, Path(folder), data)

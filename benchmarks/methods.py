@@ -30,8 +30,10 @@ from qdqc.calibration.calibrate import make_table
 from qdqc.calibration.collection import collect
 from qdqc.calibration.methods.method import METHODS
 from qdqc.calibration.statistics import Detail
+from qdqc.quant.deployment import Deployment
+from qdqc.runtime.comparison.fidelity import fidelity
 from qdqc.runtime.sessions.session import Runner
-from qdqc.search.trials.deployment import Deployment, fidelity
+from qdqc.search.trials.mixed_models import MixedModels
 
 if TYPE_CHECKING:
     from qdqc.ir.graph import Module
@@ -123,13 +125,13 @@ def _judge(network: Network) -> dict[str, list[float]]:
         detail=Detail.SAMPLES,
     )
     plain = Runner(network.module)
-    exact = [plain.run(sample) for sample in network.val]
+    pairs = [(sample, plain.run(sample)) for sample in network.val]
     found: dict[str, list[float]] = {}
     for method in METHODS:
         table = make_table(collector, method)
         found[method.name] = [
             fidelity(
-                Deployment(network.module, symmetric=s).lowered(table), network.val, exact
+                Runner(MixedModels(network.module, Deployment(symmetric=s)).lowered(table)), pairs
             ).sqnr
             for s in (False, True)
         ]

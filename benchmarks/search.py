@@ -87,14 +87,15 @@ def _setup(folder: Path) -> tuple[Any, dict[str, Any], list[Any]]:
     """The deployment, the tables by method, and the photos that trials are judged on."""
     from qdqc.calibration.table import load_table
     from qdqc.data.dataset import open_dataset
-    from qdqc.search.trials.deployment import Deployment
+    from qdqc.quant.deployment import Deployment
+    from qdqc.search.trials.mixed_models import MixedModels
     from qdqc.text.qir_files import load
 
     module = load(folder / "net.qir")
     data = open_dataset(Path(os.environ["QDQC_ASSETS"]) / _CALIB, module.graph)
     samples = [sample for sample, _ in zip(data, range(_INFERENCE), strict=False)]
     tables = {method: load_table(folder / method) for method in METHODS}
-    return Deployment(module, symmetric=True), tables, samples
+    return MixedModels(module, Deployment(symmetric=True)), tables, samples
 
 
 def _search_alone(way: str, folder: Path) -> None:
@@ -269,8 +270,8 @@ def _digits(folder: Path) -> None:
     from qdqc.search.strategies.mixes import Mixes
     from qdqc.search.strategies.sensitivity import Sensitivity
     from qdqc.search.strategies.smallest import find_smallest
-    from qdqc.search.trials.deployment import Deployment
     from qdqc.search.trials.journal import Journal
+    from qdqc.search.trials.mixed_models import MixedModels
     from qdqc.search.trials.objective import Likeness
     from qdqc.search.trials.trials import Trials
     from qdqc.text.qir_files import load
@@ -282,7 +283,7 @@ def _digits(folder: Path) -> None:
     module, held = load(qir), load_table(table)
     samples = list(open_dataset(data, module.graph, input_num=_INFERENCE))
     output = module.graph.outputs[0].name
-    trials = Trials(Deployment(module), held, samples, Likeness({output: 1.0}))
+    trials = Trials(MixedModels(module), held, samples, Likeness({output: 1.0}))
     search = Sensitivity(trials, {"given": held}, Journal(None, ""))
     search.run()
     ranking = [j.layer.name for j in search.ranking()]

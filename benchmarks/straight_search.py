@@ -20,14 +20,14 @@ from qdqc.quant.lowering import lower
 from qdqc.quant.targets.target import activations
 from qdqc.runtime.comparison.compare import cosine
 from qdqc.runtime.sessions.session import Feeds, Runner
-from qdqc.search.trials.deployment import Deployment
 from qdqc.search.trials.layers import Layer, Layers, ranges_of
+from qdqc.search.trials.mixed_models import MixedModels
 
 __all__ = ["straight_losses"]
 
 
 def straight_losses(
-    deployment: Deployment, tables: Mapping[str, Table], samples: Sequence[Feeds]
+    models: MixedModels, tables: Mapping[str, Table], samples: Sequence[Feeds]
 ) -> dict[str, dict[str, float]]:
     """The loss of each layer by each method: 1 less the mean cosine of the first output.
 
@@ -35,10 +35,10 @@ def straight_losses(
     through the whole of it. The best method of a layer holds for those that read it.
     """
     base = next(iter(tables.values()))
-    layers = Layers(deployment, base)
-    ranges = {m: ranges_of(deployment.planned(t)) for m, t in tables.items()}
+    layers = Layers(models, base)
+    ranges = {m: ranges_of(models.planned(t)) for m, t in tables.items()}
     best = dict(next(iter(ranges.values())))
-    plain = Runner(deployment.module, threads=1)
+    plain = Runner(models.module, threads=1)
     output = plain.outputs[0]
     exact = [plain.run(feeds)[output] for feeds in samples]
     found: dict[str, dict[str, float]] = {}
@@ -63,7 +63,7 @@ def _trial(layers: Layers, layer: Layer, ranges: Mapping[str, Range]) -> Module:
         value = module.value(name)
         assert value is not None
         value.type = value.tensor.with_range(found)
-    elem, symmetric = layers.target.activation, layers.deployment.symmetric
+    elem, symmetric = layers.target.activation, layers.models.deployment.symmetric
     if not layer.integer:
         names = {n.name for n in layer.readers}
         for own in layer.ranged:
@@ -108,7 +108,7 @@ def _lay_product(layers: Layers, module: Module, node: Node[Any]) -> None:
         else:
             operands.append(None if held is None else module.value(held.name))
     node.set_operands(operands)
-    PassManager([layers.deployment.quantize_pass()], verify_each=False).run(module)
+    PassManager([layers.models.quantize_pass()], verify_each=False).run(module)
     lower(module)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -79,8 +78,7 @@ class Network:
         import qdqc
         from qdqc.calibration.calibrate import calibrate
         from qdqc.calibration.masking import masking_by
-        from qdqc.calibration.table import save_table
-        from qdqc.quant.deployment import deployment_pipeline
+        from qdqc.quant.deployment import Deployment
         from qdqc.runtime.sessions.session import Runner
 
         masking = masking_by(module.graph, self.mask) if self.mask else None
@@ -91,14 +89,11 @@ class Network:
             [self.method],
             masking=masking,
         ).values()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "table"
-            save_table(table, path)
-            pipeline = deployment_pipeline(str(path), correct_bias=correct_bias)
-            if per_tensor:
-                for name in ("correct-bias{", ",quantize{"):
-                    pipeline = pipeline.replace(name, f'{name}scheme="per-tensor" ')
-            return qdqc.export_onnx(qdqc.run(module, pipeline))
+        pipeline = Deployment(correct_bias=correct_bias).stages().pipeline
+        if per_tensor:
+            for name in ("correct-bias{", ",quantize{"):
+                pipeline = pipeline.replace(name, f'{name}scheme="per-tensor" ')
+        return qdqc.export_onnx(qdqc.run(module, pipeline, table=table.as_written()))
 
     def near(self, deployed: Any) -> Near:
         """How near a ModelProto is to the float module."""

@@ -19,10 +19,11 @@ from qdqc.ir.op import OPS
 from qdqc.ir.types import Elem, Range
 from qdqc.pipeline.discovery import load_passes
 from qdqc.pipeline.pass_ import PASSES
+from qdqc.quant.deployment import Deployment
 from qdqc.quant.targets.rules import RULES
 from qdqc.quant.targets.target import TARGETS, target_named
 from qdqc.runtime.sessions.session import Runner
-from qdqc.search.trials.deployment import Deployment
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.text.parser import parse_module
 from qdqc.tools import model_deploy, qir_opt, run_calibration
 from qdqc.tuning.recipe import RECIPES, tune
@@ -158,7 +159,9 @@ def test_a_target(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert target_named("my-npu").weight_limit == 15
     module = parse_module(MODULE)
     table = table_of(module, "max")
-    ours, own = (Deployment(module, t).lowered(table) for t in ("ort-cpu", "my-npu"))
+    ours, own = (
+        MixedModels(module, Deployment(target=t)).lowered(table) for t in ("ort-cpu", "my-npu")
+    )
     largest = {}
     for name, deployed in (("ours", ours), ("own", own)):
         stored = [c for c in deployed.constants.values() if c.tensor.elem is Elem.I8]
@@ -230,7 +233,7 @@ def test_a_recipe(folder: Path) -> None:
 def test_an_op(folder: Path) -> None:
     load_passes([plugin(folder, OP)])
     module = parse_module(MODULE.replace("add(%a, %x)", "user.rectify(%a)"))
-    deployed = Deployment(module).lowered(table_of(module, "max"))
+    deployed = MixedModels(module).lowered(table_of(module, "max"))
     assert "user.rectify" in {n.op.name for n in deployed.graph.nodes()}
     (sample, *_) = samples()
     exact, found = (Runner(m).run(sample)["y"] for m in (module, deployed))

@@ -235,9 +235,9 @@ def deploys(model: ModelProto, mode: str, **options: Any) -> None:
     data = samples_of(model)
     found = quantized(model, data, mode=mode, **options)
     onnx.checker.check_model(found.model, full_check=True)
-    assert found.report["bad_fusions"] == []
+    assert found.report.proof.bad_fusions == []
     if mode == "int8" and options.get("target") != "openvino":
-        rows = found.report["audit"]["ops"]
+        rows = found.report.entries()["audit"]["ops"]
         assert not [r for r in rows if r["reason"].startswith(("laid for", "planned in float"))]
     exact, fast, slow = (
         every(model, data),
@@ -300,7 +300,7 @@ def test_a_deployed_network_comes_back_and_is_laid_as_it_was(model: ModelProto) 
     data = samples_of(model)
     once = quantized(model, data)
     again = quantized(once.model, data)
-    assert again.report["audit"]["integer"] == once.report["audit"]["integer"]
+    assert again.report.entries()["audit"]["integer"] == once.report.entries()["audit"]["integer"]
     first, second = every(once.model, data), every(again.model, data)
     assert np.abs(second - first).max() <= 0.04 * np.ptp(first)
 

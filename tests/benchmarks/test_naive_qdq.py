@@ -98,10 +98,10 @@ def test_resize_gets_no_casts() -> None:
     )
     data = [{"x": rng.normal(0, 1, (1, 4, 8, 8)).astype(np.float32)} for _ in range(4)]
     made = qdqc.quantize(model, data)
-    assert made.report["audit"]["integer"] == 2
+    assert made.report.entries()["audit"]["integer"] == 2
     makers = {o: n.op_type for n in made.model.graph.node for o in n.output}
     resize = next(n for n in made.model.graph.node if n.op_type == "Resize")
     readers = [n.op_type for n in made.model.graph.node if resize.output[0] in n.input]
     assert makers[resize.input[0]] == "DequantizeLinear"
     assert readers == ["QuantizeLinear"]
-    assert made.report["outputs"]["y"]["cos"] > 0.999
+    assert made.report.outputs["y"].cos > 0.999

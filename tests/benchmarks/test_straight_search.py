@@ -14,11 +14,12 @@ from qdqc.data.dataset import open_dataset
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.importer import import_onnx
 from qdqc.pipeline.manager import run
+from qdqc.quant.deployment import Deployment
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.strategies.sensitivity import Sensitivity
-from qdqc.search.trials.deployment import Deployment
 from qdqc.search.trials.journal import Journal
 from qdqc.search.trials.layers import Layers
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Likeness
 from qdqc.search.trials.trials import Trials
 
@@ -49,9 +50,9 @@ def test_every_loss_is_the_same(
     net: tuple[Module, list[Any], dict[str, Table]], symmetric: bool
 ) -> None:
     module, samples, tables = net
-    deployment = Deployment(module, symmetric=symmetric)
-    straight = straight_losses(deployment, tables, samples)
-    trials = Trials(deployment, tables["wide"], samples, Likeness({"y": 1.0}))
+    models = MixedModels(module, Deployment(symmetric=symmetric))
+    straight = straight_losses(models, tables, samples)
+    trials = Trials(models, tables["wide"], samples, Likeness({"y": 1.0}))
     search = Sensitivity(trials, tables, Journal(None, ""))
     search.run(screened=0)
     ours = {k: {m: t.loss for m, t in j.tried.items()} for k, j in search.judged.items()}
@@ -67,7 +68,7 @@ def test_a_loss_is_that_of_rounding_the_input_in_numpy(
     """The first layer is the input: 255 steps between its ends, and all else is float."""
     module, samples, tables = net
     wide = tables["wide"]
-    straight = straight_losses(Deployment(module), {"wide": wide}, samples)
+    straight = straight_losses(MixedModels(module), {"wide": wide}, samples)
     row, plain = wide.rows["x"], Runner(module, optimise="off", threads=1)
     scale = (row.max - row.min) / 255
     zero = round(-row.min / scale)
@@ -84,7 +85,7 @@ def test_the_layers_are_those_of_the_search(
     net: tuple[Module, list[Any], dict[str, Table]],
 ) -> None:
     module, samples, tables = net
-    deployment = Deployment(module)
-    straight = straight_losses(deployment, {"wide": tables["wide"]}, samples[:1])
-    assert list(straight) == [layer.key for layer in Layers(deployment, tables["wide"]).every]
+    models = MixedModels(module)
+    straight = straight_losses(models, {"wide": tables["wide"]}, samples[:1])
+    assert list(straight) == [layer.key for layer in Layers(models, tables["wide"]).every]
     assert all(loss >= -1e-9 for losses in straight.values() for loss in losses.values())

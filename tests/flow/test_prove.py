@@ -13,14 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 import qdqc
 from qdqc.calibration.calibrate import calibrate
-from qdqc.calibration.table import save_table
-from qdqc.flow.prove import Proof, asked, proof_of, prove
+from qdqc.flow.deploy import Deployed, deploy
+from qdqc.flow.prove import Proof, asked, prove
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.importer import import_onnx
 from qdqc.onnx_io.saver import save_onnx
 from qdqc.pipeline.manager import run
-from qdqc.quant.deployment import deployment_pipeline
-from qdqc.quant.record import Record
 from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.session import Runner
 
@@ -38,25 +36,21 @@ def sample(tiny_data: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pipeline(tiny: Module, sample: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    table = tmp_path_factory.mktemp("proof") / "table"
-    (ranges,) = calibrate(tiny, [sample], lambda names: Runner(tiny, names).run, ["max"]).values()
-    save_table(ranges, table)
-    return deployment_pipeline(str(table))
+def deployed(tiny: Module, sample: dict[str, Any]) -> Deployed:
+    (table,) = calibrate(tiny, [sample], lambda names: Runner(tiny, names).run, ["max"]).values()
+    return deploy(tiny, table=table)
 
 
-def proven(tiny: Module, pipeline: str, sample: dict[str, Any], path: Path) -> Proof:
-    record = Record()
-    deployed = run(tiny, pipeline, instruments=[record])
-    save_onnx(deployed, path)
-    return proof_of(deployed, tiny, record.decisions, path, sample)
+def proven(deployed: Deployed, sample: dict[str, Any], path: Path) -> Proof:
+    save_onnx(deployed.module, path)
+    return deployed.prove(path, sample)
 
 
 def test_the_proof_of_a_deployment(
-    tiny: Module, pipeline: str, sample: dict[str, Any], tmp_path: Path
+    tiny: Module, deployed: Deployed, sample: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "m.onnx"
-    found = proven(tiny, pipeline, sample, path)
+    found = proven(deployed, sample, path)
     assert [r.name for r in found.audit.products("integer")] == ["r1", "c2", "c3", "y"]
     assert found.audit.findings == ()
     assert found.bytes["deployed"] == path.stat().st_size
@@ -70,13 +64,11 @@ def test_the_proof_of_a_deployment(
 
 
 def test_a_file_that_was_changed_behind_its_module_is_found_out(
-    tiny: Module, pipeline: str, sample: dict[str, Any], tmp_path: Path
+    deployed: Deployed, sample: dict[str, Any], tmp_path: Path
 ) -> None:
     """The proof is of the file: a cast that is gone there is a finding, whatever the IR says."""
     path = tmp_path / "m.onnx"
-    record = Record()
-    deployed = run(tiny, pipeline, instruments=[record])
-    save_onnx(deployed, path)
+    save_onnx(deployed.module, path)
     proto = onnx.load(path)
     casts = [n for n in proto.graph.node if n.op_type == "QuantizeLinear"]
     broken = casts[1]
@@ -88,17 +80,14 @@ def test_a_file_that_was_changed_behind_its_module_is_found_out(
     proto.graph.node.remove(view)
     proto.graph.node.remove(broken)
     onnx.save(proto, path)
-    found = proof_of(deployed, tiny, record.decisions, path, sample)
+    found = deployed.prove(path, sample)
     assert found.audit.findings
     assert all("onnxruntime left it float" in r.reason for r in found.audit.findings)
     assert len(found.audit.products("integer")) < 4
 
 
-def test_types_ask_for_integers(tiny: Module, pipeline: str) -> None:
-    record = Record()
-    run(tiny, pipeline, instruments=[record])
-    assert record.typed is not None
-    wanted = asked(record.typed.graph, ORT)
+def test_types_ask_for_integers(tiny: Module, deployed: Deployed) -> None:
+    wanted = asked(deployed.typed.graph, ORT)
     assert {n for n, d in wanted.items() if d.integer} == {"r1", "c2", "r2", "c3", "p", "f", "y"}
     assert not [d.reason for d in wanted.values() if d.reason]
     floats = asked(tiny.graph, ORT)
@@ -161,7 +150,7 @@ def test_a_product_of_tokens_with_bias_and_activation(activation: str) -> None:
     graph = helper.make_graph(nodes, "m", ends[:1], ends[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     data = [{"x": rng.standard_normal((1, 3, 8), np.float32)} for _ in range(4)]
-    rows = qdqc.quantize(model, data).report["audit"]["ops"]
+    rows = qdqc.quantize(model, data).report.entries()["audit"]["ops"]
     assert [r["runs"] for r in rows if r["op"] == "matmul"] == ["integer", "integer"]
 
 
@@ -187,7 +176,7 @@ def test_a_cast_that_onnxruntime_moves_takes_no_product_out_of_sight() -> None:
     graph = helper.make_graph(nodes, "m", [x], [y], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     data = [{"x": rng.standard_normal((1, 4, 8), np.float32)} for _ in range(4)]
-    rows = {r["name"]: r for r in qdqc.quantize(model, data).report["audit"]["ops"]}
+    rows = {r["name"]: r for r in qdqc.quantize(model, data).report.entries()["audit"]["ops"]}
     assert rows["p"]["runs"] == rows["y"]["runs"] == "integer"
 
 

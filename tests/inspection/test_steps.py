@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import qdqc
-from qdqc.inspection.stages import pipeline_of, quantized_stage, reference_stage
+from qdqc.calibration.table import load_table
+from qdqc.inspection.stages import made_by, quantized_stage, reference_stage
 from qdqc.inspection.steps import replayed
 from qdqc.ir.graph import Module
 from qdqc.text.qir_files import load
@@ -55,16 +56,17 @@ def test_a_file_that_went_away_is_told(module: Module) -> None:
 def test_the_pipeline_of_a_deployed_model(digits: Path, tmp_path: Path) -> None:
     said = load(digits / "digits_int8.qir").header["pipeline"]
     for name in ("digits_int8.qir", "digits_int8.onnx"):
-        assert pipeline_of(digits / name, quantized_stage(digits / name)) == said
+        assert made_by(digits / name, quantized_stage(digits / name))["pipeline"] == said
     alone = tmp_path / "alone.onnx"
     alone.write_bytes((digits / "digits_int8.onnx").read_bytes())
-    assert pipeline_of(alone, quantized_stage(alone)) == ""
+    assert made_by(alone, quantized_stage(alone)) == {}
 
 
-def test_a_deployment_replayed(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(digits)
-    said = load(digits / "digits_int8.qir").header["pipeline"]
-    found = replayed(reference_stage(digits / "digits.qir"), said)
+def test_a_deployment_replayed(digits: Path) -> None:
+    reference = reference_stage(digits / "digits.qir")
+    said = str(load(digits / "digits_int8.qir").header["pipeline"])
+    assert "needs a calibration table" in replayed(reference, said).refused
+    found = replayed(reference, said, load_table(digits / "digits.cali_table"))
     names = [s.pass_name for s in found.steps["/stem/conv/Conv"]]
     assert names[0] == "import-calibration"
     assert names[-2:] == ["quantize", "lower-to-qdq"]

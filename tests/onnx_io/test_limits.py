@@ -18,7 +18,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from qdqc.diagnostics import QdqcError
 from qdqc.onnx_io.importer import import_onnx
-from qdqc.tools.arguments import machine_memory, memory
+from qdqc.runtime.machine import memory_bytes
+from qdqc.tools.arguments import memory
 from qdqc.tools.model_transform import main
 
 NEEDS_INFERENCE = helper.make_node("QuickGelu", ["x"], ["q"], domain="com.microsoft")
@@ -193,7 +194,7 @@ def test_what_is_no_size_of_memory(text: str) -> None:
 
 
 def test_the_machine_has_memory() -> None:
-    found = machine_memory()
+    found = memory_bytes()
     assert found is None or found > 1 << 26
 
 

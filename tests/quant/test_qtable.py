@@ -139,7 +139,7 @@ def test_odd_names_stand_on_one_line(name: str) -> None:
 
 
 def test_modes_in_memory_are_those_of_a_file(module: Module) -> None:
-    text = "layer1/* fp32\n\"layer2/b b\" W8\n"
+    text = 'layer1/* fp32\n"layer2/b b" W8\n'
     held = Qtable.of({"layer1/*": "F32", "layer2/b b": "w8"})
     assert held == parse_qtable(text, "t.qtable")
     assert held.digest == parse_qtable(f"# note\n{text}", "other").digest

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdqc.text.parser import parse_module
 from qdqc.tools.arguments import (
-    check_samples,
     floats,
     indices,
-    machine_memory,
     memory,
     names,
     pair,
@@ -92,34 +87,3 @@ def test_names_may_have_blanks_around_them() -> None:
     assert names(" a, b ,,c") == ["a", "b", "c"]
     assert names("") == []
     assert pair("3, 4") == (3, 4)
-
-
-def test_this_machine_has_memory() -> None:
-    found = machine_memory()
-    assert found is None or found > 2**27
-
-
-SYMBOLIC = """module @m {opsets = {"" = 17}} {
-  const %s : i64[2] = dense[BATCH, 4]
-  graph (%x : f32[N,2,2]) -> (%y) {
-    %y = reshape(%x, %s) : f32[M,4]
-  }
-}"""
-
-
-def test_random_samples_stay_within_what_was_seen() -> None:
-    module = parse_module(SYMBOLIC.replace("BATCH", "-1"))
-    samples, origin = check_samples(module, None, 3, {"x": (-0.5, 2.0)})
-    assert origin == "random"
-    assert len(samples) == 3
-    every = np.concatenate([s["x"].ravel() for s in samples])
-    assert every.min() >= -0.5
-    assert every.max() <= 2.0
-    assert math.isfinite(float(every.sum()))
-
-
-def test_a_batch_that_is_fixed_inside_gets_samples_that_run() -> None:
-    """The symbol claims any size, and the graph takes one row only."""
-    module = parse_module(SYMBOLIC.replace("BATCH", "1"))
-    samples, _ = check_samples(module, None, 2)
-    assert {s["x"].shape for s in samples} == {(1, 2, 2)}

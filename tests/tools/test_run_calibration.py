@@ -185,7 +185,7 @@ def test_a_cache_that_cannot_be_used_is_only_a_warning(
 def test_calibration_and_search_in_one(
     tiny_onnx: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from qdqc.quant.qtable import read_qtable
+    from qdqc.quant.qtable import load_qtable
     from qdqc.tools.model_transform import main as transform
 
     qir, table, qtable = tmp_path / "n.qir", tmp_path / "n.cali_table", tmp_path / "n.qtable"
@@ -200,6 +200,6 @@ def test_calibration_and_search_in_one(
     told = json.loads(report.read_text())
     assert (told["command"], told["samples"]) == ("run_calibration", 16)
     assert len(told["float_layers"]) == 2
-    assert [line.pattern for line in read_qtable(str(qtable))] == told["float_layers"]
+    assert [line.pattern for line in load_qtable(str(qtable)).lines] == told["float_layers"]
     assert table.read_text() == (tmp_path / "n_new_cali_table").read_text()
     check_digest(load_table(table), module_digest(load(qir)))

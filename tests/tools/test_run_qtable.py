@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qdqc.quant.qtable import read_qtable
+from qdqc.quant.qtable import load_qtable
 from qdqc.tools.fp_forward import main as forward
 from qdqc.tools.model_deploy import main as deploy
 from qdqc.tools.run_qtable import main
@@ -24,7 +24,7 @@ def test_each_strategy_writes_what_deployment_takes(
     found = json.loads(report.read_text())
     assert found["mix_cos"] >= found["int8_cos"]
     qtable = tmp_path / "net.qtable"
-    assert [line.pattern for line in read_qtable(str(qtable))] == found["float_layers"]
+    assert [line.pattern for line in load_qtable(str(qtable)).lines] == found["float_layers"]
     losses = [row["loss"] for row in found["ranking"]]
     assert losses == sorted(losses, reverse=True)
     assert (tmp_path / "full_loss_table.txt").exists() == (strategy == "mix")
@@ -51,7 +51,7 @@ def test_each_strategy_has_its_plot(args: list[str], tmp_path: Path, strategy: s
 def test_all_files_are_written_when_int8_is_good_enough(args: list[str], tmp_path: Path) -> None:
     loss = tmp_path / "l.txt"
     assert main([*args, "--expected_cos", "0.5", "--loss_table", str(loss), "-q"]) == 0
-    assert read_qtable(str(tmp_path / "net.qtable")) == []
+    assert load_qtable(str(tmp_path / "net.qtable")).lines == ()
     assert loss.read_text().startswith("# chip: ort-cpu  mix_mode: F32\n###\nNo.0   : Layer: ")
 
 
@@ -66,7 +66,7 @@ def test_latency_chooses_a_point(
     assert main([*args, *given, "0", "--report", str(tmp_path / "r.json"), "-qq"]) == 0
     front = json.loads((tmp_path / "r.json").read_text())["front"]
     fastest = min(front, key=lambda p: p["measured_ms"])
-    written = [line.pattern for line in read_qtable(str(tmp_path / "net.qtable"))]
+    written = [line.pattern for line in load_qtable(str(tmp_path / "net.qtable")).lines]
     assert sorted(written) == fastest["float_layers"]
 
 
@@ -82,7 +82,7 @@ def test_an_interrupt_writes_the_best_so_far(
     monkeypatch.setattr("qdqc.search.strategies.walk.walk", interrupt)
     assert main([*args, "--expected_cos", "1.5"]) == 130
     assert "the qtable holds the best model that was verified" in capsys.readouterr().err
-    assert read_qtable(str(tmp_path / "net.qtable")) == []
+    assert load_qtable(str(tmp_path / "net.qtable")).lines == ()
 
 
 def test_a_bad_request_leaves_no_file(
@@ -98,13 +98,13 @@ def test_parts_stay_float(made: tuple[Path, Path], tmp_path: Path) -> None:
     qtable, report = tmp_path / "q", tmp_path / "r.json"
     base = [str(made[0]), "-o", str(qtable), "--report", str(report), "-q"]
     assert forward([*base, "--inputs", "r1", "--fpfwd_blocks", "c3:p,f"]) == 0
-    lines = read_qtable(str(qtable))
+    lines = load_qtable(str(qtable)).lines
     assert [(line.pattern, line.mode) for line in lines] == [
         (n, "F32") for n in ("r1", "c3", "p", "f")
     ]
     assert json.loads(report.read_text())["float_layers"] == ["r1", "c3", "p", "f"]
     assert forward([*base, "--fpfwd_outputs", "p", "--fp_type", "w8"]) == 0
-    assert {line.mode for line in read_qtable(str(qtable))} == {"W8"}
+    assert {line.mode for line in load_qtable(str(qtable)).lines} == {"W8"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qdqc.calibration.table import load_table
-from qdqc.quant.qtable import read_qtable
+from qdqc.quant.qtable import load_qtable
 from qdqc.search.strategies.sensitivity import Sensitivity
 from qdqc.tools.model_deploy import main as deploy
 from qdqc.tools.run_sensitive_layer import main
@@ -27,7 +27,7 @@ def test_the_files_are_what_deployment_takes(
 ) -> None:
     found = report_of(tmp_path, args, "--max_float_layers", "2")
     qtable, table = tmp_path / "net.qtable", tmp_path / "net_new_cali_table"
-    names = [line.pattern for line in read_qtable(str(qtable))]
+    names = [line.pattern for line in load_qtable(str(qtable)).lines]
     assert names == found["float_layers"]
     assert len(names) == 2
     ranking = found["ranking"]
@@ -64,7 +64,7 @@ def test_the_log_is_that_of_tpu_mlir(args: list[str], tmp_path: Path) -> None:
 def test_all_files_are_written_when_int8_is_good_enough(args: list[str], tmp_path: Path) -> None:
     found = report_of(tmp_path, args, "--expected_cos", "0.5")
     assert found["float_layers"] == []
-    assert read_qtable(str(tmp_path / "net.qtable")) == []
+    assert load_qtable(str(tmp_path / "net.qtable")).lines == ()
     assert load_table(tmp_path / "net_new_cali_table").rows
     assert (tmp_path / "SensitiveLayerSearch").exists()
 
@@ -144,7 +144,7 @@ def test_a_plot_that_fails_leaves_the_other_files(
     monkeypatch.setattr("qdqc.report.search_plot.draw", fail)
     given = ["--max_float_layers", "1", "--plot", str(tmp_path / "p.png")]
     assert main([*args, *given, "-qq"]) == 3
-    assert len(read_qtable(str(tmp_path / "net.qtable"))) == 1
+    assert len(load_qtable(str(tmp_path / "net.qtable")).lines) == 1
     assert not (tmp_path / "p.png").exists()
 
 
@@ -255,7 +255,7 @@ def test_an_interrupt_leaves_valid_files_and_is_gone_on_from(
         assert main([*args, "--max_float_layers", "1"]) == 130
     err = capsys.readouterr().err
     assert "interrupted: the files hold what is known so far; the same command goes on" in err
-    read_qtable(str(tmp_path / "net.qtable"))
+    load_qtable(str(tmp_path / "net.qtable"))
     assert load_table(tmp_path / "net_new_cali_table").rows
     assert main([*args, "--max_float_layers", "1"]) == 0
     assert "findings of an earlier run are taken up" in capsys.readouterr().err
@@ -270,6 +270,6 @@ def test_an_interrupt_before_anything_is_known_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qdqc.tools.search_options.Request.trials", interrupt)
+    monkeypatch.setattr("qdqc.flow.search.Trials", interrupt)
     assert main(args) == 130
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qdqc.calibration.table import load_table
-from qdqc.quant.qtable import read_qtable
+from qdqc.quant.qtable import load_qtable
 from qdqc.search.strategies.mixes import Mixes
 from qdqc.search.trials.trials import Trials
 from qdqc.tools.run_qtable import main as run_qtable
@@ -58,7 +58,7 @@ def test_wherever_a_search_is_interrupted_it_ends_the_same(
         stop_at(patch, Trials, what, count)
         code = run_sensitive_layer([*args, *GOAL])
     if code == 130 and (tmp_path / "net.qtable").exists():
-        read_qtable(str(tmp_path / "net.qtable"))
+        load_qtable(str(tmp_path / "net.qtable"))
         load_table(tmp_path / "net_new_cali_table")
         assert "interrupted: the files hold what is known so far" in capsys.readouterr().err
     assert code in (0, 130)
@@ -90,7 +90,7 @@ def test_an_interrupted_strategy_leaves_its_best_model(
     qtable = tmp_path / "net.qtable"
     assert qtable.exists() == (count > 1), "nothing is known before INT8 is scored"
     if count > 1:
-        names = {line.pattern for line in read_qtable(str(qtable))}
+        names = {line.pattern for line in load_qtable(str(qtable)).lines}
         verified = {m.floats: m.score for m in seen[0].verified.values()}
         assert verified[frozenset(names)] == max(verified.values())
 
@@ -201,4 +201,4 @@ def test_a_cache_that_is_a_file_is_no_condition(args: list[str], tmp_path: Path)
     (tmp_path / "file").write_text("")
     given = ["--max_float_layers", "1", "--cache", str(tmp_path / "file"), "-qq"]
     assert run_sensitive_layer([*args, *given]) == 0
-    assert read_qtable(str(tmp_path / "net.qtable"))
+    assert load_qtable(str(tmp_path / "net.qtable")).lines

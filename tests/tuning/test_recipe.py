@@ -19,13 +19,13 @@ from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, TensorType
 from qdqc.ops import Conv
 from qdqc.pipeline.manager import run
-from qdqc.quant.deployment import deployment_pipeline
+from qdqc.runtime.comparison.fidelity import Fidelity, fidelity
 from qdqc.runtime.sessions.session import Runner
-from qdqc.search.trials.deployment import Deployment, Fidelity
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.text.digest import module_digest
 from qdqc.text.parser import parse_module
 from qdqc.tuning import recipe as room
-from qdqc.tuning.recipe import RECIPES, Share, Stage, fidelity_to, tune
+from qdqc.tuning.recipe import RECIPES, Share, Stage, tune
 
 Samples = list[dict[str, Any]]
 
@@ -54,7 +54,7 @@ def ranges(samples: Samples) -> Any:
 
 def sqnr_of(module: Module, table: Table, exact: Module, samples: Samples) -> float:
     """Mean SQNR of the deployed outputs in dB, by numpy."""
-    runner, plain = Runner(Deployment(module).lowered(table)), Runner(exact)
+    runner, plain = Runner(MixedModels(module).lowered(table)), Runner(exact)
     found = []
     for sample in samples:
         y, r = (run_.run(sample)["z"].astype(np.float64) for run_ in (runner, plain))
@@ -164,7 +164,7 @@ def test_a_step_stays_by_what_the_judges_see(
     """``best`` wants a gain, the others put up with a loss of a tenth of a dB."""
     module, samples = held
     seen = iter([Fidelity(0.9, 30.0), Fidelity(0.9, after)])
-    monkeypatch.setattr(room, "fidelity_to", lambda *_: next(seen))
+    monkeypatch.setattr(room, "fidelity", lambda *_: next(seen))
     monkeypatch.setattr(type(RECIPES[recipe]), "stages", (Stage("round-weights"),))
     found = tune(module, samples, recipe, ranges(samples))
     assert [s.kept for s in found.steps] == [kept]
@@ -209,26 +209,19 @@ def test_padding_does_not_judge() -> None:
     x[0, :2, 0] = 0  # what the weights are different for
     sample = {"x": x, "mask": np.array([[1, 1, 0, 0]])}
     masking = masking_by(a.graph, "mask")
-    assert fidelity_to(Runner(a), Runner(b), [sample], masking).cos == pytest.approx(1)
-    assert fidelity_to(Runner(a), Runner(b), [sample]).cos < 0.99
+    pairs = [(sample, Runner(a).run(sample))]
+    assert fidelity(Runner(b), pairs, masking.kept).cos == pytest.approx(1)
+    assert fidelity(Runner(b), pairs).cos < 0.99
 
 
-def test_what_the_table_says_of_biases_is_not_done_twice(
-    held: tuple[Module, Samples], tmp_path: Path
-) -> None:
+def test_what_the_table_says_of_biases_is_not_done_twice(held: tuple[Module, Samples]) -> None:
     module, samples = held
-    found = tune(module, samples, "fast", ranges(samples))
-    path = tmp_path / "t"
-    save_table(found.table, path)
-    biases = {
-        correct: [
-            c.data.array().tolist()
-            for c in run(
-                found.module, deployment_pipeline(str(path), correct_bias=correct)
-            ).constants.values()
-            if c.tensor.elem is Elem.I32
-        ]
-        for correct in (True, False)
-    }
+    tuned = tune(module, samples, "fast", ranges(samples))
+    biases: dict[bool, list[Any]] = {}
+    for correct in (True, False):
+        pipeline = Deployment(correct_bias=correct).stages().pipeline
+        deployed = run(tuned.module, pipeline, table=tuned.table)
+        stored = [c for c in deployed.constants.values() if c.tensor.elem is Elem.I32]
+        biases[correct] = [c.data.array().tolist() for c in stored]
     assert biases[True] == biases[False]
-    assert all(isinstance(v.type, TensorType) for v in found.module.graph.outputs)
+    assert all(isinstance(v.type, TensorType) for v in tuned.module.graph.outputs)

@@ -20,7 +20,7 @@ import qdqc
 from qdqc.ir.graph import Module
 from qdqc.ops import LayerNormalization, MatMul, Mul
 from qdqc.pipeline.manager import run
-from qdqc.quant.deployment import deployment_pipeline
+from qdqc.quant.deployment import Deployment
 
 WIDTH, HIDDEN, HEADS, TOKENS = 32, 64, 2, 8
 WEIGHTS = 6
@@ -122,7 +122,7 @@ def test_every_product_with_a_weight_is_integer_after_tuning_too(
         runs = kernels(found.model, tmp_path)
         assert runs["MatMulIntegerToFloat"] == WEIGHTS, recipe
         assert runs["MatMul"] + runs["FusedMatMul"] == 2, "the two of the attention"
-        assert found.report["bad_fusions"] == []
+        assert found.report.proof.bad_fusions == []
 
 
 @pytest.mark.parametrize("recipe", ["balanced", "best"])
@@ -133,8 +133,8 @@ def test_outliers_cost_far_less_when_they_are_smoothed(
     exact = outputs(block(), held_back)
     plain, tuned = (noise(outputs(deployed[r].model, held_back), exact) for r in ("", recipe))
     assert tuned < 0.5 * plain
-    steps = {s["pipeline"].partition("{")[0]: s for s in deployed[recipe].report["recipe"]}
-    assert steps["smooth-activations"]["kept"]
+    steps = {s.pipeline.partition("{")[0]: s for s in deployed[recipe].report.recipe}
+    assert steps["smooth-activations"].kept
 
 
 def test_smoothing_puts_a_mul_only_where_the_residual_reads_the_value_too() -> None:
@@ -165,7 +165,9 @@ def test_weights_alone_in_fewer_bits_are_nearer_than_without_data(bits: int) -> 
     lost: dict[str, float] = {}
     for name in ("", f"round-weights{{bits={bits}}}"):
         tuned = run(module, name, samples=samples)
-        proto = qdqc.export_onnx(run(tuned, deployment_pipeline(None, mode=mode)))
+        proto = qdqc.export_onnx(
+            run(tuned, Deployment(mode=mode).stages(calibrated=False).pipeline)
+        )
         lost[name] = noise(outputs(proto, held_back), exact)
     plain, tuned = lost.values()
     assert tuned < (0.95 if bits == 8 else 0.8) * plain

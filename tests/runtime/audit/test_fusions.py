@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.saver import save_onnx
 from qdqc.runtime.audit.fusions import bad_fusions
-from qdqc.runtime.cpu import has_vnni
+from qdqc.runtime.machine import has_vnni
 
 Samples = list[dict[str, Any]]
 

@@ -199,7 +199,7 @@ def test_without_openvino_onnxruntime_stands_in(
 def test_openvinos_own_kernels(tiny_onnx: Path, tiny_data: Path) -> None:
     """The real one, where it is installed: all convolutions of a deployed network on integers."""
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
-    report = qdqc.quantize(tiny_onnx, tiny_data, target="openvino").report["audit"]
+    report = qdqc.quantize(tiny_onnx, tiny_data, target="openvino").report.entries()["audit"]
     assert report["runtime"] == "OpenVINO"
     runs = {r["name"]: r["runs"] for r in report["ops"]}
     assert {n for n in ("r1", "c2", "c3", "y") if runs[n] == "integer"} == {"r1", "c2", "c3", "y"}

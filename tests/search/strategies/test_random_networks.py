@@ -15,9 +15,9 @@ from qdqc.search.strategies.deviations import Parts
 from qdqc.search.strategies.mixes import Mix, Mixes
 from qdqc.search.strategies.smallest import find_smallest
 from qdqc.search.strategies.walk import layer_cosines, walk
-from qdqc.search.trials.deployment import Deployment
 from qdqc.search.trials.journal import Journal
 from qdqc.search.trials.layers import ranges_of
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Likeness
 from qdqc.search.trials.trials import Trials
 
@@ -41,7 +41,7 @@ def searched(seed: int) -> tuple[Trials, Parts, dict[frozenset[str], float]]:
     module = net.returns(net.conv("y", net.op("sum", Add(), held[-1], held[-2]), 2, 1))
     samples = samples_of(module, 5, seed)
     table = table_of(module, samples, float(rng.uniform(0.5, 1.0)))
-    trials = Trials(Deployment(module), table, samples, Likeness({"y": 1.0}))
+    trials = Trials(MixedModels(module), table, samples, Likeness({"y": 1.0}))
     parts = Parts(trials, ranges_of(trials.layers.planned))
     parts.measure()
     names = [layer.name for layer in trials.layers.integer]
@@ -53,7 +53,7 @@ class Known(Mixes):
     """Mixes whose scores were all found before."""
 
     def __init__(self, trials: Trials, scores: dict[frozenset[str], float], goal: float) -> None:
-        table = table_of(trials.deployment.module, list(trials.samples))
+        table = table_of(trials.models.module, list(trials.samples))
         super().__init__(trials, table, Journal(None, ""), goal)
         self._scores = scores
 

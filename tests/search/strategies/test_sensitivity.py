@@ -14,8 +14,8 @@ from qdqc.ir.graph import Module
 from qdqc.runtime.comparison.compare import cosine
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.strategies.sensitivity import Judged, Sensitivity
-from qdqc.search.trials.deployment import Deployment
 from qdqc.search.trials.journal import Journal
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Likeness
 from qdqc.search.trials.trials import Loss, Trials
 
@@ -27,7 +27,7 @@ def search_of(
     tables = {f"share{s}": table_of(module, samples, s) for s in shares}
     names = [v.name for v in module.graph.outputs]
     goal = Likeness({n: 1 / len(names) for n in names})
-    trials = Trials(Deployment(module), next(iter(tables.values())), samples, goal)
+    trials = Trials(MixedModels(module), next(iter(tables.values())), samples, goal)
     return Sensitivity(trials, tables, Journal(folder, "key"))
 
 

@@ -14,9 +14,9 @@ from qdqc.ir.graph import Module
 from qdqc.search.strategies.deviations import Parts, samples_within
 from qdqc.search.strategies.mixes import Mixes
 from qdqc.search.strategies.smallest import find_smallest
-from qdqc.search.trials.deployment import Deployment
 from qdqc.search.trials.journal import Journal
 from qdqc.search.trials.layers import Layers, ranges_of
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Likeness
 from qdqc.search.trials.trials import Trials
 
@@ -25,7 +25,7 @@ def trials_of(module: Module, count: int = 6) -> Trials:
     samples = samples_of(module, count)
     names = [v.name for v in module.graph.outputs]
     goal = Likeness({n: 1 / len(names) for n in names})
-    return Trials(Deployment(module), table_of(module, samples, 0.9), samples, goal)
+    return Trials(MixedModels(module), table_of(module, samples, 0.9), samples, goal)
 
 
 def parts_of(trials: Trials) -> Parts:
@@ -35,7 +35,7 @@ def parts_of(trials: Trials) -> Parts:
 
 
 def table(trials: Trials) -> Table:
-    return table_of(trials.deployment.module, list(trials.samples), 0.9)
+    return table_of(trials.models.module, list(trials.samples), 0.9)
 
 
 def test_parts_add_up_where_the_network_is_linear() -> None:
@@ -139,7 +139,7 @@ def test_verified_models_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_neighbours_that_leave_with_a_layer_are_those_that_placement_says() -> None:
     module = residual()
-    layers = Layers(Deployment(module), table_of(module, samples_of(module)))
+    layers = Layers(MixedModels(module), table_of(module, samples_of(module)))
     assert layers.moved_with(frozenset({"b"})) == {"b"}
     assert layers.moved_with(frozenset({"c", "a"})) == {"a", "c", "s"}, "an Add of two floats"
     assert "s" in layers.moved_with(frozenset({"d"})), "nothing reads its integers"

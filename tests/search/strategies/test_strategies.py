@@ -24,8 +24,8 @@ from qdqc.search.strategies.mixes import Mixes
 from qdqc.search.strategies.pareto import Point, choose_point, front, knapsack, measure_front
 from qdqc.search.strategies.regions import between, with_ancestors, with_descendants
 from qdqc.search.strategies.walk import Step, layer_cosines, loss_table, walk
-from qdqc.search.trials.deployment import Deployment
 from qdqc.search.trials.journal import Journal
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Likeness
 from qdqc.search.trials.trials import Trials
 
@@ -35,7 +35,7 @@ def mixes_of(module: Module, goal: float = 2.0, count: int = 6) -> Mixes:
     names = [v.name for v in module.graph.outputs]
     like = Likeness({n: 1 / len(names) for n in names})
     table = table_of(module, samples, 0.9)
-    trials = Trials(Deployment(module), table, samples, like)
+    trials = Trials(MixedModels(module), table, samples, like)
     return Mixes(trials, table, Journal(None, ""), goal)
 
 
@@ -66,8 +66,8 @@ def test_cosines_of_layers_are_those_of_the_two_models() -> None:
     mixes = mixes_of(residual())
     found = layer_cosines(mixes.trials, mixes.table)
     assert list(found) == list("abcsdpy"), "f only moves elements"
-    lowered = Runner(mixes.trials.deployment.lowered(mixes.table), ["c"], threads=1)
-    plain = Runner(mixes.trials.deployment.module, ["c"], threads=1)
+    lowered = Runner(mixes.trials.models.lowered(mixes.table), ["c"], threads=1)
+    plain = Runner(mixes.trials.models.module, ["c"], threads=1)
     near = [cosine(lowered.run(s)["c"], plain.run(s)["c"]) for s in mixes.trials.samples]
     assert found["c"] == pytest.approx(float(np.mean(near)), abs=1e-12)
 

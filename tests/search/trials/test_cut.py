@@ -15,13 +15,13 @@ from qdqc.ops import Add, Flatten, Relu, Reshape
 from qdqc.runtime.sessions.session import Runner
 from qdqc.runtime.sessions.shared_weights import Weights
 from qdqc.search.trials.cut import Cuts, open_batch, piece_of
-from qdqc.search.trials.deployment import Deployment
 from qdqc.search.trials.kept import Kept
 from qdqc.search.trials.layers import Layers
+from qdqc.search.trials.mixed_models import MixedModels
 
 
 def cuts_of(module: Module) -> tuple[Layers, Cuts]:
-    layers = Layers(Deployment(module), table_of(module, samples_of(module)))
+    layers = Layers(MixedModels(module), table_of(module, samples_of(module)))
     return layers, Cuts(layers.planned, [v.name for v in module.graph.outputs])
 
 

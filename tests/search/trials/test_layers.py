@@ -10,13 +10,14 @@ from qdqc.ir.op import Kind
 from qdqc.ir.types import Elem, Range
 from qdqc.ops import Concat, MaxPool, Sigmoid
 from qdqc.quant.arithmetic import activation_quant
-from qdqc.search.trials.deployment import Deployment
+from qdqc.quant.deployment import Deployment
 from qdqc.search.trials.layers import Layers, ranges_of
+from qdqc.search.trials.mixed_models import MixedModels
 
 
 def layers_of(module: Module, *, symmetric: bool = False) -> Layers:
     table = table_of(module, samples_of(module))
-    return Layers(Deployment(module, symmetric=symmetric), table)
+    return Layers(MixedModels(module, Deployment(symmetric=symmetric)), table)
 
 
 def found(module: Module) -> dict[str, tuple[bool, tuple[str, ...], tuple[str, ...]]]:

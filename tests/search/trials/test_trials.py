@@ -24,10 +24,11 @@ from qdqc.ir.op import Kind
 from qdqc.ir.types import Elem
 from qdqc.ops import Add, Softmax, Tanh
 from qdqc.quant.arithmetic import rounded
+from qdqc.quant.deployment import Deployment
 from qdqc.runtime.comparison.compare import cosine
 from qdqc.runtime.sessions.session import Runner
-from qdqc.search.trials.deployment import Deployment
 from qdqc.search.trials.layers import ranges_of
+from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Likeness
 from qdqc.search.trials.spread import Hands
 from qdqc.search.trials.trials import Trials, worst_samples
@@ -39,7 +40,9 @@ def trials_of(
     table = table_of(module, samples)
     names = [v.name for v in module.graph.outputs]
     goal = Likeness({n: 1 / len(names) for n in names})
-    return Trials(Deployment(module, symmetric=symmetric), table, samples, goal, **more)
+    return Trials(
+        MixedModels(module, Deployment(symmetric=symmetric)), table, samples, goal, **more
+    )
 
 
 def variants_of(trials: Trials, layer: Any, shares: tuple[float, ...]) -> list[tuple[Any, ...]]:
@@ -157,7 +160,7 @@ def test_samples_behind_one_another_are_those_one_by_one(
     samples = samples_of(net, 5)
     trials, table = trials_of(net, samples), table_of(net, samples)
     ranges = ranges_of(trials.layers.planned)
-    singles = [Trials(trials.deployment, table, [s], trials.objective) for s in samples]
+    singles = [Trials(trials.models, table, [s], trials.objective) for s in samples]
     monkeypatch.setattr("qdqc.search.trials.trials._ROWS", rows)
     for number, layer in enumerate(trials.layers.every):
         variants = variants_of(trials, layer, (1.0, 0.5) if layer.ranged else (1.0,))
@@ -180,12 +183,12 @@ def test_samples_of_other_lengths_run_one_by_one() -> None:
     rng = np.random.default_rng(1)
     samples = [{"x": rng.normal(0, 1, (1, n, 16)).astype(np.float32)} for n in (6, 2, 6)]
     table = table_of(module, samples)
-    trials = Trials(Deployment(module), table, samples, Likeness({"y": 1.0}))
+    trials = Trials(MixedModels(module), table, samples, Likeness({"y": 1.0}))
     ranges = ranges_of(trials.layers.planned)
     layer = next(x for x in trials.layers.every if x.name == "u")
     (found,) = trials.variant_outputs(layer, [trials.layers.own_quants(layer, ranges)], ranges)
     assert [o["y"].shape for o in found] == [(1, 6, 16), (1, 2, 16), (1, 6, 16)]
-    alone = Trials(Deployment(module), table, samples[1:2], Likeness({"y": 1.0}))
+    alone = Trials(MixedModels(module), table, samples[1:2], Likeness({"y": 1.0}))
     own = next(x for x in alone.layers.every if x.name == "u")
     (one,) = alone.variant_outputs(own, [alone.layers.own_quants(own, ranges)], ranges)
     np.testing.assert_array_equal(one[0]["y"], found[1]["y"])
@@ -248,7 +251,7 @@ def test_a_symbolic_batch_holds_several_rows() -> None:
     assert found[0][0]["y"].shape == (3, 5)
     names = {"y": 1.0}
     single = [{"x": samples[0]["x"][1:2]}]
-    alone = Trials(trials.deployment, table_of(module, samples), single, Likeness(names))
+    alone = Trials(trials.models, table_of(module, samples), single, Likeness(names))
     own = next(x for x in alone.layers.every if x.name == "b")
     (one, _) = alone.variant_outputs(own, variants_of(alone, own, (1.0, 0.5)), ranges)
     np.testing.assert_allclose(one[0]["y"], found[0][0]["y"][1:2], rtol=1e-5, atol=1e-6)
@@ -274,7 +277,7 @@ def test_worst_samples_are_those_that_differ_most() -> None:
     samples = samples_of(module, 8)
     samples[5] = {"x": samples[5]["x"] * 30}  # far outside of the calibrated ranges
     table = table_of(module, samples_of(module, 4))
-    deployment = Deployment(module)
+    deployment = MixedModels(module)
     assert worst_samples(deployment, table, samples, ["y"], 1) == [5]
     found = worst_samples(deployment, table, samples, ["y"], 3)
     assert 5 in found
@@ -285,4 +288,4 @@ def test_no_samples_is_an_error() -> None:
     module = branches()
     table = table_of(module, samples_of(module))
     with pytest.raises(QdqcError, match="no samples"):
-        Trials(Deployment(module), table, [], Likeness({"y": 1.0}))
+        Trials(MixedModels(module), table, [], Likeness({"y": 1.0}))
