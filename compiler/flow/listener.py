@@ -51,15 +51,17 @@ class Listener:
     verify_each: bool = True
 
     def stage(self, stage: str, unit: str = "sample") -> Callable[[int, int, str], object]:
-        """What is told of one stage: how many are done, of how many, and what is known so far."""
+        """Opens a stage; what it gives hears how many units are done, of how many, and a note."""
 
-        def told(done: int, total: int = 0, note: str = "") -> object:
+        def report(done: int, total: int = 0, note: str = "") -> object:
             return self.progress(stage, unit, done, total, note)
 
-        return told
+        report(0)  # the time of the first unit counts
+        return report
 
     def track(self, stage: str, samples: Iterable[ItemT], total: int = 0) -> Iterator[ItemT]:
         """The samples, each reported when the next one is asked for."""
+        self.progress(stage, "sample", 0, total)
         for number, sample in enumerate(samples, 1):
             yield sample
             self.progress(stage, "sample", number, total)

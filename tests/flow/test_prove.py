@@ -196,7 +196,7 @@ def rows_of(*nodes: Any, channels: int = 4) -> dict[str, tuple[str, str]]:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     data = [{"x": rng.standard_normal((1, channels, 4, 4), np.float32)} for _ in range(4)]
     report = qdqc.quantize(model, data).report
-    return {r["name"]: (r["runs"], r["reason"]) for r in report["audit"]["ops"]}
+    return {row.name: (row.runs, row.reason) for row in report.audit.rows}
 
 
 def test_integers_are_followed_through_all_that_moves_them() -> None:

@@ -97,7 +97,7 @@ def test_a_goal_out_of_reach_is_told(tiny_onnx: Path, samples: Samples) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"labels": [1]}, "labels are for a metric"),
+        ({"labels": [1]}, "`labels` are for a metric"),
         ({"metric": lambda o, n: 1.0, "labels": [1, 2]}, "2 labels for 16 samples"),
         ({"metric": lambda o, n: float("nan")}, "no finite number"),
         ({"inference_num": 0}, "no samples to search on"),

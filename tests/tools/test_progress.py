@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
 
+from qdqc.flow.listener import Listener
 from qdqc.tools import progress
-from qdqc.tools.progress import Progress
+from qdqc.tools.progress import Progress, StagedProgress
 
 
 class Terminal(io.StringIO):
@@ -32,7 +34,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def test_nothing_is_told_in_the_first_second(clock: list[float], terminal: Terminal) -> None:
-    with Progress("check", shown=True) as shown:
+    with closing(Progress("check", shown=True)) as shown:
         clock[0] += 0.9
         shown.show(3, 8)
     assert terminal.getvalue() == ""
@@ -41,7 +43,7 @@ def test_nothing_is_told_in_the_first_second(clock: list[float], terminal: Termi
 def test_a_terminal_sees_one_line_that_goes_in_the_end(
     clock: list[float], terminal: Terminal
 ) -> None:
-    with Progress("check", shown=True) as shown:
+    with closing(Progress("check", shown=True)) as shown:
         shown.show(0, 8)
         for done in (1, 2, 4):
             clock[0] += 2
@@ -65,7 +67,7 @@ def test_a_log_gets_lines_at_doubling_distances(
 ) -> None:
     stream = log(monkeypatch)
     monkeypatch.setattr(progress, "private_memory", lambda: 120_000_000)
-    with Progress("calibration", shown=True) as shown:
+    with closing(Progress("calibration", shown=True)) as shown:
         for done in range(1, 41):
             shown.show(done, 9000)
             clock[0] += 1
@@ -81,7 +83,7 @@ def test_the_number_of_samples_and_the_memory_may_be_unknown(
 ) -> None:
     stream = log(monkeypatch)
     monkeypatch.setattr(progress, "private_memory", lambda: 0)
-    with Progress("calibration", shown=True) as shown:
+    with closing(Progress("calibration", shown=True)) as shown:
         shown.show(50)
         clock[0] += 10
         shown.show(55)
@@ -89,7 +91,7 @@ def test_the_number_of_samples_and_the_memory_may_be_unknown(
 
 
 def test_nobody_is_told_who_wants_it_quiet(clock: list[float], terminal: Terminal) -> None:
-    with Progress("check", shown=False) as shown:
+    with closing(Progress("check", shown=False)) as shown:
         clock[0] += 50
         shown.show(1)
     assert terminal.getvalue() == ""
@@ -98,7 +100,7 @@ def test_nobody_is_told_who_wants_it_quiet(clock: list[float], terminal: Termina
 def test_tracking_gives_the_samples(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     stream = log(monkeypatch)
     given: list[str] = []
-    for sample in Progress("check", shown=True).track(["a", "b"], 2):
+    for sample in Listener(progress=StagedProgress()).track("check", ["a", "b"], 2):
         given.append(sample)
         clock[0] += 6
     assert given == ["a", "b"]

@@ -267,7 +267,7 @@ def test_an_interrupt_leaves_valid_files_and_is_gone_on_from(
 def test_an_interrupt_before_anything_is_known_leaves_nothing(
     args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("qdqc.flow.search.Trials", interrupt)

@@ -11,7 +11,7 @@ import pytest
 
 from qdqc.calibration.calibrate import calibrate
 from qdqc.calibration.masking import masking_by
-from qdqc.calibration.table import Table, save_table
+from qdqc.calibration.table import Table
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.core import Constant
 from qdqc.ir.data import Data
@@ -19,6 +19,7 @@ from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, TensorType
 from qdqc.ops import Conv
 from qdqc.pipeline.manager import run
+from qdqc.quant.deployment import Deployment
 from qdqc.runtime.comparison.fidelity import Fidelity, fidelity
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.trials.mixed_models import MixedModels

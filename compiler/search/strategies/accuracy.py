@@ -134,4 +134,4 @@ class AccuracyControl(Strategy):
         for step in reverts:
             group, undone = ", ".join(sorted(step.group)), "" if step.kept else ", taken back"
             search.detail(f"{group}: {step.score:.6f}{undone}")
-        search.losses = {min(step.group): step.gain for step in reverts}
+        search.own_losses = {min(step.group): step.gain for step in reverts}

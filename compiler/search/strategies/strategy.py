@@ -33,8 +33,8 @@ class Search:
 
     ``base`` is the given table, and ``tables_of`` gives it with those of further methods, by
     name. Mixed models are verified in ``mixes``, whose best one is the result unless a strategy
-    has ``chosen`` another one. ``losses`` is what layers lose by the strategy's own measure, by
-    name. ``screened`` is that of ``Sensitivity.run``. ``note`` hears of what people want to know,
+    has ``chosen`` another one. ``own_losses`` is what layers lose by a measure of its own.
+    ``screened`` is that of ``Sensitivity.run``. ``note`` hears of what people want to know,
     ``detail`` of every step.
     """
 
@@ -48,7 +48,7 @@ class Search:
     note: Callable[[str], object] = lambda _: None
     detail: Callable[[str], object] = lambda _: None
     int8: float | None = None
-    losses: dict[str, float] = field(default_factory=dict[str, float])
+    own_losses: dict[str, float] = field(default_factory=dict[str, float])
     cosines: dict[str, float] = field(default_factory=dict[str, float])
     sensitivity: Sensitivity | None = None
     points: list[Point] = field(default_factory=list[Point])
@@ -60,7 +60,7 @@ class Search:
     def run(self, strategy: Strategy) -> None:
         """Score the INT8 model, then search. Raises QdqcError."""
         self.int8 = self.mixes.score()
-        self.detail(f"all_int8_cos={self.int8!r}")
+        self.detail(f"all_int8_cos={self.int8:.6f}")
         strategy.run(self)
 
     def run_sensitivity(self, methods: Sequence[str]) -> Sensitivity:
@@ -72,8 +72,14 @@ class Search:
             self.trials, tables, self.journal, self.stage("search", "layer")
         )
         self.sensitivity.run(screened=self.screened)
-        self.losses = {j.layer.name: j.loss for j in self.sensitivity.ranking()}
         return self.sensitivity
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        """What layers lose, by name: each alone in INT8, or by the strategy's own measure."""
+        if self.sensitivity is None:
+            return self.own_losses
+        return {j.layer.name: j.loss for j in self.sensitivity.ranking()}
 
     @property
     def is_known(self) -> bool:

@@ -113,7 +113,7 @@ class Walk(Strategy):
     def run(self, search: Search) -> None:
         mixes = search.mixes
         search.cosines = layer_cosines(mixes.trials, mixes.table, search.stage("layers", "sample"))
-        search.losses = {n: 1.0 - cos for n, cos in search.cosines.items()}
+        search.own_losses = {n: 1.0 - cos for n, cos in search.cosines.items()}
 
         def told(step: Step) -> None:
             what = "float from here" if step.kept else "taken back"

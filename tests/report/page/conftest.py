@@ -47,25 +47,20 @@ def samples() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def modules(tmp_path_factory: pytest.TempPathFactory, samples: Any) -> tuple[Module, Module]:
-    """The float module, and the typed one."""
-    from functools import partial
-
-    from qdqc.calibration.calibrate import calibrate
-    from qdqc.calibration.table import save_table
-    from qdqc.runtime.sessions.session import Runner
-
-    reference = qdqc.from_text(text_of(HOSTILE))
-    open_taps = partial(Runner, reference, cut=True)
-    path = tmp_path_factory.mktemp("hostile") / "t.cali_table"
-    (ranges,) = calibrate(reference, samples, lambda names: open_taps(names).run, ["max"]).values()
-    save_table(ranges, path)
-    pipeline = f'import-calibration{{table="{path}"}},assign-precision,quantize'
-    return reference, qdqc.run(reference, pipeline)
+def ranges(samples: Any) -> qdqc.Table:
+    return qdqc.calibrate(qdqc.from_text(text_of(HOSTILE)), samples, method="max")
 
 
 @pytest.fixture(scope="session")
-def inspection(modules: tuple[Module, Module], samples: Any) -> Inspection:
+def modules(ranges: qdqc.Table) -> tuple[Module, Module]:
+    """The float module, and the typed one."""
+    reference = qdqc.from_text(text_of(HOSTILE))
+    pipeline = "import-calibration,assign-precision,quantize"
+    return reference, qdqc.run(reference, pipeline, table=ranges)
+
+
+@pytest.fixture(scope="session")
+def inspection(modules: tuple[Module, Module], ranges: qdqc.Table, samples: Any) -> Inspection:
     reference, quantized = modules
     sketches = Sketches(4, len(samples))
     measured = measure(quantized, reference, samples, sketches=sketches)
@@ -80,5 +75,7 @@ def inspection(modules: tuple[Module, Module], samples: Any) -> Inspection:
     }
     apart = difference(reference, quantized)
     names = (HOSTILE, "the quantized one")
-    sources = Sources(reference, quantized, samples[0], pipeline, searched, apart, names)
+    sources = Sources(
+        reference, quantized, samples[0], pipeline, ranges, None, searched, apart, names
+    )
     return gather(sources, measured, found, sketches)

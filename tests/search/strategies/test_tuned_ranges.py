@@ -17,6 +17,7 @@ from qdqc.quant.arithmetic import dequantize, quantize, rounded
 from qdqc.search.strategies.reader_errors import local_errors, quantized_reads, reads_with_values
 from qdqc.search.strategies.threshold import search_threshold
 from qdqc.search.strategies.tuned_ranges import STEPS, best_of, tuned
+from qdqc.search.trials.mixed_models import MixedModels
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.standard_normal((4, 3, 1, 1)).astype(np.float32)
@@ -118,12 +119,12 @@ def test_best_of_takes_each_range_from_the_best_method() -> None:
 
 def test_search_takes_the_table_whose_model_is_nearest() -> None:
     tables = {"bad": table(Range(-0.1, 0.1, 0.1)), "good": table(Range(-WIDEST, WIDEST, WIDEST))}
-    found = search_threshold(module(), tables, SAMPLES)
+    found = search_threshold(MixedModels(module()), tables, SAMPLES)
     assert found.method == "good"
     assert found.scores["good"].sqnr > found.scores["bad"].sqnr + 10
     assert 0.99 < found.scores["good"].cos <= 1
     with pytest.raises(QdqcError, match="no samples"):
-        search_threshold(module(), tables, [])
+        search_threshold(MixedModels(module()), tables, [])
 
 
 @pytest.mark.parametrize("zero", [0, 100, 255])

@@ -63,7 +63,7 @@ def test_scales_are_those_of_the_deployed_model(symmetric: bool) -> None:
     module = residual()
     layers = layers_of(module, symmetric=symmetric)
     table = table_of(module, samples_of(module))
-    lowered = layers.deployment.lowered(table)
+    lowered = layers.models.lowered(table)
     ranges = ranges_of(layers.planned)
     for name in "abcsd":
         layer = next(x for x in layers.integer if x.name == name)
