@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, cast, dataclass_transform
 
 from qdqc.ir.fields import encode
 from qdqc.ir.spelling import print_type
@@ -118,6 +118,8 @@ class Op:
     random: ClassVar[bool] = False
     any_type: ClassVar[bool] = False
     """Whether operands may be sequences and optionals as well as tensors."""
+    clamp = cast("tuple[float, float] | None", None)
+    """A fused activation. Without annotation it is no field, but of ops that declare it as one."""
     operand_specs: ClassVar[tuple[OperandSpec, ...]] = ()
     result_specs: ClassVar[tuple[OperandSpec, ...]] = ()
 
