@@ -166,21 +166,25 @@ class Constant(Value):
     def __init__(self, module: Module, name: str, type: TensorType, data: Data) -> None:
         super().__init__(module, name, type)
         self.data = data
-        self._seen: tuple[Type, Data, TensorType] | None = None
+        self._seen: tuple[Type, Data, Type] | None = None
 
     def inference_type(self) -> Type:
         """As for other values, with the contents of a small tensor of integers or booleans.
 
         They are read once for a type, so a constant costs its bytes only when somebody infers.
         """
-        if self._seen is None or self._seen[0] is not self.type or self._seen[1] is not self.data:
-            self._seen = self.type, self.data, _with_contents(self.tensor.expressed(), self.data)
+        type, data = self.type, self.data
+        if self._seen is None or self._seen[0] is not type or self._seen[1] is not data:
+            plain = super().inference_type()
+            self._seen = type, data, _with_contents(plain, data)
         return self._seen[2]
 
 
-def _with_contents(type: TensorType, data: Data) -> TensorType:
+def _with_contents(type: Type, data: Data) -> Type:
+    if not isinstance(type, TensorType) or type.value is not None:
+        return type
     small = len(data.shape) <= 1 and data.size <= VALUE_LIMIT and not data.is_elided
-    if type.value is not None or not small or not (type.elem.is_integer or type.elem is Elem.BOOL):
+    if not small or not (type.elem.is_integer or type.elem is Elem.BOOL):
         return type
     numbers = tuple(int(x) for x in data.array().reshape(-1))
     return TensorType(type.elem, type.shape, value=numbers)

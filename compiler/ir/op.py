@@ -151,6 +151,11 @@ class Op:
         """How quantization sees the op on operands of these types."""
         return QuantTraits()
 
+    @classmethod
+    def takes_clamp(cls) -> bool:
+        """Whether a clip behind the op can become its ``clamp``."""
+        return "clamp" in cls.__dataclass_fields__
+
     def expand(self, parts: Parts, *operands: Any, **named: Any) -> Any:
         """The result made of older ops, in ``parts``, for opsets below ``onnx.since``.
 
