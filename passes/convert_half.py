@@ -111,8 +111,7 @@ class _Conversion:
 
 
 def _is_f32(value: Value) -> bool:
-    type_ = value.type
-    return isinstance(type_, TensorType) and type_.elem is Elem.F32 and type_.quant is None
+    return value.elem is Elem.F32 and value.quant is None
 
 
 def _half(type: Any) -> Any:
@@ -128,5 +127,5 @@ def _fits(value: Value) -> bool:
             return False
         array = value.data.array()
         return bool(np.abs(array[np.isfinite(array)]).max(initial=0.0) <= _LARGEST)
-    found = value.tensor.range if isinstance(value.type, TensorType) else None
+    found = value.range
     return found is None or max(-found.min, found.max) <= _LARGEST

@@ -41,7 +41,7 @@ class FoldLinear(PatternPass):
             return rw.no("its weight or bias is no known constant", made.result)
         if len(made.operands[1].uses) > 1:  # type: ignore[union-attr] - it is a constant
             return rw.no("other nodes read the weight too", made.operands[1])
-        traits = made.op.quant(*made.operand_types())
+        traits = made.traits
         if traits.kind is not Kind.WEIGHTED or (
             isinstance(made.op, ConvTranspose) and made.op.group != 1
         ):

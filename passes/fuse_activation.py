@@ -34,7 +34,7 @@ def _fuse(node: Node[Any], bounds: tuple[float, float], rw: Rewriter) -> Value |
     producer = x.producer
     if producer is None:
         return rw.no("it clips a graph input or a constant", x)
-    if not hasattr(producer.op, "clamp"):
+    if not producer.op.takes_clamp():
         return rw.no(f"its producer '{producer.op.name}' has no clamp", x)
     if not rw.only_use(x):
         return rw.no("its operand is read elsewhere too", x)

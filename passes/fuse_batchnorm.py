@@ -60,7 +60,7 @@ class FuseBatchnorm(PatternPass):
 
 def _scaled(weight: Array, factor: npt.NDArray[np.float64], conv: Node[Any]) -> Array:
     """The weight times one factor per output channel."""
-    traits = conv.op.quant(*conv.operand_types())
+    traits = conv.traits
     assert traits.kind is Kind.WEIGHTED
     shape = [1] * weight.ndim
     shape[traits.axis or 0] = -1

@@ -8,7 +8,7 @@ from typing import Any
 from qdqc.ir.core import Node, Value
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind
-from qdqc.ir.types import Elem, Range, TensorType
+from qdqc.ir.types import Elem, Range
 from qdqc.ops import Abs, AveragePool, Clip, Concat, Exp, GlobalAveragePool, Relu, Sqrt
 from qdqc.pipeline.pass_ import Pass, PassContext
 
@@ -34,12 +34,12 @@ class PropagateRanges(Pass):
     name = "propagate-ranges"
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
-        before = {v: _range(v) for v in _values(graph)}
+        before = {v: v.range for v in _values(graph)}
         for node in reversed(list(graph.nodes())):  # first: forward widens what a pool narrowed
             _backward(node)
         for node in graph.nodes():
             _forward(node)
-        changed = [v for v, held in before.items() if _range(v) != held]
+        changed = [v for v, held in before.items() if v.range != held]
         ctx.statistics["ranges given"] += sum(before[v] is None for v in changed)
         ctx.statistics["ranges changed"] += sum(before[v] is not None for v in changed)
         return len(changed)
@@ -49,29 +49,25 @@ def _values(graph: Graph) -> list[Value]:
     return [*graph.inputs, *(r for n in graph.nodes() for r in n.present_results)]
 
 
-def _range(value: Value | None) -> Range | None:
-    return value.type.range if value is not None and isinstance(value.type, TensorType) else None
-
-
 def _give(value: Value, found: Range) -> None:
     value.type = value.tensor.with_range(found)
 
 
 def _forward(node: Node[Any]) -> None:
     """Ranges of the results from those of the operands, and from what the op itself says."""
-    traits = node.op.quant(*node.operand_types())
+    traits = node.traits
     for result in node.present_results:
-        if not isinstance(result.type, TensorType) or result.type.elem is not Elem.F32:
+        if result.elem is not Elem.F32:
             continue
-        held = _range(result)
         if traits.fixed is not None:
             _give(result, _between(*traits.fixed))
             continue
-        source = _range(node.at(0))
+        x = node.at(0)
+        source = None if x is None else x.range
         if traits.kind is Kind.PRESERVING and source is not None:
             _give(result, source)
             continue
-        found = held if held is not None else _implied(node)
+        found = result.range if result.range is not None else _implied(node)
         bounds = _bounds(node)
         if found is not None:
             _give(result, found if bounds is None else _cut(found, *bounds))
@@ -79,7 +75,7 @@ def _forward(node: Node[Any]) -> None:
 
 def _implied(node: Node[Any]) -> Range | None:
     """A range that holds for certain where none was calibrated; None where it would be a guess."""
-    operands = [_range(v) for v in node.present_operands]
+    operands = [v.range for v in node.present_operands]
     known = [r for r in operands if r is not None]
     if not known or len(known) < len(operands):
         return None
@@ -95,22 +91,23 @@ def _bounds(node: Node[Any]) -> tuple[float, float] | None:
         return node.op.min, node.op.max
     if isinstance(node.op, (Relu, *_NOT_NEGATIVE)):
         return _POSITIVE
-    clamp: tuple[float, float] | None = getattr(node.op, "clamp", None)
-    return clamp
+    return node.op.clamp
 
 
 def _backward(node: Node[Any]) -> None:
     """The range of an operand that the node alone reads, from what it hands on of it."""
     x, result = node.at(0), next(iter(node.present_results), None)
-    held, found = _range(x), _range(result)
-    if x is None or result is None or held is None or x.is_output or len(x.uses) != 1:
+    if x is None or result is None or x.is_output or len(x.uses) != 1:
+        return
+    held, found = x.range, result.range
+    if held is None:
         return
     if isinstance(node.op, Relu | Clip):
         bounds = _bounds(node)
         assert bounds is not None
         _give(x, _cut(held, *bounds))
         return
-    traits = node.op.quant(*node.operand_types())
+    traits = node.traits
     if traits.kind is not Kind.PRESERVING or found is None or len(node.present_results) > 1:
         return
     threshold = min(held.threshold, found.threshold)

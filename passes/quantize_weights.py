@@ -58,7 +58,7 @@ class QuantizeWeights(Pass):
             return _store_table(node)
         if node.mode not in ("W8", "W4"):
             return 0
-        traits = node.op.quant(*node.operand_types())
+        traits = node.traits
         weight = node.at(traits.weight)
         if traits.kind is not Kind.WEIGHTED or traits.weight is None or not _is_float(weight):
             return 0
@@ -77,8 +77,8 @@ def _is_float(value: object) -> TypeGuard[Constant]:
     """Whether a value is a float32 constant whose numbers are at hand."""
     return (
         isinstance(value, Constant)
-        and value.tensor.elem is Elem.F32
-        and value.tensor.quant is None
+        and value.elem is Elem.F32
+        and value.quant is None
         and not value.data.is_elided
     )
 

@@ -210,7 +210,7 @@ def _product_with(
     node: Node[Any], curve: type[Any], rw: Rewriter
 ) -> tuple[Algebra, Terms, Value, Value] | None:
     """The terms of a node in x and one value that an op of this class makes; both values."""
-    clamp = getattr(node.op, "clamp", None)
+    clamp = node.op.clamp
     if clamp is not None or _tolerance(node) == 0:
         return None
     algebra = Algebra(rw)

@@ -147,7 +147,7 @@ class RaiseNormalization(PatternPass):
 
 def _scaled(node: Node[Any], rw: Rewriter) -> _Scaled | None:
     """A product with the inverse root, or a quotient by the root, of a mean of squares."""
-    clamp = getattr(node.op, "clamp", None)
+    clamp = node.op.clamp
     if clamp is not None or node.result.tensor.elem not in _FLOATS:
         return None
     if isinstance(node.op, Div):

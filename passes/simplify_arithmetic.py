@@ -127,7 +127,7 @@ class SimplifyArithmetic(PatternPass):
     def negated(self, node: Node[Any], rw: Rewriter) -> Result:
         """a + (-b) = a - b; (-a) + b = b - a; a - (-b) = a + b."""
         a, b = node.need("a"), node.need("b")
-        if getattr(node.op, "clamp", None) is not None:
+        if node.op.clamp is not None:
             return rw.no("it has an activation")
         left, right = _under(a, Neg, rw), _under(b, Neg, rw)
         if right is not None:

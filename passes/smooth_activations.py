@@ -115,7 +115,7 @@ def _divided(group: list[Product], factors: npt.NDArray[np.float64]) -> Scaling 
 def _is_float(value: Value, target: Target) -> bool:
     """Whether the value comes in float: between integers a Mul would cost casts."""
     node = value.producer
-    return node is None or target.no_kernel(node, node.op.quant(*node.operand_types())) is not None
+    return node is None or target.no_kernel(node, node.traits) is not None
 
 
 def _insert(group: list[Product], factors: npt.NDArray[np.float64]) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind
-from qdqc.ir.types import Array, Elem, TensorType
+from qdqc.ir.types import Array, Elem
 
 __all__ = ["CHANNEL_AXIS", "ChannelMean", "channel_inputs"]
 
@@ -54,13 +54,13 @@ def channel_inputs(graph: Graph) -> list[str]:
     """Names of float values that a weighted op with a bias reads and whose channels are known."""
     found: dict[str, None] = {}
     for node in graph.nodes():
-        traits = node.op.quant(*node.operand_types())
+        traits = node.traits
         value = node.at(0)
         if traits.kind is not Kind.WEIGHTED or traits.bias is None or value is None:
             continue
-        type = value.type
-        if not isinstance(type, TensorType) or type.elem is not Elem.F32 or type.shape is None:
+        shape = value.shape
+        if value.elem is not Elem.F32 or shape is None:
             continue
-        if len(type.shape) > CHANNEL_AXIS and isinstance(type.shape[CHANNEL_AXIS], int):
+        if len(shape) > CHANNEL_AXIS and isinstance(shape[CHANNEL_AXIS], int):
             found[value.name] = None
     return list(found)

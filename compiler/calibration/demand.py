@@ -12,7 +12,6 @@ from qdqc.data.fit import Sample
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.dims import Expr
 from qdqc.ir.graph import Graph
-from qdqc.ir.types import TensorType
 
 __all__ = ["Demand", "largest", "parts_within", "sizes_of"]
 
@@ -83,9 +82,10 @@ def sizes_of(graph: Graph, names: Sequence[str], sample: Sample) -> dict[str, in
     """
     symbols: dict[str, int | Expr] = {}
     for value in graph.inputs:
-        shape = value.type.shape if isinstance(value.type, TensorType) else None
         held = sample.get(value.name)
-        for dim, size in zip(shape or (), held.shape if held is not None else (), strict=False):
+        for dim, size in zip(
+            value.shape or (), held.shape if held is not None else (), strict=False
+        ):
             if isinstance(dim, Expr) and {dim.text} == dim.symbols():
                 symbols[dim.text] = size
     found = {n: _size(graph, n, symbols) for n in names}
@@ -95,7 +95,7 @@ def sizes_of(graph: Graph, names: Sequence[str], sample: Sample) -> dict[str, in
 
 def _size(graph: Graph, name: str, symbols: Mapping[str, int | Expr]) -> int | None:
     value = graph.module.value(name)
-    shape = value.type.shape if value is not None and isinstance(value.type, TensorType) else None
+    shape = None if value is None else value.shape
     total = 1
     for dim in (None,) if shape is None else shape:
         size = dim.substitute(symbols) if isinstance(dim, Expr) else dim

@@ -11,7 +11,7 @@ from qdqc.data.fit import Sample
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.dims import Dim, product
 from qdqc.ir.graph import Graph
-from qdqc.ir.types import Array, Elem, TensorType
+from qdqc.ir.types import Array, Elem
 
 __all__ = ["Masking", "masking_by"]
 
@@ -56,15 +56,15 @@ def masking_by(graph: Graph, name: str) -> Masking:
             f"the model has no input '{name}' to mask by{suggestion(name, inputs)}",
             notes=[f"inputs are {', '.join(inputs)}"],
         )
-    type_ = inputs[name].type
-    if not isinstance(type_, TensorType) or type_.rank != 2 or type_.shape is None:
+    shape = inputs[name].shape
+    if shape is None or len(shape) != 2:
         raise QdqcError(f"the input '{name}' is no mask: it has not the shape [batch, positions]")
-    batch, positions = type_.shape
+    batch, positions = shape
     values = (*graph.inputs, *(r for n in graph.nodes() for r in n.present_results))
     found: dict[str, int] = {}
     for value in values:
-        if isinstance(value.type, TensorType) and value.type.elem is Elem.F32:
-            axis = _axis(value.type.shape, batch, positions)
+        if value.elem is Elem.F32:
+            axis = _axis(value.shape, batch, positions)
             if axis is not None:
                 found[value.name] = axis
     return Masking(name, found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from qdqc.calibration.channels import channel_inputs
 from qdqc.ir.core import Constant
 from qdqc.ir.graph import Graph
-from qdqc.ir.types import Elem, TensorType, Type
+from qdqc.ir.types import Elem
 from qdqc.ops import (
     DepthToSpace,
     Flatten,
@@ -73,14 +73,9 @@ def plan_of(graph: Graph) -> Plan:
         source = node.at(0) if isinstance(node.op, _PERMUTING) else None
         if source is None or isinstance(source, Constant) or node.result.name in channels:
             continue
-        if _is_float32(node.result.type):
+        if node.result.elem is Elem.F32:
             shared[node.result.name] = shared.get(source.name, source.name)
     results = (r for node in graph.nodes() for r in node.present_results)
-    names = tuple(v.name for v in (*graph.inputs, *results) if _is_float32(v.type))
-    typed = ((v.name, v.type) for v in graph.inputs)
-    integers = tuple(n for n, t in typed if isinstance(t, TensorType) and t.elem.is_integer)
+    names = tuple(v.name for v in (*graph.inputs, *results) if v.elem is Elem.F32)
+    integers = tuple(v.name for v in graph.inputs if v.elem is not None and v.elem.is_integer)
     return Plan(names, shared, integers, channels)
-
-
-def _is_float32(type: Type) -> bool:
-    return isinstance(type, TensorType) and type.elem is Elem.F32

@@ -104,7 +104,7 @@ def _range_text(f: Figures) -> str:
 def _owner(f: Figures, among: Sequence[Figures]) -> Figures | None:
     """The value whose range this one shares, as a Reshape does with what it reads."""
     node = f.pair.node
-    if node is None or node.op.quant(*node.operand_types()).kind is not Kind.PRESERVING:
+    if node is None or node.traits.kind is not Kind.PRESERVING:
         return None
     source = node.at(0)
     return next((o for o in among if o.pair.value is source and o.laid == f.laid), None)

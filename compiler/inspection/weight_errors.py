@@ -74,12 +74,12 @@ def _weight(node: Node[Any] | None) -> Constant | None:
     """The constant weight of a product."""
     if node is None:
         return None
-    found = node.at(node.op.quant(*node.operand_types()).weight)
+    found = node.at(node.traits.weight)
     return found if isinstance(found, Constant) else None
 
 
 def _axis(node: Node[Any] | None) -> int | None:
-    return None if node is None else node.op.quant(*node.operand_types()).axis
+    return None if node is None else node.traits.axis
 
 
 def _attainable(w: Floats, held: TensorType, axis: int | None) -> npt.NDArray[Any]:

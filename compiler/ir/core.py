@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from qdqc.ir.data import Data
 from qdqc.ir.loc import Loc
-from qdqc.ir.op import Op
-from qdqc.ir.types import VALUE_LIMIT, Elem, TensorType, Type
+from qdqc.ir.op import Op, QuantTraits
+from qdqc.ir.types import VALUE_LIMIT, Elem, Quant, Range, TensorType, Type
 
 if TYPE_CHECKING:
+    from qdqc.ir.dims import Dim
     from qdqc.ir.graph import Graph, Module
 
 __all__ = ["Constant", "Node", "Use", "Value"]
@@ -108,6 +109,35 @@ class Value:
             raise TypeError(f"%{self._name} is no tensor")
         return self.type
 
+    @property
+    def elem(self) -> Elem | None:
+        """The element type as it is stored (u8 of a quantized value); None for no tensor."""
+        return self.type.elem if isinstance(self.type, TensorType) else None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the stored elements are floats of any width; a quantized value has integers."""
+        return self.elem is not None and self.elem.is_float
+
+    @property
+    def shape(self) -> tuple[Dim, ...] | None:
+        """The shape; None for an unknown rank and for no tensor."""
+        return self.type.shape if isinstance(self.type, TensorType) else None
+
+    @property
+    def quant(self) -> Quant | None:
+        """Scale and zero point; None where the value is not quantized."""
+        return self.type.quant if isinstance(self.type, TensorType) else None
+
+    @property
+    def range(self) -> Range | None:
+        """The calibrated range; None where there is none."""
+        return self.type.range if isinstance(self.type, TensorType) else None
+
+    def inference_type(self) -> Type:
+        """The type as inference sees it: a quantized value stands for float32 numbers."""
+        return self.type.expressed() if isinstance(self.type, TensorType) else self.type
+
     def replace_uses(self, other: Value, keep: Iterable[Node[Any]] = ()) -> None:
         """Let every user read ``other`` instead, save the nodes in ``keep``."""
         kept = set(keep)
@@ -121,6 +151,9 @@ class Value:
     def drop_use(self, user: Node[Any] | Graph, index: int) -> None:
         del self._uses[id(user), index]
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self} is part of a module and can't be pickled alone: take the module")
+
     def __repr__(self) -> str:
         return f"%{self._name}"
 
@@ -128,11 +161,33 @@ class Value:
 class Constant(Value):
     """A value known at compile time; it belongs to the module, not to a graph."""
 
-    __slots__ = ("data",)
+    __slots__ = ("_seen", "data")
 
     def __init__(self, module: Module, name: str, type: TensorType, data: Data) -> None:
         super().__init__(module, name, type)
         self.data = data
+        self._seen: tuple[Type, Data, Type] | None = None
+
+    def inference_type(self) -> Type:
+        """As for other values, with the contents of a small tensor of integers or booleans.
+
+        They are read once for a type, so a constant costs its bytes only when somebody infers.
+        """
+        type, data = self.type, self.data
+        if self._seen is None or self._seen[0] is not type or self._seen[1] is not data:
+            plain = super().inference_type()
+            self._seen = type, data, _with_contents(plain, data)
+        return self._seen[2]
+
+
+def _with_contents(type: Type, data: Data) -> Type:
+    if not isinstance(type, TensorType) or type.value is not None:
+        return type
+    small = len(data.shape) <= 1 and data.size <= VALUE_LIMIT and not data.is_elided
+    if not small or not (type.elem.is_integer or type.elem is Elem.BOOL):
+        return type
+    numbers = tuple(int(x) for x in data.array().reshape(-1))
+    return TensorType(type.elem, type.shape, value=numbers)
 
 
 class Node(Generic[OpT]):
@@ -214,7 +269,12 @@ class Node(Generic[OpT]):
         """Types as inference sees them: quantized values stand for float32 numbers, and
         contents of small integer constants are known.
         """
-        return tuple(None if v is None else _inference_type(v) for v in self._operands)
+        return tuple(None if v is None else v.inference_type() for v in self._operands)
+
+    @property
+    def traits(self) -> QuantTraits:
+        """How quantization sees the node, on operands of the types that it has now."""
+        return self.op.quant(*self.operand_types())
 
     def set_operand(self, index: int, value: Value | None) -> None:
         """Replace one operand; absent ones that are then the last are left out."""
@@ -271,19 +331,8 @@ class Node(Generic[OpT]):
             for node in graph.nodes():
                 yield from node.nested_graphs()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self} is part of a module and can't be pickled alone: take the module")
+
     def __repr__(self) -> str:
         return f"<{self.op.name} {self.name}>"
-
-
-def _inference_type(value: Value) -> Type:
-    found = value.type
-    if not isinstance(found, TensorType):
-        return found
-    if isinstance(value, Constant) and found.value is None:
-        data = value.data
-        small = len(data.shape) <= 1 and data.size <= VALUE_LIMIT and not data.is_elided
-        if (found.elem.is_integer or found.elem is Elem.BOOL) and small:
-            numbers = tuple(int(x) for x in data.array().reshape(-1))
-            found = TensorType(found.elem, found.shape, found.quant, value=numbers)
-            value.type = found
-    return found.expressed()

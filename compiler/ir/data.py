@@ -1,13 +1,12 @@
-"""Contents of constants: bytes that are read when somebody looks, and known by their digest."""
+"""Contents of constants: bytes, often of a mapped file, that are known by their digest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -57,22 +56,22 @@ def unpack(buffer: Buffer, elem: Elem, shape: tuple[int, ...]) -> Array:
 class Data:
     """Immutable contents of a constant of ``elem`` and ``shape``.
 
-    Strings are held as an object array. Everything else is bytes, loaded by ``load`` when first
-    needed (a memory map as a rule), so that a module of any size opens at once. Elided data
-    know only (the beginning of) their digest: passes run on them, execution does not.
+    Strings are held as such. Everything else is bytes (``buffer``, uint8), a memory map as a rule,
+    so that a module of any size opens at once. Elided data know only (the beginning of) their
+    digest: passes run on them, execution does not. Equal are data of one type, shape and digest.
     """
 
     def __init__(
         self,
         elem: Elem,
         shape: tuple[int, ...],
-        load: Callable[[], Buffer] | None,
+        buffer: Buffer | None,
         digest: str | None = None,
         strings: tuple[str, ...] | None = None,
     ) -> None:
         self.elem = elem
         self.shape = shape
-        self._load = load
+        self._buffer = buffer
         self._digest = digest
         self.strings = strings
 
@@ -85,7 +84,7 @@ class Data:
             strings = tuple(str(s) for s in whole.reshape(-1))
             return cls(found, whole.shape, None, strings=strings)
         packed = pack(whole.astype(found.dtype, copy=False), found)
-        return cls(found, whole.shape, lambda: packed)
+        return cls(found, whole.shape, packed)
 
     @classmethod
     def elided(cls, elem: Elem, shape: tuple[int, ...], digest: str) -> Data:
@@ -94,7 +93,7 @@ class Data:
 
     @property
     def is_elided(self) -> bool:
-        return self._load is None and self.strings is None
+        return self._buffer is None and self.strings is None
 
     @property
     def size(self) -> int:
@@ -107,10 +106,10 @@ class Data:
 
     def buffer(self) -> Buffer:
         """The bytes, uint8 [nbytes]. Raises ValueError for strings and elided data."""
-        if self._load is None:
+        if self._buffer is None:
             kind = "strings have no bytes" if self.strings is not None else "data are elided"
             raise ValueError(f"{kind}: {self.elem.text}{list(self.shape)} {self._digest}")
-        return self._load()
+        return self._buffer
 
     def array(self) -> Array:
         """The contents as a read-only array of ``shape``."""
@@ -129,3 +128,20 @@ class Data:
         if self.strings is not None:
             return hashlib.sha256(json.dumps(self.strings).encode()).hexdigest()
         return hashlib.sha256(self.buffer().data).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Data):
+            return NotImplemented
+        mine, others = ((d.elem, d.shape, d.is_elided, d.strings is None) for d in (self, other))
+        return self is other or (mine == others and self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash((self.elem, self.shape))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Bytes of a mapped file are copied into the pickle."""
+        buffer = None if self._buffer is None else np.asarray(self._buffer)
+        return Data, (self.elem, self.shape, buffer, self._digest, self.strings)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Data:
+        return self

@@ -11,7 +11,7 @@ from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Module
 from qdqc.ir.op import Op
-from qdqc.ir.types import Elem, TensorType
+from qdqc.ir.types import Elem
 
 __all__ = ["Parts"]
 
@@ -59,7 +59,6 @@ class Parts:
     def axes(self, first: int) -> tuple[int, ...] | None:
         """The axes of the first operand from ``first`` on; None where they can't be told."""
         x = self.operands[0]
-        rank = None if x is None or not isinstance(x.type, TensorType) else x.type.rank
-        if rank is not None:
-            return tuple(range(first % rank, rank))
+        if x is not None and x.shape is not None:
+            return tuple(range(first % len(x.shape), len(x.shape)))
         return tuple(range(first, 0)) if first < 0 else None

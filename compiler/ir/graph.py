@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.data import Data
@@ -186,6 +186,9 @@ class Graph:
             self.module.leave(value)
         self.inputs.clear()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a graph is part of a module and can't be pickled alone: take the module")
+
 
 @dataclass(eq=False)
 class Module:
@@ -262,3 +265,14 @@ class Module:
         return isinstance(other, Module) and print_module(self) == print_module(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as a flat record, so that no depth of a graph is too much."""
+        from qdqc.ir.clone import rebuild, record
+
+        return rebuild, (record(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Module:
+        from qdqc.ir.clone import clone
+
+        return clone(self)

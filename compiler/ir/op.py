@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, cast, dataclass_transform
 
 from qdqc.ir.fields import encode
 from qdqc.ir.spelling import print_type
@@ -118,6 +118,8 @@ class Op:
     random: ClassVar[bool] = False
     any_type: ClassVar[bool] = False
     """Whether operands may be sequences and optionals as well as tensors."""
+    clamp = cast("tuple[float, float] | None", None)
+    """A fused activation. Without annotation it is no field, but of ops that declare it as one."""
     operand_specs: ClassVar[tuple[OperandSpec, ...]] = ()
     result_specs: ClassVar[tuple[OperandSpec, ...]] = ()
 
@@ -148,6 +150,11 @@ class Op:
     def quant(self, *operands: Any, **named: Any) -> QuantTraits:
         """How quantization sees the op on operands of these types."""
         return QuantTraits()
+
+    @classmethod
+    def takes_clamp(cls) -> bool:
+        """Whether a clip behind the op can become its ``clamp``."""
+        return "clamp" in cls.__dataclass_fields__
 
     def expand(self, parts: Parts, *operands: Any, **named: Any) -> Any:
         """The result made of older ops, in ``parts``, for opsets below ``onnx.since``.

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -154,6 +154,10 @@ class Quant:
         zeros.flags.writeable = False
         return cls(scales, zeros, axis, block)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Made anew, for a pickled array is no longer read-only."""
+        return Quant.make, (self.scale, self.zero_point, self.axis, self.block)
+
     @cached_property
     def digest(self) -> str:
         """sha256 over both arrays, the axis and the block."""
@@ -204,7 +208,9 @@ class TensorType:
     def expressed(self) -> TensorType:
         """The type as inference sees it: a quantized value stands for float32 numbers."""
         if self.quant is None:
-            return self if self.range is None else replace(self, range=None)
+            if self.range is None:
+                return self
+            return TensorType(self.elem, self.shape, value=self.value)
         return TensorType(Elem.F32, self.shape)
 
     def with_shape(self, shape: tuple[Dim, ...] | None) -> TensorType:

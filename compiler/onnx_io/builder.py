@@ -249,9 +249,8 @@ class Builder:
             first, second = (declared, inferred) if quantized else (inferred, declared)
             found = merge_types(first, second) if compatible(first, second) else first
         if found is None:
-            tensors = (v.type for v in node.present_operands if isinstance(v.type, TensorType))
-            elem = next((t.elem for t in tensors), Elem.F32)
-            found = TensorType(elem)
+            elems = (v.elem for v in node.present_operands if v.elem is not None)
+            found = TensorType(next(elems, Elem.F32))
         size = found.size if isinstance(found, TensorType) else None
         if isinstance(size, int) and size > _MOST_ELEMENTS:
             message = f"its result would have {size} elements"
@@ -275,10 +274,7 @@ def _handed(node: NodeProto, operands: Sequence[Value | None]) -> list[Type | No
 
     The shape of what a Loop carries is left open: it may change from round to round.
     """
-    types: list[Type | None] = [
-        v.type.expressed() if v is not None and isinstance(v.type, TensorType) else v and v.type
-        for v in operands
-    ]
+    types = [None if v is None else v.inference_type() for v in operands]
     if node.op_type == "Loop":
         carried = [TensorType(t.elem) if isinstance(t, TensorType) else t for t in types[2:]]
         return [TensorType(Elem.I64, ()), TensorType(Elem.BOOL, ()), *carried]
@@ -289,7 +285,12 @@ def _handed(node: NodeProto, operands: Sequence[Value | None]) -> list[Type | No
     slices = min(max(slices, 0), len(types))
     first = len(types) - slices
     cut = dict(zip(range(first, len(types)), [*axes, *[0] * slices], strict=False))
-    return [_slice(t, cut[i]) if i in cut else t for i, t in enumerate(types)]
+    return [_slice(t, cut[i]) if i in cut else _state(t) for i, t in enumerate(types)]
+
+
+def _state(found: Type | None) -> Type | None:
+    """What a Scan carries: the type without the contents, which change from round to round."""
+    return found.with_shape(found.shape) if isinstance(found, TensorType) else found
 
 
 def _slice(found: Type | None, axis: int) -> Type | None:

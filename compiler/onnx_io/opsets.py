@@ -10,7 +10,7 @@ from onnx import helper
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.core import Node
 from qdqc.ir.graph import Module
-from qdqc.ir.types import Elem, TensorType
+from qdqc.ir.types import Elem
 from qdqc.onnx_io.schemas import NEWEST, OLDEST
 from qdqc.onnx_io.spell import misfit, signature
 from qdqc.ops import Dequantize
@@ -107,6 +107,6 @@ def ir_version(module: Module, opsets: Mapping[str, int]) -> int:
     lowest = max(4, helper.find_min_ir_version_for(entries, ignore_unknown=True))
     for name in module.value_names():
         value = module.value(name)
-        if value is not None and isinstance(value.type, TensorType):
-            lowest = max(lowest, _ELEM_IR.get(value.type.elem, 0))
+        if value is not None and value.elem is not None:
+            lowest = max(lowest, _ELEM_IR.get(value.elem, 0))
     return lowest

@@ -44,34 +44,35 @@ def read_quantized(
     if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(operands) < 2:
         return None
     x = operands[0]
-    if x is None or not isinstance(x.type, TensorType):
+    if x is None or x.elem is None:
         return None
-    found = _parameters(node, x.type.rank, scope, reader)
+    rank = x.tensor.rank
+    found = _parameters(node, rank, scope, reader)
     if found is None:
         return None
     if node.op_type == "QuantizeLinear":
         elem = found.elem or Elem.U8
-        if x.type.elem is not Elem.F32 or x.type.quant is not None:
+        if x.elem is not Elem.F32 or x.quant is not None:
             return None
-        if not _only_dequantized(node.output[0], found, x.type.rank, scope, reader):
+        if not _only_dequantized(node.output[0], found, rank, scope, reader):
             return None
-        return Quantize(), [x], TensorType(elem, x.type.shape, found.quant)
+        return Quantize(), [x], TensorType(elem, x.shape, found.quant)
     source = _quantized_source(node, x, found, scope, reader)
-    return None if source is None else (Dequantize(), [source], TensorType(Elem.F32, x.type.shape))
+    return None if source is None else (Dequantize(), [source], TensorType(Elem.F32, x.shape))
 
 
 def _restated(
     node: NodeProto, x: Value | None, scope: Scope, reader: TensorReader
 ) -> tuple[Op, list[Value | None], TensorType] | None:
     """An Identity of quantized integers whose readers agree on a scale."""
-    if x is None or not isinstance(x.type, TensorType) or x.type.quant is None:
+    if x is None or x.quant is None:
         return None
-    name, rank = node.output[0], x.type.rank
+    name, rank = node.output[0], x.tensor.rank
     found = [_parameters(n, rank, scope, reader) for n in scope.readers.get(name, ())]
     wanted = found[0] if found else None
     if wanted is None or not _only_dequantized(name, wanted, rank, scope, reader):
         return None
-    return Restate(), [x], TensorType(x.type.elem, x.type.shape, wanted.quant)
+    return Restate(), [x], x.tensor.with_quant(x.tensor.elem, wanted.quant)
 
 
 def _parameters(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ class TensorReader:
                 label,
                 f"declares {_shape_text(elem, shape)}, {wanted} bytes, but holds {buffer.size}",
             )
-        return Data(elem, shape, _keep(buffer))
+        return Data(elem, shape, buffer)
 
     def stated_size(self, tensor: TensorProto, dims: Iterable[int], label: str) -> int:
         """Bytes of a tensor of these dimensions, by its element type; 0 where that is unknown.
@@ -154,7 +154,7 @@ class TensorReader:
                 f"which has {whole.size} bytes",
                 "the external data file is cut short, or belongs to another model",
             )
-        return Data(elem, shape, _keep(whole[offset : offset + length]))
+        return Data(elem, shape, whole[offset : offset + length])
 
     def _bad(self, label: str, reason: str, *notes: str) -> QdqcError:
         notes = notes or (
@@ -171,10 +171,6 @@ def to_tensor_proto(data: Data, name: str) -> TensorProto:
     else:
         tensor.raw_data = data.buffer().tobytes()
     return tensor
-
-
-def _keep(buffer: Buffer) -> Callable[[], Buffer]:
-    return lambda: buffer
 
 
 def _bytes(array: npt.NDArray[np.generic]) -> Buffer:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from qdqc.ir.core import Constant, Value
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Module
-from qdqc.ir.types import TensorType
 
 __all__ = ["SPELLINGS", "Spelt"]
 
@@ -53,7 +52,7 @@ def _operand(spelt: Spelt, index: int) -> Value | None:
 
 def _rank(spelt: Spelt) -> int | None:
     first = _operand(spelt, 0)
-    return first.type.rank if first is not None and isinstance(first.type, TensorType) else None
+    return None if first is None or first.shape is None else len(first.shape)
 
 
 def _attrs_to_inputs(until: int, names: Sequence[tuple[str, int]], since: int) -> Adapter:
@@ -79,13 +78,13 @@ def _pad(spelt: Spelt, module: Module) -> Spelt | None:
     if spelt.version >= 11:
         return spelt
     first = _operand(spelt, 0)
-    if first is None or not isinstance(first.type, TensorType):
+    if first is None or first.elem is None:
         return None
     pads = np.asarray(spelt.attrs.pop("pads", ()), dtype=np.int64)
     operands: list[Value | None] = [first, _constant(spelt, module, "pads", pads)]
     value = float(spelt.attrs.pop("value", 0.0))
     if value:
-        fill = np.asarray(value).astype(first.type.elem.dtype)
+        fill = np.asarray(value).astype(first.elem.dtype)
         operands.append(_constant(spelt, module, "value", fill))
     return replace(spelt, operands=operands, version=11)
 

@@ -21,7 +21,7 @@ from qdqc.ir.fields import FieldError, decode, hints
 from qdqc.ir.graph import Module
 from qdqc.ir.merge import compatible
 from qdqc.ir.op import OPS, Op
-from qdqc.ir.types import Array, Elem, TensorType
+from qdqc.ir.types import Array, Elem
 from qdqc.ops.onnx_spellings import SPELLINGS, Spelt
 from qdqc.ops.opaque import Opaque
 
@@ -233,7 +233,7 @@ def _contents(value: Value) -> Array | None:
 def _operands_fit(cls: type[Op], operands: Sequence[Value | None]) -> bool:
     specs = cls.operand_specs
     variadic = bool(specs) and specs[-1].variadic
-    if any(v is not None and not isinstance(v.type, TensorType) for v in operands):
+    if any(v is not None and v.elem is None for v in operands):
         return False
     while operands and operands[-1] is None:
         operands = operands[:-1]

@@ -47,7 +47,7 @@ class Quantize(Op):
 
     def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
         for result in node.present_results:
-            if isinstance(result.type, TensorType) and result.type.quant is None:
+            if result.elem is not None and result.quant is None:
                 raise ValueError(
                     "its result has no scale: give it a type such as u8[2] q(scale = 1)"
                 )
@@ -75,7 +75,7 @@ class Dequantize(Op):
 
     def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
         for x in node.present_operands:
-            if isinstance(x.type, TensorType) and x.type.quant is None:
+            if x.elem is not None and x.quant is None:
                 raise ValueError("x has no scale: only a quantized value stands for others")
         return super().infer_node(node)
 
@@ -96,7 +96,7 @@ class Restate(Op):
 
     def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
         for value in (*node.present_operands, *node.present_results):
-            if isinstance(value.type, TensorType) and value.type.quant is None:
+            if value.elem is not None and value.quant is None:
                 raise ValueError(f"{value} has no scale: only integers can be restated")
         return super().infer_node(node)
 

@@ -183,7 +183,7 @@ def _bias_rules(node: Node[Any], table: Table) -> bool:
     """Whether the bias lifts the scale of a weight channel, so that it has few steps left."""
     from qdqc.quant.arithmetic import bias_floor, numbers
 
-    traits = node.op.quant(*node.operand_types())
+    traits = node.traits
     weight, bias, x = node.at(traits.weight), node.at(traits.bias), node.at(0)
     row = table.rows.get(x.name) if x is not None else None
     if not isinstance(weight, Constant) or not isinstance(bias, Constant) or row is None:

@@ -53,8 +53,7 @@ def _node_notes(node: Node[Any]) -> dict[str, str]:
     notes = {"mode": node.mode} if node.mode else {}
     if not node.graphs:
         notes["ir"] = print_node(node, elide=True).partition(" loc(")[0]
-    traits = node.op.quant(*node.operand_types())
-    weight = node.at(traits.weight)
+    weight = node.at(node.traits.weight)
     if isinstance(weight, Constant):
         notes["weight"] = brief_type(weight.tensor)
     return notes
@@ -83,7 +82,7 @@ def stage_onnx(module: Module, measured: Measured | None = None) -> Any:
 
 
 def _by_type(value: Value) -> str:
-    return _INTEGER if isinstance(value.type, TensorType) and value.type.quant else _FLOAT
+    return _FLOAT if value.quant is None else _INTEGER
 
 
 def _by_sqnr(decibels: float) -> str:

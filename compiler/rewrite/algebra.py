@@ -72,7 +72,7 @@ class Algebra:
             return {(): number}
         is_root = value.producer is self._root
         node = self._root if is_root else self.belongs(value)
-        if node is None or depth > _DEPTH or getattr(node.op, "clamp", None) is not None:
+        if node is None or depth > _DEPTH or node.op.clamp is not None:
             return {(value,): 1.0}
         parts = self._parts(node, depth)
         if parts is None:
@@ -112,7 +112,7 @@ class Algebra:
         return Affine(scale, offset, value)
 
     def _step(self, node: Node[Any]) -> Affine | None:
-        if getattr(node.op, "clamp", None) is not None:
+        if node.op.clamp is not None:
             return None
         if isinstance(node.op, Neg):
             return Affine(-1.0, 0.0, node.need("x"))

@@ -23,7 +23,7 @@ def inferred_shape(node: Node[Any]) -> tuple[Dim, ...] | None:
 
 def same_shape(a: Value, b: Value) -> bool:
     """Whether both shapes are known and equal, symbols included."""
-    left, right = a.tensor.shape, b.tensor.shape
+    left, right = a.shape, b.shape
     return left is not None and left == right and None not in left
 
 

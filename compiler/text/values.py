@@ -257,7 +257,7 @@ class ValueReader:
                 token,
                 notes=["write the model again with the command that made it"],
             )
-        found = Data(elem, shape, lambda: buffer, digest)
+        found = Data(elem, shape, buffer, digest)
         want = packed_size(elem, found.size)
         if buffer.nbytes != want:
             raise self.source.error(

@@ -115,7 +115,7 @@ class Product:
     @property
     def traits(self) -> QuantTraits:
         """How quantization sees the node."""
-        return self.node.op.quant(*self.node.operand_types())
+        return self.node.traits
 
     @property
     def is_dense(self) -> bool:
@@ -210,7 +210,7 @@ class Product:
 
 def product_of(node: Node[Any]) -> Product | str:
     """The node as a product with a weight; else why it is none."""
-    op, traits = node.op, node.op.quant(*node.operand_types())
+    op, traits = node.op, node.traits
     x, weight = node.at(0), node.at(traits.weight)
     if not isinstance(op, Conv | Gemm | MatMul) or traits.weight is None or x is None:
         return "it is no product with a weight"

@@ -24,7 +24,7 @@ def integer_products(graph: Graph, target: str, rule: str, ctx: PassContext) -> 
     runs = target_named(target)
     found: list[Product] = []
     for node in graph.nodes():
-        traits = node.op.quant(*node.operand_types())
+        traits = node.traits
         product = product_of(node)
         reason = runs.no_kernel(node, traits) if isinstance(product, Product) else product
         if node.mode in ("F32", "F16"):

@@ -176,7 +176,7 @@ def _into_mul(node: Node[Mul], factors: Factors) -> Scaling | str:
 
 
 def _into_constants(node: Node[Any], factors: Factors, places: tuple[int, ...]) -> Scaling | str:
-    clamp = getattr(node.op, "clamp", None)
+    clamp = node.op.clamp
     if clamp is not None and not _is_homogeneous(clamp):
         return f"{node.op.name} has the bounds {list(clamp)}"
     rank = factors.ndim
@@ -200,10 +200,10 @@ def _into_constants(node: Node[Any], factors: Factors, places: tuple[int, ...]) 
 
 def _into_product(node: Node[Any], factors: Factors) -> Scaling | str:
     """Rows of the weight, and the bias, times the factor of their output channel."""
-    traits = node.op.quant(*node.operand_types())
+    traits = node.traits
     if traits.weight is None:
         return _into_values(node, factors)
-    clamp = getattr(node.op, "clamp", None)
+    clamp = node.op.clamp
     if clamp is not None and not _is_homogeneous(clamp):
         return f"{node.op.name} has the bounds {list(clamp)}"
     axis = 1 if isinstance(node.op, Conv) else factors.ndim - 1
