@@ -153,9 +153,9 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'qdqc' has no attribute '{name}'")
-    found = getattr(importlib.import_module(home), name)
-    globals()[name] = found
-    return found
+    thing = getattr(importlib.import_module(home), name)
+    globals()[name] = thing
+    return thing
 
 
 def __dir__() -> list[str]:

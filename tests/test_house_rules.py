@@ -46,6 +46,7 @@ Rooms on one floor know nothing of each other.
 """
 UPWARD = {
     ("qdqc.diagnostics", "qdqc.ir.loc"): "places are part of the IR; they import nothing",
+    ("qdqc.ir.graph", "qdqc.ir.clone"): "a copy of a module is what clone makes",
     ("qdqc.ir.graph", "qdqc.text.printer"): "modules are equal when their texts are",
 }
 """Imports that may run up or back, with the reason. They count in no circle."""

@@ -46,7 +46,7 @@ BEST_OF = "best_of"
 """The method that takes, for each value, the best of all methods where the value is read."""
 
 _LOCAL_SAMPLES = 5
-"""Samples on which best_of judges when it is not told how many."""
+"""Samples on which best_of judges when no number is given."""
 
 _LIBRARIES = ("onnxruntime", "numpy")
 """What a table's numbers come from beside this tool."""
@@ -130,7 +130,7 @@ class Calibrated:
         bounded = [
             result.name
             for node in self.module.graph.nodes()
-            if node.op.quant(*node.operand_types()).fixed is not None
+            if node.traits.fixed is not None
             for result in node.present_results
         ]
         return outlier_driven(self.statistics.statistics, bounded)
@@ -220,9 +220,9 @@ class _Work:
             return next(iter(tables.values()))
         samples = list(islice(self.data, request.inference_num))
         models = MixedModels(module, Deployment(target=request.target))
-        told = self.listener.stage("search", "method")
+        report = self.listener.stage("search", "method")
         self.scores = search_threshold(
-            models, tables, samples, progress=lambda done, total: told(done, total, "")
+            models, tables, samples, progress=lambda done, total: report(done, total, "")
         )
         return tables[self.scores.method]
 
@@ -261,7 +261,7 @@ def tables_of(
     says that the work goes on from there. Raises QdqcError.
     """
     resources = effort.resources(header, listener)
-    told = listener.stage("calibration")
+    report = listener.stage("calibration")
     try:
         return tables_by_methods(
             module,
@@ -269,7 +269,7 @@ def tables_of(
             open_taps_of(module, lean=bool(effort.memory_limit)),
             methods,
             header=header,
-            progress=lambda done, total: told(done, total, ""),
+            progress=lambda done, total: report(done, total, ""),
             warn=listener.warn,
             resources=resources,
             masking=masking_by(module.graph, mask) if mask else None,

@@ -20,7 +20,6 @@ from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.samples import DataSource, Given
 from qdqc.flow.transform import transform
 from qdqc.ir.graph import Module
-from qdqc.ir.types import TensorType
 from qdqc.quant.deployment import INT8, Deployment
 from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.session import Feeds
@@ -220,8 +219,7 @@ def _objective(module: Module, request: SearchRequest) -> Objective:
 def _weights(module: Module, compared: Mapping[str, float] | None) -> dict[str, float]:
     """The compared values: those that were named, or the float outputs."""
     if compared is None:
-        types = {v.name: v.type for v in module.graph.outputs}
-        outputs = [n for n, t in types.items() if isinstance(t, TensorType) and t.elem.is_float]
+        outputs = [v.name for v in module.graph.outputs if v.is_float]
         if not outputs:
             note = "name some with `global_compare_layers` of run_sensitive_layer"
             raise QdqcError("the model has no float outputs to compare", notes=[note])

@@ -42,7 +42,7 @@ ALL_ZERO = Range(0.0, 1e-5, 1e-5)
 
 
 def activation_quant(
-    found: Range,
+    range_: Range,
     elem: Elem,
     *,
     symmetric: bool = False,
@@ -62,15 +62,15 @@ def activation_quant(
     the range is cut to it. Where rounding keeps saturation from reaching a bound, the scale is
     ``(max - min) / (qmax - qmin + 1)``, with which it always does.
     """
-    if found == ALL_ZERO:
-        found = Range(0.0, empty, empty)
+    if range_ == ALL_ZERO:
+        range_ = Range(0.0, empty, empty)
     if clamp is None:
-        return _affine(found, elem, symmetric)
-    low, high = max(found.min, clamp[0]), min(found.max, clamp[1])
+        return _affine(range_, elem, symmetric)
+    low, high = max(range_.min, clamp[0]), min(range_.max, clamp[1])
     if not _is_scale((high - low) / 255):
         low, high = max(clamp[0], -1.0), min(clamp[1], 1.0)
     widest = max(abs(clamp[0]), abs(clamp[1]))
-    cut = Range(low, high, min(found.threshold, widest))
+    cut = Range(low, high, min(range_.threshold, widest))
     quant = _affine(cut, elem, symmetric)
     if symmetric and not absorbs(quant, clamp, elem):
         quant = _affine(cut, elem, symmetric=False)
@@ -97,13 +97,13 @@ def _is_scale(value: float | np.floating[Any]) -> bool:
     return bool(value >= np.finfo(np.float32).tiny)
 
 
-def _affine(found: Range, elem: Elem, symmetric: bool) -> Quant:
+def _affine(range_: Range, elem: Elem, symmetric: bool) -> Quant:
     qmin, qmax = elem.limits
     if symmetric:
-        low = 0.0 if found.min >= 0 else -found.threshold
-        high = found.threshold
+        low = 0.0 if range_.min >= 0 else -range_.threshold
+        high = range_.threshold
     else:
-        low, high = min(found.min, 0.0), max(found.max, 0.0)
+        low, high = min(range_.min, 0.0), max(range_.max, 0.0)
     scale = np.float32((high - low) / (qmax - qmin))
     if not _is_scale(scale):
         return Quant.make(1.0, qmin if low >= 0 else (qmin + qmax + 1) // 2)

@@ -36,7 +36,7 @@ def decide(
     ``modes`` asks what it would be if these nodes had other modes; nothing is changed.
     """
     asked = modes or {}
-    traits = {n: n.op.quant(*n.operand_types()) for n in graph.nodes()}
+    traits = {n: n.traits for n in graph.nodes()}
     reasons: dict[Node[Any], str] = {}
     for node, seen in traits.items():
         mode = asked.get(node, node.mode)
@@ -47,22 +47,22 @@ def decide(
     able = {n for n in traits if n not in reasons}
     fed = _fed(graph, able, traits, target)
     feeds = _feeds(graph, able, traits)
-    found: dict[Node[Any], Decision] = {}
+    decisions: dict[Node[Any], Decision] = {}
     for node, seen in traits.items():
         if node in reasons:
-            found[node] = Decision(False, seen, reason=reasons[node])
+            decisions[node] = Decision(False, seen, reason=reasons[node])
         elif seen.kind is Kind.WEIGHTED:
             result = node.op.name not in target.float_result or _quantized_result(
                 node, able, fed, feeds, traits
             )
-            found[node] = Decision(True, seen, result=result)
+            decisions[node] = Decision(True, seen, result=result)
         elif node in fed and node in feeds:
-            found[node] = Decision(True, seen, result=True)
+            decisions[node] = Decision(True, seen, result=True)
         else:
             missing = "reads no" if node not in fed else "feeds no"
             reason = f"it {missing} integer node: casts would cost more than they save"
-            found[node] = Decision(False, seen, reason=reason)
-    return found
+            decisions[node] = Decision(False, seen, reason=reason)
+    return decisions
 
 
 def _main_operands(node: Node[Any], traits: QuantTraits) -> list[Value]:
@@ -78,7 +78,7 @@ def _fed(
     target: Target,
 ) -> set[Node[Any]]:
     """Able nodes that read integers, directly or through other able nodes."""
-    found: set[Node[Any]] = set()
+    fed: set[Node[Any]] = set()
     for node in graph.nodes():
         if node not in able or traits[node].kind is Kind.WEIGHTED:
             continue
@@ -87,16 +87,16 @@ def _fed(
             if producer is None or producer not in able:
                 continue
             weighted = traits[producer].kind is Kind.WEIGHTED
-            if producer in found or (weighted and producer.op.name not in target.float_result):
-                found.add(node)
-    return found
+            if producer in fed or (weighted and producer.op.name not in target.float_result):
+                fed.add(node)
+    return fed
 
 
 def _feeds(
     graph: Graph, able: set[Node[Any]], traits: dict[Node[Any], QuantTraits]
 ) -> set[Node[Any]]:
     """Able nodes whose result an integer product reads, directly or through able nodes."""
-    found: set[Node[Any]] = set()
+    feeding: set[Node[Any]] = set()
     for node in reversed(list(graph.nodes())):
         if node not in able:
             continue
@@ -106,10 +106,10 @@ def _feeds(
                 if not isinstance(user, Node) or user not in able:
                     continue
                 reads = traits[user].kind is Kind.WEIGHTED and use.index == 0
-                passes = user in found and traits[user].kind is not Kind.WEIGHTED
+                passes = user in feeding and traits[user].kind is not Kind.WEIGHTED
                 if reads or passes:
-                    found.add(node)
-    return found
+                    feeding.add(node)
+    return feeding
 
 
 def _quantized_result(

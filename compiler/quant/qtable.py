@@ -89,8 +89,8 @@ class QtableLine:
 def mode_named(text: str) -> str | None:
     """The mode by its name or alias in any case; None for an unknown one."""
     upper = text.upper()
-    found = ALIASES.get(upper, upper)
-    return found if found in MODES else None
+    mode = ALIASES.get(upper, upper)
+    return mode if mode in MODES else None
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,8 @@ def _split_name(content: str, loc: Loc) -> tuple[str, str]:
             raise QdqcError(f"the name {content} is no JSON string", loc=loc) from error
         return name, _COMMENT.sub("", content[end:]).strip()
     body = _COMMENT.sub("", content)
-    found = _MODE.search(body)
-    return (body[: found.start()].strip(), found[0].strip()) if found else (body, "")
+    match = _MODE.search(body)
+    return (body[: match.start()].strip(), match[0].strip()) if match else (body, "")
 
 
 def plan(graph: Graph, default: str, qtable: Qtable = EMPTY) -> dict[str, str]:

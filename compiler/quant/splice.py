@@ -42,9 +42,9 @@ class Splice:
     def finish(self, op: Op, *operands: Value | None) -> Value:
         """The node that gives the result; the old one goes."""
         old = self.node.result
-        name, found = old.name, old.tensor.range
+        name, range_ = old.name, old.tensor.range
         made = self.op(op, *operands)
-        made.type = made.tensor.with_range(found)
+        made.type = made.tensor.with_range(range_)
         old.replace_uses(made)
         self.node.graph.erase(self.node)
         made.rename(name)

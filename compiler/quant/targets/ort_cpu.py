@@ -1,7 +1,7 @@
 """onnxruntime's CPU execution provider on x64 with VNNI.
 
 u8 activations with a free zero point, s8 weights per output channel, int32 biases with scale
-s_x * s_w. Only patterns that onnxruntime is known to turn into integer kernels are laid.
+s_x * s_w. Only patterns that onnxruntime is known to turn into integer kernels are written.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ def _spell_hard_sigmoid(node: Node[Any], elem: Elem) -> int:
         loc=node.loc,
         before=node,
     ).result
-    found = Range(min(op.beta, 0.0), max(op.beta, 0.0), abs(op.beta))
-    held = activation_quant(found, elem)
-    stored = quantize(np.array(op.beta, np.float32), held, elem)
-    type_ = TensorType(elem, (), held)
+    beta_range = Range(min(op.beta, 0.0), max(op.beta, 0.0), abs(op.beta))
+    beta_quant = activation_quant(beta_range, elem)
+    stored = quantize(np.array(op.beta, np.float32), beta_quant, elem)
+    type_ = TensorType(elem, (), beta_quant)
     beta = module.add_constant(module.fresh_name(f"{node.name}_beta"), Data.of(stored, elem), type_)
     node.op = Add()
     node.set_operands([inner, beta])
@@ -162,7 +162,7 @@ def _gemm_refusal(node: Node[Any]) -> str | None:
 
 
 def _clamp_refusal(node: Node[Any]) -> str | None:
-    clamp: tuple[float, float] | None = getattr(node.op, "clamp", None)
+    clamp = node.op.clamp
     if clamp is None or clamp[0] <= 0 <= clamp[1]:
         return None
     return "its clamp leaves out zero, which the integers must hold"

@@ -30,11 +30,11 @@ _SQUARE: _History = (((1, 0), "wrong"),)
 
 def outcome(broken: Broken, release: Release) -> Outcome:
     """How the node runs under a release such as (1, 23)."""
-    found: Outcome = "float"
+    latest: Outcome = "float"
     for since, then in _history(broken):
         if since <= release:
-            found = then
-    return found
+            latest = then
+    return latest
 
 
 def _history(broken: Broken) -> _History:
@@ -71,7 +71,7 @@ def _is_square(broken: Broken) -> bool:
     """Whether scales of the wrong axis are as many as the right ones: nothing tells them apart."""
     node = broken.node
     weight = node.at(1)
-    traits = node.op.quant(*node.operand_types())
+    traits = node.traits
     if isinstance(node.op, MatMul) or weight is None or weight.tensor.quant is None:
         return False
     shape = weight.tensor.static_shape

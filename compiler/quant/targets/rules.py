@@ -70,7 +70,7 @@ def verdicts(node: Node[Any], target: Target) -> Iterator[tuple[str, str | None]
 
     There are none for casts and for nodes that read and give no integers.
     """
-    traits = node.op.quant(*node.operand_types())
+    traits = node.traits
     if isinstance(node.op, CASTS) or not _is_integer(node, traits):
         return
     for name, check in RULES.items():
@@ -243,11 +243,11 @@ def _bias_scale(case: Case) -> str | None:
     bias, x, weight = _bias(case), case.node.at(0), _weight(case)
     if bias is None or x is None or weight is None:
         return None
-    held, by, of = bias.tensor.quant, x.tensor.quant, weight.tensor.quant
-    if held is None or by is None or of is None:
+    stated, by, of = bias.tensor.quant, x.tensor.quant, weight.tensor.quant
+    if stated is None or by is None or of is None:
         return None
     wanted = bias_quant(by.scale, of).scale
-    same = held.scale.shape == wanted.shape and bool((held.scale == wanted).all())
+    same = stated.scale.shape == wanted.shape and bool((stated.scale == wanted).all())
     return None if same else "the bias has another scale than s_x * s_w"
 
 
@@ -265,7 +265,7 @@ def _bias_overflow(case: Case) -> str | None:
 @rule("relu-zero-point")
 def _relu_zero_point(case: Case) -> str | None:
     """A fused Relu is done by saturation: the zero point is the type's lower end."""
-    clamp, quant = getattr(case.node.op, "clamp", None), case.node.result.tensor.quant
+    clamp, quant = case.node.op.clamp, case.node.result.tensor.quant
     if clamp != (0.0, math.inf) or quant is None:
         return None
     zero, low = int(quant.zero_point.flat[0]), case.target.activation.limits[0]
@@ -275,7 +275,7 @@ def _relu_zero_point(case: Case) -> str | None:
 @rule("clip-range")
 def _clip_range(case: Case) -> str | None:
     """A fused Clip is done by saturation: integers end at its bounds or before them."""
-    clamp, quant = getattr(case.node.op, "clamp", None), case.node.result.tensor.quant
+    clamp, quant = case.node.op.clamp, case.node.result.tensor.quant
     if clamp in (None, (0.0, math.inf)) or quant is None or quant.axis is not None:
         return None
     if absorbs(quant, clamp, case.target.activation):

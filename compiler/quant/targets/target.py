@@ -130,12 +130,12 @@ def _largest(weight: Constant) -> int:
 
 def activations(node: Node[Any], traits: QuantTraits) -> list[int]:
     """Indices of the operands that are quantized as activations: float, no weight, no bias."""
-    found: list[int] = []
+    indices: list[int] = []
     for index, value in enumerate(node.operands):
         if value is None or index in (traits.weight, traits.bias, traits.float_bias):
             continue
         if traits.kind is Kind.PRESERVING and index > 0:
             continue
         if isinstance(value.type, TensorType) and value.type.expressed().elem is Elem.F32:
-            found.append(index)
-    return found
+            indices.append(index)
+    return indices

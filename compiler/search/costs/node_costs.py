@@ -54,8 +54,8 @@ class Costs:
         left = {s: seconds - bare.seconds(s) for s, seconds in probes.items()}
         casts = {s: self._extra_casts(s) for s in probes}
         weight = sum(c * c for c in casts.values())
-        found = sum(left[s] * casts[s] for s in probes) / weight if weight > 0 else 1.0
-        return replace(self, border=max(0.0, found))
+        border = sum(left[s] * casts[s] for s in probes) / weight if weight > 0 else 1.0
+        return replace(self, border=max(0.0, border))
 
     def seen(self, whole: Mapping[frozenset[str], float]) -> Costs:
         """With the quicker times where the models without float layers, or with all, ran again."""
@@ -151,24 +151,24 @@ def seconds_of(
 
 def _names(module: Module) -> dict[str, str]:
     """The layer of each name that an ONNX node may bear."""
-    found: dict[str, str] = {}
+    layers: dict[str, str] = {}
     for node in module.graph.nodes():
         for name in (*node.loc.names, *(r.name for r in node.present_results)):
-            found.setdefault(name, node.name)
-    return found
+            layers.setdefault(name, node.name)
+    return layers
 
 
 def _by_layer(
     kernels: Mapping[tuple[str, str], float], names: Mapping[str, str]
 ) -> dict[str, float]:
     """Seconds by layer; kernels that belong to none, such as casts, are left out."""
-    found: dict[str, float] = {}
+    layers: dict[str, float] = {}
     for (_, name), seconds in kernels.items():
         while name not in names and _TAIL.search(name):
             name = _TAIL.sub("", name)
         if name in names:
-            found[names[name]] = found.get(names[name], 0.0) + seconds
-    return found
+            layers[names[name]] = layers.get(names[name], 0.0) + seconds
+    return layers
 
 
 def _elements(trials: Trials, feeds: Feeds) -> dict[str, int]:
@@ -199,5 +199,5 @@ def _seconds_an_element(op: type[Quantize | Dequantize]) -> float:
         out = graph.insert(Dequantize(), [x], [plain], ["y"]).result
         feeds = {"x": np.arange(size, dtype=np.uint8)[None]}
     graph.set_outputs([out])
-    found = kernel_times(export_onnx(module), feeds)
-    return sum(found.values()) / size
+    kernels = kernel_times(export_onnx(module), feeds)
+    return sum(kernels.values()) / size

@@ -46,7 +46,7 @@ def control_accuracy(
     *,
     ranked: int = RANKED,
     iterations: int = 0,
-    told: Callable[[str, int, int], object] = lambda what, done, total: None,
+    progress: Callable[[str, int, int], object] = lambda what, done, total: None,
 ) -> list[Revert]:
     """Take groups back until the goal of ``mixes`` is reached; what was done, in order.
 
@@ -60,19 +60,19 @@ def control_accuracy(
     floats = Group()
     score = mixes.score()
     left = _groups(mixes.trials)
-    order = _ranking(subset, mixes, floats, left, told)
+    order = _ranking(subset, mixes, floats, left, progress)
     changed = False
     while order and (not iterations or len(done) < iterations):
         group = order.pop(0)
         left = [g for g in left if g != group]
-        found = mixes.score(floats | group)
-        done.append(Revert(group, found, found - score))
-        if found >= mixes.goal:
+        reached = mixes.score(floats | group)
+        done.append(Revert(group, reached, reached - score))
+        if reached >= mixes.goal:
             return done
         if done[-1].kept:
-            floats, score, changed = floats | group, found, True
+            floats, score, changed = floats | group, reached, True
         elif changed:
-            order, changed = _ranking(subset, mixes, floats, left, told), False
+            order, changed = _ranking(subset, mixes, floats, left, progress), False
     return done
 
 
@@ -98,7 +98,7 @@ def _ranking(
     mixes: Mixes,
     floats: Group,
     left: list[Group],
-    told: Callable[[str, int, int], object],
+    progress: Callable[[str, int, int], object],
 ) -> list[Group]:
     """The groups by the score of the model in which each alone goes back beside ``floats``."""
     scores: dict[Group, float] = {}
@@ -107,7 +107,7 @@ def _ranking(
             scores[group] = mixes.score(floats | group)
         else:
             scores[group] = subset.score_of(mixes.table, floats | group)
-        told(min(group), number, len(left))
+        progress(min(group), number, len(left))
     return sorted(left, key=lambda g: -scores[g])
 
 
@@ -124,12 +124,12 @@ class AccuracyControl(Strategy):
     max_num_iterations: int = 0
 
     def run(self, search: Search) -> None:
-        told = search.stage("ranking", "group")
+        report = search.stage("ranking", "group")
         reverts = control_accuracy(
             search.mixes,
             ranked=self.ranking_num,
             iterations=self.max_num_iterations,
-            told=lambda what, done, total: told(done, total, what),
+            progress=lambda what, done, total: report(done, total, what),
         )
         for step in reverts:
             group, undone = ", ".join(sorted(step.group)), "" if step.kept else ", taken back"

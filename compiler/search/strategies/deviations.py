@@ -44,7 +44,7 @@ class Parts:
         self._rows: list[Vector] = []
 
     def measure(
-        self, told: Callable[[int, int, str], object] = lambda done, total, note: None
+        self, progress: Callable[[int, int, str], object] = lambda done, total, note: None
     ) -> None:
         """Run the roundings and the weights of all layers, each alone."""
         every = self._layers.every
@@ -53,7 +53,7 @@ class Parts:
             for kind, outputs in self._trials.part_outputs(layer, quants, self._ranges).items():
                 self._place[f"{kind} {layer.name}"] = len(self._rows)
                 self._rows.append(_flat(outputs) - self._exact)
-            told(number, len(every), "")
+            progress(number, len(every), "")
 
     def score(self, floats: Collection[str]) -> float:
         """The predicted score of the model in which these nodes stay float."""
@@ -73,7 +73,7 @@ class Parts:
 
     def _outputs(self, floats: frozenset[str]) -> list[Outputs]:
         whole = self._exact + self.deviation(floats)
-        found: list[Outputs] = []
+        outputs: list[Outputs] = []
         place = 0
         for shapes in self._shapes:
             sample: dict[str, npt.NDArray[Any]] = {}
@@ -81,8 +81,8 @@ class Parts:
                 size = math.prod(shape)
                 sample[name] = whole[place : place + size].reshape(shape)
                 place += size
-            found.append(sample)
-        return found
+            outputs.append(sample)
+        return outputs
 
 
 def samples_within(trials: Trials, wanted: int) -> int:

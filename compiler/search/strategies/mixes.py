@@ -26,7 +26,7 @@ class Mixes:
 
     The best one has the fewest float layers of those that reach the goal, and of as many the
     better score; where none reaches it, the best score, with the fewest layers at a tie.
-    ``told`` hears of each model that is verified.
+    ``progress`` hears of each model that is verified.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Mixes:
         self.goal = goal
         self.verified: dict[frozenset[str], Mix] = {}
         self._journal = journal
-        self.told: Callable[[Mix], object] = lambda mix: None
+        self.progress: Callable[[Mix], object] = lambda mix: None
         text = print_table(table)
         self._table_digest = hashlib.sha256(text.encode()).hexdigest()
 
@@ -55,7 +55,7 @@ class Mixes:
                 score = self.trials.score_of(self.table, chosen)
                 self._journal.put(entry, score)
             self.verified[chosen] = Mix(chosen, score)
-            self.told(self.verified[chosen])
+            self.progress(self.verified[chosen])
         return self.verified[chosen].score
 
     def reaches(self, floats: Iterable[str]) -> bool:

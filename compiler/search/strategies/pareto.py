@@ -58,7 +58,7 @@ def measure_front(
     mixes: Mixes,
     costs: Costs,
     sets: Sequence[frozenset[str]],
-    told: Callable[[int, int, str], object] = lambda done, total, note: None,
+    progress: Callable[[int, int, str], object] = lambda done, total, note: None,
 ) -> list[Point]:
     """Deploy each set, score it, and time all of them interleaved; fastest first.
 
@@ -69,17 +69,17 @@ def measure_front(
     scores: list[float] = []
     for number, floats in enumerate(sets, 1):
         scores.append(mixes.score(floats))
-        told(number, len(sets), "")
+        progress(number, len(sets), "")
     modules = {
         str(place): trials.models.lowered(mixes.table, floats) for place, floats in enumerate(sets)
     }
     seconds = seconds_of(modules, trials.samples[0])
     costs = costs.seen({floats: seconds[str(place)] for place, floats in enumerate(sets)})
-    found = [
+    points = [
         Point(floats, costs.seconds(floats), score, seconds[str(place)])
         for place, (floats, score) in enumerate(zip(sets, scores, strict=True))
     ]
-    return sorted(found, key=lambda p: p.seconds)
+    return sorted(points, key=lambda p: p.seconds)
 
 
 def choose_point(points: Sequence[Point], goal: float, limit: float | None) -> Point:

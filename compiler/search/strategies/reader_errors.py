@@ -49,16 +49,16 @@ def quantized_reads(module: Module, table: Table, target: str = "ort-cpu") -> li
     """The values that the target would quantize by a table, in graph order. Raises QdqcError."""
     planning = "import-calibration,propagate-ranges,assign-precision"
     planned = run(module, planning, table=table.as_written())
-    found: dict[Value, list[Node[Any]]] = {}
+    readers_of: dict[Value, list[Node[Any]]] = {}
     for node, decision in decide(planned.graph, target_named(target)).items():
         for index in activations(node, decision.traits) if decision.integer else ():
             value = node.operands[index]
             if value is not None and not isinstance(value, Constant) and value.name in table.rows:
-                readers = found.setdefault(value, [])
+                readers = readers_of.setdefault(value, [])
                 if node not in readers:
                     readers.append(node)
     order = {name: place for place, name in enumerate(table.rows)}
-    reads = [Reads(value, tuple(readers)) for value, readers in found.items()]
+    reads = [Reads(value, tuple(readers)) for value, readers in readers_of.items()]
     return sorted(reads, key=lambda r: order[r.value.name])
 
 
@@ -84,14 +84,14 @@ def reads_with_values(
 
 def _groups(reads: Sequence[Reads], sizes: Mapping[str, int], limit: int) -> Iterator[list[Reads]]:
     group: list[Reads] = []
-    held: set[str] = set()
+    needed: set[str] = set()
     for read in reads:
-        wanted = held | set(read.needed)
+        wanted = needed | set(read.needed)
         if group and sum(sizes[n] for n in wanted) > limit:
             yield group
             group, wanted = [], set(read.needed)
         group.append(read)
-        held = wanted
+        needed = wanted
     if group:
         yield group
 
@@ -111,17 +111,17 @@ def local_errors(
     TPU-MLIR's tuner, which rounds the other operands and the weights as well.)
     """
     elem = target_named(target).activation
-    clamp = getattr(read.value.producer.op, "clamp", None) if read.value.producer else None
+    clamp = read.value.producer.op.clamp if read.value.producer else None
     quants = [activation_quant(r, elem, symmetric=symmetric, clamp=clamp) for r in ranges]
     distinct = {_key(q): q for q in quants}
     column = {key: place for place, key in enumerate(distinct)}
-    found = np.array(
+    errors = np.array(
         [
             _errors_of(node, read.value.name, elem, list(distinct.values()), values)
             for node in read.readers
         ]
     )
-    return found[:, [column[_key(q)] for q in quants]]
+    return errors[:, [column[_key(q)] for q in quants]]
 
 
 def _key(quant: Quant) -> tuple[float, int]:
@@ -156,17 +156,17 @@ def _output(runner: Runner, feeds: Feeds) -> npt.NDArray[Any]:
 def _alone(node: Node[Any]) -> Module:
     """A module of the node alone: what it reads are inputs, its constants come along."""
     out = Module("reader", dict(node.graph.module.opsets))
-    held: dict[Value, Value] = {}
+    copies: dict[Value, Value] = {}
     for value in node.present_operands:
-        if value in held:
+        if value in copies:
             continue
         if isinstance(value, Constant):
-            held[value] = out.add_constant(value.name, value.data, value.tensor)
+            copies[value] = out.add_constant(value.name, value.data, value.tensor)
         else:
-            held[value] = out.graph.add_input(value.name, _plain(value))
+            copies[value] = out.graph.add_input(value.name, _plain(value))
     made = out.graph.insert(
         node.op,
-        [None if v is None else held[v] for v in node.operands],
+        [None if v is None else copies[v] for v in node.operands],
         [None if r is None else r.type for r in node.results],
         [None if r is None else r.name for r in node.results],
         loc=node.loc,

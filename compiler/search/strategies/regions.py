@@ -48,8 +48,8 @@ def between(graph: Graph, starts: Iterable[str], ends: Iterable[str]) -> set[Nod
     An empty part is an error: the layers then stand in the wrong order.
     """
     first, last = list(starts), list(ends)
-    found = with_descendants(graph, first) & with_ancestors(graph, last)
-    if not found:
-        told = f"no way leads from {', '.join(first)} to {', '.join(last)}"
-        raise QdqcError(told, notes=["a block is 'start:end', in the order of the network"])
-    return found
+    region = with_descendants(graph, first) & with_ancestors(graph, last)
+    if not region:
+        message = f"no way leads from {', '.join(first)} to {', '.join(last)}"
+        raise QdqcError(message, notes=["a block is 'start:end', in the order of the network"])
+    return region

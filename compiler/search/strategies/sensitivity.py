@@ -14,7 +14,7 @@ from qdqc.search.trials.journal import Journal
 from qdqc.search.trials.layers import Layer, ranges_of
 from qdqc.search.trials.trials import Loss, Trials
 
-__all__ = ["DEFAULT_METHODS", "SCREENED", "Judged", "Sensitivity", "Told"]
+__all__ = ["DEFAULT_METHODS", "SCREENED", "Judged", "Progress", "Sensitivity"]
 
 DEFAULT_METHODS = ("kl", "max", "percentile9999")
 """Methods whose ranges are tried beside those of the given table."""
@@ -26,8 +26,8 @@ RANKED = 16
 _REPEATED = 14
 """Worst layers that are tried by all methods on all samples: ten that people see, and some."""
 
-Told: TypeAlias = Callable[[int, int, str], object]
-"""Told how many layers are done, of how many, and what is the worst so far."""
+Progress: TypeAlias = Callable[[int, int, str], object]
+"""Hears how many layers are done, of how many, and what is the worst so far."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Judged:
     @property
     def samples(self) -> int:
         """The samples that the best method was tried on."""
-        return max(found.samples for found in self.tried.values())
+        return max(loss.samples for loss in self.tried.values())
 
     @property
     def method(self) -> str:
         """The method with the least loss on all samples; the first of them at a tie."""
-        whole = [m for m, found in self.tried.items() if found.samples == self.samples]
+        whole = [m for m, loss in self.tried.items() if loss.samples == self.samples]
         return min(whole, key=lambda m: self.tried[m].loss)
 
     @property
@@ -69,7 +69,7 @@ class Sensitivity:
     trials: Trials
     tables: Mapping[str, Table]
     journal: Journal
-    told: Told = lambda done, total, worst: None
+    progress: Progress = lambda done, total, worst: None
     judged: dict[str, Judged] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,16 +99,16 @@ class Sensitivity:
     def ranking(self) -> list[Judged]:
         """The layers that run in integers, the worst first."""
         keys = (layer.key for layer in self.trials.layers.integer)
-        found = [self.judged[key] for key in keys if key in self.judged]
-        return sorted(found, key=lambda j: -j.loss)
+        judged = [self.judged[key] for key in keys if key in self.judged]
+        return sorted(judged, key=lambda j: -j.loss)
 
     def table(self) -> Table:
         """The base table with the rows of each layer's values by the layer's best method."""
         base = self.tables[self.base]
         rows = dict(base.rows)
-        for found in self.judged.values():
-            for value in found.layer.ranged:
-                row = self.tables[found.method].rows.get(value.name)
+        for judged in self.judged.values():
+            for value in judged.layer.ranged:
+                row = self.tables[judged.method].rows.get(value.name)
                 if row is not None and value.name in rows:
                     rows[value.name] = row
         methods = ", ".join(self.tables)
@@ -118,8 +118,8 @@ class Sensitivity:
     def chosen(self) -> dict[str, Range]:
         """The planned range of each value, by the best method so far."""
         ranges = dict(self._ranges[self.base])
-        for found in self.judged.values():
-            ranges |= self._by(found.layer, found.method)
+        for judged in self.judged.values():
+            ranges |= self._by(judged.layer, judged.method)
         return ranges
 
     def parts(self) -> Parts:
@@ -147,7 +147,7 @@ class Sensitivity:
         for number, layer in enumerate(layers, done + 1):
             self.judged[layer.key] = self._judge(trials, layer, screened)
             worst = self.ranking()[:1]
-            self.told(number, total, worst[0].layer.name if worst else "")
+            self.progress(number, total, worst[0].layer.name if worst else "")
 
     def _judge(self, trials: Trials, layer: Layer, screened: int) -> Judged:
         variants = self.variants(layer)
@@ -160,12 +160,12 @@ class Sensitivity:
             [[[float(q.scale), int(q.zero_point)] for q in v] for v in distinct],
             {n: [r.min, r.max, r.threshold] for n, r in ranges.items()},
         ]
-        held = self.journal.get(entry)
-        if held is None:
+        noted = self.journal.get(entry)
+        if noted is None:
             losses = trials.losses(layer, distinct, ranges, screened)
-            held = [[found.loss, found.samples] for found in losses]
-            self.journal.put(entry, held)
-        losses = [Loss(float(loss), int(samples)) for loss, samples in held]
+            noted = [[tried.loss, tried.samples] for tried in losses]
+            self.journal.put(entry, noted)
+        losses = [Loss(float(loss), int(samples)) for loss, samples in noted]
         by = dict(zip(distinct, losses, strict=True))
         return Judged(layer, {m: by[v] for m, v in variants.items()})
 

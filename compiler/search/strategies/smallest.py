@@ -85,8 +85,8 @@ def _beams(layers: Layers, parts: Parts, names: Sequence[str]) -> Iterator[list[
     width = max(2, _EFFORT // max(1, len(names) + len(pairs)))
     before, last = list[Set](), [Set()]
     while True:
-        grown = {held | {name} for held in last for name in names if name not in held}
-        grown |= {held | pair for held in before for pair in pairs if not held & pair}
+        grown = {smaller | {name} for smaller in last for name in names if name not in smaller}
+        grown |= {smaller | pair for smaller in before for pair in pairs if not smaller & pair}
         scored = {chosen: parts.score(chosen) for chosen in grown}
         ordered = sorted(scored, key=lambda s: (-scored[s], sorted(s)))
         yield ordered[: max(width, _TRIED)]
@@ -160,9 +160,9 @@ def _take_table(search: Search, sensitivity: Sensitivity) -> None:
 def _report_models(search: Search) -> None:
     mixes, progress = search.mixes, search.stage("mixed models", "model")
 
-    def told(_: Mix) -> None:
+    def report(_: Mix) -> None:
         best = mixes.best
         note = f"best {best.score:.6f}, {len(best.floats)} float"
         progress(len(mixes.verified), 0, note)
 
-    mixes.told = told
+    mixes.progress = report

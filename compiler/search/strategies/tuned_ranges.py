@@ -74,17 +74,17 @@ def best_of(
     def least(errors: Errors) -> int:
         return int(errors.sum(axis=0).argmin())
 
-    found = _chosen(module, first, candidates, least, samples, target, budget, progress)
-    header = {**found.header, "method": "best_of", "methods": ", ".join(tables)}
-    return replace(found, header=header)
+    chosen = _chosen(module, first, candidates, least, samples, target, budget, progress)
+    header = {**chosen.header, "method": "best_of", "methods": ", ".join(tables)}
+    return replace(chosen, header=header)
 
 
-def _steps(found: Range, low: float, high: float) -> list[Range]:
+def _steps(row: Range, low: float, high: float) -> list[Range]:
     share = np.arange(STEPS + 1) / STEPS
-    lows = found.min + share * min(0.0, low - found.min)
-    highs = found.max + share * max(0.0, high - found.max)
-    widest = max(found.threshold, -low, high)
-    thresholds = found.threshold + share * (widest - found.threshold)
+    lows = row.min + share * min(0.0, low - row.min)
+    highs = row.max + share * max(0.0, high - row.max)
+    widest = max(row.threshold, -low, high)
+    thresholds = row.threshold + share * (widest - row.threshold)
     return [
         Range(*ends)
         for ends in zip(lows.tolist(), highs.tolist(), thresholds.tolist(), strict=True)

@@ -33,7 +33,7 @@ class Step:
 def layer_cosines(
     trials: Trials,
     table: Table,
-    told: Callable[[int, int, str], object] = lambda done, total, note: None,
+    progress: Callable[[int, int, str], object] = lambda done, total, note: None,
 ) -> dict[str, float]:
     """The mean cosine of each layer's value in the INT8 model to that in the float one.
 
@@ -43,13 +43,13 @@ def layer_cosines(
     layers = trials.layers
     names = [x.name for x in layers.integer if layers.kind(x) is not Kind.PRESERVING]
     exact = Runner(trials.models.module, names, threads=1)
-    found = Runner(trials.models.lowered(table), names, threads=1)
+    quantized = Runner(trials.models.lowered(table), names, threads=1)
     total = dict.fromkeys(names, 0.0)
     for number, sample in enumerate(trials.samples, 1):
-        a, b = found.run(sample), exact.run(sample)
+        a, b = quantized.run(sample), exact.run(sample)
         for name in names:
             total[name] += cosine(a[name], b[name])
-        told(number, len(trials.samples), "")
+        progress(number, len(trials.samples), "")
     return {name: value / len(trials.samples) for name, value in total.items()}
 
 
@@ -57,7 +57,7 @@ def walk(
     mixes: Mixes,
     cosines: Mapping[str, float],
     least: float,
-    told: Callable[[Step], None] = lambda step: None,
+    report: Callable[[Step], None] = lambda step: None,
 ) -> None:
     """Leave layers below the ``least`` cosine float, and those that read them, one by one.
 
@@ -75,11 +75,11 @@ def walk(
         if cosines.get(layer.name, 1.0) >= least or layer.name in floats:
             continue
         tried = floats | {layer.name} | _readers(mixes.trials, layer)
-        found = mixes.score(tried)
-        kept = found > score
-        told(Step(layer, tried, found, kept))
+        reached = mixes.score(tried)
+        kept = reached > score
+        report(Step(layer, tried, reached, kept))
         if kept:
-            floats, score = tried, found
+            floats, score = tried, reached
 
 
 def _readers(trials: Trials, layer: Layer) -> frozenset[str]:
@@ -115,8 +115,8 @@ class Walk(Strategy):
         search.cosines = layer_cosines(mixes.trials, mixes.table, search.stage("layers", "sample"))
         search.own_losses = {n: 1.0 - cos for n, cos in search.cosines.items()}
 
-        def told(step: Step) -> None:
+        def report(step: Step) -> None:
             what = "float from here" if step.kept else "taken back"
             search.detail(f"{step.layer.name}: outputs {step.score:.6f}, {what}")
 
-        walk(mixes, search.cosines, self.min_layer_cos, told)
+        walk(mixes, search.cosines, self.min_layer_cos, report)

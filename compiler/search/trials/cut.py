@@ -104,10 +104,10 @@ class Cuts:
 
         if layer.integer:
             return set(networkx.descendants(self._view, layer.node))
-        found: set[Node[Any] | None] = set(layer.readers)
+        behind: set[Node[Any] | None] = set(layer.readers)
         for node in layer.readers:
-            found |= networkx.descendants(self._view, node)
-        return found
+            behind |= networkx.descendants(self._view, node)
+        return behind
 
     def is_kept(self, value: Value) -> bool:
         """Whether a value may be taken from a run of the whole float module.
@@ -120,9 +120,9 @@ class Cuts:
         """
         if value.producer is None:
             return True
-        if not isinstance(value.type, TensorType) or value.type.elem is not Elem.F32:
+        if value.elem is not Elem.F32:
             return False
-        shape = value.type.shape
+        shape = value.shape
         if not shape or self._batch is None or shape[0] != self._batch:
             return False
         users = value.users
@@ -147,7 +147,7 @@ _STANDING = (Kind.WEIGHTED, Kind.ARITHMETIC, Kind.FLOAT)
 
 
 def _kind(node: Node[Any]) -> Kind:
-    return node.op.quant(*node.operand_types()).kind
+    return node.traits.kind
 
 
 def _needed(
@@ -174,8 +174,8 @@ def _needed(
 def _read_outside(nodes: frozenset[Node[Any]]) -> tuple[str, ...]:
     """Values that some of the nodes make and read, and that others read as well."""
     made = (r for node in nodes for r in node.present_results)
-    found = [v.name for v in made if not nodes.isdisjoint(v.users) and not nodes >= set(v.users)]
-    return tuple(sorted(found))
+    outside = [v.name for v in made if not nodes.isdisjoint(v.users) and not nodes >= set(v.users)]
+    return tuple(sorted(outside))
 
 
 def piece_of(module: Module, piece: Piece) -> Module:
@@ -199,15 +199,15 @@ def piece_of(module: Module, piece: Piece) -> Module:
     names = dict.fromkeys((*piece.outputs, *piece.beside))
     graph.set_outputs([_value(out, name) for name in names])
     erase_dead(reversed(list(graph.nodes())))
-    held = {*piece.inputs, *piece.instead.values()}
-    graph.drop_inputs([i for i, v in enumerate(graph.inputs) if v.name not in held])
+    given = {*piece.inputs, *piece.instead.values()}
+    graph.drop_inputs([i for i, v in enumerate(graph.inputs) if v.name not in given])
     return out
 
 
 def _value(module: Module, name: str) -> Value:
-    found = module.value(name)
-    assert found is not None, name
-    return found
+    value = module.value(name)
+    assert value is not None, name
+    return value
 
 
 def open_batch(module: Module, made: Collection[str]) -> None:
@@ -221,7 +221,7 @@ def open_batch(module: Module, made: Collection[str]) -> None:
     sizes = {_first(v) for v in module.graph.inputs}
     size = sizes.pop() if len(sizes) == 1 else None
     for value in (*module.graph.inputs, *module.graph.outputs):
-        shape = value.type.shape if isinstance(value.type, TensorType) else None
+        shape = value.shape
         if shape:
             channels = (None,) if value.name in made and len(shape) == _IMAGE else shape[1:2]
             value.type = value.tensor.with_shape((_TRIALS, *channels, *shape[2:]))
@@ -236,5 +236,4 @@ def open_batch(module: Module, made: Collection[str]) -> None:
 
 
 def _first(value: Value) -> Any:
-    shape = value.type.shape if isinstance(value.type, TensorType) else None
-    return shape[0] if shape else None
+    return value.shape[0] if value.shape else None

@@ -49,10 +49,10 @@ class Head:
         self._layers = setup.layers
         self._layer = layer
         self.module = piece_of(setup.layers.planned, setup.cuts.head(layer))
-        for name, found in ranges.items():
+        for name, range_ in ranges.items():
             value = self.module.value(name)
             if value is not None:
-                value.type = value.tensor.with_range(found)
+                value.type = value.tensor.with_range(range_)
 
     def with_variants(self, variants: Sequence[Variant]) -> Module:
         """The module with an output for each variant of each value, in float numbers."""
@@ -170,7 +170,7 @@ class Head:
 
     @cached_property
     def _node(self) -> Node[Any]:
-        """The layer's node with integer operands; the model's own pass lays weights."""
+        """The layer's node with integer operands; the model's own pass quantizes weights."""
         node = _named(self.module, self._layer.name).producer
         assert node is not None
         if self._kind is not Kind.WEIGHTED:
@@ -203,14 +203,14 @@ class Head:
 
     def _stored(self, value: Value) -> Value:
         """The integer form of an activation operand."""
-        found = value.tensor.range
+        range_ = value.tensor.range
         if isinstance(value, Constant):
             array = value.data.array()
             low, high = float(array.min(initial=0.0)), float(array.max(initial=0.0))
-            found = Range(low, high, max(-low, high))
-        assert found is not None
+            range_ = Range(low, high, max(-low, high))
+        assert range_ is not None
         symmetric = self._layers.models.deployment.symmetric
-        quant = activation_quant(found, self._layers.target.activation, symmetric=symmetric)
+        quant = activation_quant(range_, self._layers.target.activation, symmetric=symmetric)
         return self._quantized(value, quant)
 
     def _quantized(self, value: Value, quant: Quant) -> Value:
@@ -232,15 +232,15 @@ class Head:
 
 
 def _named(module: Module, name: str) -> Value:
-    found = module.value(name)
-    assert found is not None, name
-    return found
+    value = module.value(name)
+    assert value is not None, name
+    return value
 
 
 def _result(node: Node[Any] | None, like: Value, module: Module) -> Value:
     """The result of a node in the place of a value; the value of that name without a node."""
     if node is None:
         return _named(module, like.name)
-    found = node.results[like.index]
-    assert found is not None
-    return found
+    result = node.results[like.index]
+    assert result is not None
+    return result

@@ -51,10 +51,10 @@ class Journal:
         """What was found under an entry, a JSON value; None where nothing was."""
         return self._found.get(_text(entry))
 
-    def put(self, entry: Any, found: Any) -> None:
+    def put(self, entry: Any, finding: Any) -> None:
         """Note what was found: numbers and texts, lists and dicts of them."""
-        self._found[_text(entry)] = found
-        self._add(json.dumps([_text(entry), found]))
+        self._found[_text(entry)] = finding
+        self._add(json.dumps([_text(entry), finding]))
 
     def _add(self, line: str) -> None:
         if self._path is None:
@@ -68,8 +68,8 @@ class Journal:
     def _read(self, content: bytes) -> None:
         for line in content.decode("utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError, TypeError):
-                entry, found = json.loads(line)
-                self._found[str(entry)] = found
+                entry, finding = json.loads(line)
+                self._found[str(entry)] = finding
         self.taken_up = len(self._found)
 
 

@@ -69,21 +69,21 @@ class Kept:
             return [{**sample, **runner.run({n: sample[n] for n in inputs})}]
 
         threads = Hands(self._hands.threads)  # what processes keep would have to be sent here
-        return [found for (found,) in threads.each(values, self._samples)]
+        return [kept for (kept,) in threads.each(values, self._samples)]
 
     def _parts(self, limit: int) -> list[int]:
         """The window of each layer."""
         every = list(dict.fromkeys(n for needs in self._needs for n in needs))
         sample = self._samples[0] if self._samples else {}
         sizes = sizes_of(self._module.graph, every, dict(sample))
-        found: list[int] = []
-        held: set[str] = set()
+        windows: list[int] = []
+        needed: set[str] = set()
         for needs in self._needs:
-            wanted = held | set(needs)
+            wanted = needed | set(needs)
             is_full = _ELEMENT * sum(sizes[n] for n in wanted) > limit
-            window = found[-1] if found else 0
-            if is_full and held:
+            window = windows[-1] if windows else 0
+            if is_full and needed:
                 window, wanted = window + 1, set(needs)
-            found.append(window)
-            held = wanted
-        return found
+            windows.append(window)
+            needed = wanted
+        return windows

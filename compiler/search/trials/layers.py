@@ -10,7 +10,7 @@ from qdqc.calibration.table import Table
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.graph import Module
 from qdqc.ir.op import Kind
-from qdqc.ir.types import Elem, Quant, Range, TensorType
+from qdqc.ir.types import Elem, Quant, Range
 from qdqc.quant.arithmetic import activation_quant
 from qdqc.quant.placement import Decision, decide
 from qdqc.quant.targets.target import Target, activations, target_named
@@ -48,7 +48,7 @@ class Layers:
     ``planned`` is the module before anything in it is integer, ``corrected`` the same with the
     biases that integer nodes get. A node that neither runs in
     integers nor makes what an integer node reads is no layer. ``integer`` are those that a
-    qtable can name: parts in which deployment lays a node are layers, but follow that node.
+    qtable can name: parts that deployment makes of a node are layers, but follow that node.
     """
 
     def __init__(self, models: MixedModels, table: Table) -> None:
@@ -71,11 +71,11 @@ class Layers:
         """How quantization sees the node of an integer layer; None for any other."""
         return self.decisions[layer.node].traits.kind if layer.integer and layer.node else None
 
-    def quant(self, layer: Layer, found: Range) -> Quant:
+    def quant(self, layer: Layer, range_: Range) -> Quant:
         """Scale and zero point that a range gives to values of a layer, as deployment does."""
-        clamp = getattr(layer.node.op, "clamp", None) if layer.node and layer.integer else None
+        clamp = layer.node.op.clamp if layer.node and layer.integer else None
         symmetric = self.models.deployment.symmetric
-        return activation_quant(found, self.target.activation, symmetric=symmetric, clamp=clamp)
+        return activation_quant(range_, self.target.activation, symmetric=symmetric, clamp=clamp)
 
     def own_quants(self, layer: Layer, ranges: Mapping[str, Range]) -> tuple[Quant, ...]:
         """The scale of each value of a layer, by its range or as the op bounds it.
@@ -86,23 +86,23 @@ class Layers:
         if layer.ranged or decision is None or decision.traits.fixed is None:
             return tuple(self.quant(layer, ranges[v.name]) for v in layer.ranged)
         low, high = decision.traits.fixed
-        found = Range(low, high, max(abs(low), abs(high)))
-        return tuple(self.quant(layer, found) for _ in layer.values if decision.result)
+        bounds = Range(low, high, max(abs(low), abs(high)))
+        return tuple(self.quant(layer, bounds) for _ in layer.values if decision.result)
 
     def parts_with(self, floats: frozenset[str]) -> list[str]:
         """What is rounded when some nodes stay float: ``weights N`` and ``values N`` of nodes."""
-        found: dict[str, None] = {}
+        parts: dict[str, None] = {}
         for node, decision in self.decided(floats).items():
             if not decision.integer:
                 continue
             if decision.traits.kind is Kind.WEIGHTED:
-                found[f"weights {node.name}"] = None
+                parts[f"weights {node.name}"] = None
             read = [node.operands[index] for index in activations(node, decision.traits)]
             made = list(node.present_results) if decision.result else []
             for value in (*read, *made):
                 if value is not None and not isinstance(value, Constant):
-                    found[f"values {self._source(value)}"] = None
-        return list(found)
+                    parts[f"values {self._source(value)}"] = None
+        return list(parts)
 
     def _source(self, value: Value) -> str:
         """The name of the layer whose elements a value has: what only moves them rounds none."""
@@ -143,15 +143,15 @@ class Layers:
         return list(pairs)
 
     def _integer_readers(self) -> Mapping[Value, list[Node[Any]]]:
-        found: dict[Value, list[Node[Any]]] = {}
+        readers_of: dict[Value, list[Node[Any]]] = {}
         for node, decision in self.decisions.items():
             for index in activations(node, decision.traits) if decision.integer else ():
                 value = node.operands[index]
                 if value is not None and not isinstance(value, Constant):
-                    readers = found.setdefault(value, [])
+                    readers = readers_of.setdefault(value, [])
                     if node not in readers:
                         readers.append(node)
-        return found
+        return readers_of
 
     def _rounded(self, name: str, op: str, node: Node[Any] | None, *values: Value) -> list[Layer]:
         """The layer of values that are float but where integer nodes read them, if they do."""
@@ -181,14 +181,11 @@ def _owners(planned: Module, module: Module) -> dict[Node[Any], str]:
 
 
 def _is_float(value: Value) -> bool:
-    return isinstance(value.type, TensorType) and value.type.elem is Elem.F32
+    return value.elem is Elem.F32
 
 
 def ranges_of(module: Module) -> dict[str, Range]:
     """The calibrated ranges of the values of a planned module, by name."""
     graph = module.graph
     values = (*graph.inputs, *(r for n in graph.nodes() for r in n.present_results))
-    typed = {v.name: v.type for v in values}
-    return {
-        n: t.range for n, t in typed.items() if isinstance(t, TensorType) and t.range is not None
-    }
+    return {v.name: v.range for v in values if v.range is not None}

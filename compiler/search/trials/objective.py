@@ -28,7 +28,7 @@ class Objective(Protocol):
     @property
     def names(self) -> tuple[str, ...]: ...
 
-    def score(self, found: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
+    def score(self, quantized: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
         """The score of a model, by its values and those of the float model on all samples."""
         ...
 
@@ -41,9 +41,9 @@ class Objective(Protocol):
         ...
 
 
-def _near(found: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:
+def _near(value: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:
     """1 - |a - b|^2 / (|a|^2 + 1e-7); what is taken from 1 is TPU-MLIR's snr."""
-    a, b = exact.astype(np.float64).ravel(), found.astype(np.float64).ravel()
+    a, b = exact.astype(np.float64).ravel(), value.astype(np.float64).ravel()
     return 1.0 - float(np.sum((a - b) ** 2) / (np.sum(a**2) + _TINY))
 
 
@@ -70,9 +70,9 @@ class Likeness:
     def names(self) -> tuple[str, ...]:
         return tuple(self.weights)
 
-    def score(self, found: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
+    def score(self, quantized: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
         """The mean over the samples."""
-        pairs = zip(found, exact, strict=True)
+        pairs = zip(quantized, exact, strict=True)
         return float(np.mean([self._of_sample(a, b) for a, b in pairs]))
 
     def ideal(self, exact: Sequence[Outputs]) -> float:
@@ -81,31 +81,31 @@ class Likeness:
     def part(self, places: Sequence[int]) -> Likeness:
         return self
 
-    def _of_sample(self, found: Outputs, exact: Outputs) -> float:
+    def _of_sample(self, outputs: Outputs, exact: Outputs) -> float:
         weights = self.weights
         if self.post_process is not None:
-            found, exact = _comparable(self.post_process(found), self.post_process(exact))
+            outputs, exact = _comparable(self.post_process(outputs), self.post_process(exact))
             weights = dict.fromkeys(exact, 1 / len(exact))
         near = KINDS[self.kind]
-        return sum(w * near(found[n], exact[n]) for n, w in weights.items())
+        return sum(w * near(outputs[n], exact[n]) for n, w in weights.items())
 
 
-def _comparable(found: Outputs, exact: Outputs) -> tuple[Outputs, Outputs]:
+def _comparable(given: Outputs, exact: Outputs) -> tuple[Outputs, Outputs]:
     """What a post-processing made of a model's values and of the float model's.
 
     Raises QdqcError where there is nothing to compare number by number.
     """
-    shapes = [{n: np.shape(a) for n, a in outputs.items()} for outputs in (found, exact)]
+    shapes = [{n: np.shape(a) for n, a in outputs.items()} for outputs in (given, exact)]
     note = "compare what comes before anything that depends on the values: scores, not boxes"
     if shapes[0] != shapes[1]:
-        told = f"{shapes[0]} of INT8 beside {shapes[1]} of float"
-        raise QdqcError(f"the post-processing gives other shapes: {told}", notes=[note])
+        message = f"{shapes[0]} of INT8 beside {shapes[1]} of float"
+        raise QdqcError(f"the post-processing gives other shapes: {message}", notes=[note])
     if not any(np.size(a) for a in exact.values()):
         raise QdqcError("the post-processing gives nothing to compare", notes=[note])
     texts = [n for n, a in exact.items() if np.asarray(a).dtype.kind not in "biuf"]
     if texts:
         raise QdqcError(f"the post-processing gives no numbers as '{texts[0]}'", notes=[note])
-    return found, exact
+    return given, exact
 
 
 def _joined(arrays: Sequence[npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
@@ -133,11 +133,11 @@ class Metric:
     labels: Sequence[Any] | npt.NDArray[Any] | None = None
     post_process: PostProcess | None = None
 
-    def score(self, found: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
+    def score(self, quantized: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
         """What the function gives. Raises QdqcError where that is no finite number."""
         if self.post_process is not None:
-            found = [self.post_process(outputs) for outputs in found]
-        joined = {n: _joined([outputs[n] for outputs in found], n) for n in found[0]}
+            quantized = [self.post_process(sample) for sample in quantized]
+        joined = {n: _joined([sample[n] for sample in quantized], n) for n in quantized[0]}
         value = self.function(joined, self.labels)
         try:
             number = float(value)

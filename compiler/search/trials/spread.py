@@ -47,21 +47,21 @@ class Hands:
 ALONE = Hands()
 
 
-def _packed(found: Found) -> bytes:
+def _packed(results: Found) -> bytes:
     """Arrays by the number of their mapping and their name, in one piece."""
     named = {
         f"{number} {name}": np.ascontiguousarray(array)
-        for number, arrays in enumerate(found)
+        for number, arrays in enumerate(results)
         for name, array in arrays.items()
     }
-    return len(found).to_bytes(4, "little") + save(named)
+    return len(results).to_bytes(4, "little") + save(named)
 
 
 def _unpacked(sent: bytes) -> Found:
-    found: list[dict[str, npt.NDArray[Any]]] = [
+    results: list[dict[str, npt.NDArray[Any]]] = [
         {} for _ in range(int.from_bytes(sent[:4], "little"))
     ]
     for key, array in load(sent[4:]).items():
         number, _, name = key.partition(" ")
-        found[int(number)][name] = array
-    return found
+        results[int(number)][name] = array
+    return results

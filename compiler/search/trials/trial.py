@@ -73,16 +73,16 @@ class Trial:
         """
         given = [one for values in samples for one in self._given(values, variants)]
         outputs = self._joined(given) if stacked else [self._tail.run(one) for one in given]
-        found = [{n: one[n] for n in self._compared} for one in outputs]
+        compared = [{n: one[n] for n in self._compared} for one in outputs]
         width = len(variants)
-        return [found[i : i + width] for i in range(0, len(found), width)]
+        return [compared[i : i + width] for i in range(0, len(compared), width)]
 
     def _given(self, values: Arrays, variants: Sequence[int]) -> list[Arrays]:
         """What the tail reads for each variant of a sample."""
-        found = self._head.run({n: values[n] for n in self._head.inputs})
+        heads = self._head.run({n: values[n] for n in self._head.inputs})
         beside = {n: values[n] for n in self._beside}
         names = self._names.items()
-        return [beside | {other: found[variant_name(n, k)] for n, other in names} for k in variants]
+        return [beside | {other: heads[variant_name(n, k)] for n, other in names} for k in variants]
 
     def _joined(self, given: Sequence[Arrays]) -> list[Arrays]:
         """The tail's outputs for several of its inputs, run as one."""

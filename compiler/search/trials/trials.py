@@ -126,9 +126,9 @@ class Trials:
 
     def sample_losses(self, table: Table) -> list[float]:
         """What the deployed model loses on each sample by itself."""
-        found = self.outputs_of(table)
+        outputs = self.outputs_of(table)
         losses: list[float] = []
-        for place, (ours, exact) in enumerate(zip(found, self.exact, strict=True)):
+        for place, (ours, exact) in enumerate(zip(outputs, self.exact, strict=True)):
             alone = self.objective.part([place])
             losses.append(alone.ideal([exact]) - alone.score([ours], [exact]))
         return losses
@@ -156,12 +156,12 @@ class Trials:
         (losses[best],) = self._judged([[*few[best], *rest]])
         return losses
 
-    def _judged(self, found: Sequence[Sequence[Outputs]]) -> list[Loss]:
+    def _judged(self, by_variant: Sequence[Sequence[Outputs]]) -> list[Loss]:
         """The losses of variants by their outputs on the first samples."""
-        count = len(found[0])
+        count = len(by_variant[0])
         exact, objective = self.exact[:count], self.objective.part(range(count))
         ideal = objective.ideal(exact)
-        return [Loss(ideal - objective.score(outputs, exact), count) for outputs in found]
+        return [Loss(ideal - objective.score(outputs, exact), count) for outputs in by_variant]
 
     def variant_outputs(
         self, layer: Layer, variants: Sequence[Variant], ranges: Mapping[str, Range]
@@ -177,21 +177,21 @@ class Trials:
         kinds, trial = Trial.of_parts(self._setup, layer, quants, ranges)
         if trial is None:
             return {}
-        found = self._run(trial, range(trial.count), range(len(self.samples)))
-        return dict(zip(kinds, found, strict=True))
+        outputs = self._run(trial, range(trial.count), range(len(self.samples)))
+        return dict(zip(kinds, outputs, strict=True))
 
     def _run(
         self, trial: Trial, variants: Sequence[int], places: Sequence[int]
     ) -> list[list[Outputs]]:
         """The compared values of variants on the samples of these places."""
-        held = self._kept.of(self._number[trial.layer.key])
-        stacked = self._can_stack(trial, held[:2])
+        kept = self._kept.of(self._number[trial.layer.key])
+        stacked = self._can_stack(trial, kept[:2])
         size = max(1, _ROWS // len(variants)) if stacked else 1
         parts = [places[i : i + size] for i in range(0, len(places), size)]
 
         def run(part: Sequence[int]) -> list[Outputs]:
-            found = trial.run([held[place] for place in part], variants, stacked=stacked)
-            return [outputs for sample in found for outputs in sample]
+            by_sample = trial.run([kept[place] for place in part], variants, stacked=stacked)
+            return [outputs for sample in by_sample for outputs in sample]
 
         every = [outputs for part in self._hands.each(run, parts) for outputs in part]
         return [every[k :: len(variants)] for k in range(len(variants))]
@@ -222,8 +222,8 @@ def compared_values(
     runner = Runner(module, taps, threads=1, weights=weights, opset=opset)
 
     def run(feeds: Feeds) -> list[Outputs]:
-        found = runner.run(feeds)
-        return [{n: found[n] for n in names}]
+        values = runner.run(feeds)
+        return [{n: values[n] for n in names}]
 
     return [outputs for (outputs,) in hands.each(run, samples)]
 
@@ -234,6 +234,6 @@ def worst_samples(
     """The places of the samples on which float and INT8 are least alike, in their order."""
     like = Likeness(dict.fromkeys(names, 1 / max(1, len(names))))
     exact = compared_values(models.module, names, samples)
-    found = compared_values(models.lowered(table), names, samples)
-    scores = [like.score([f], [e]) for f, e in zip(found, exact, strict=True)]
+    quantized = compared_values(models.lowered(table), names, samples)
+    scores = [like.score([f], [e]) for f, e in zip(quantized, exact, strict=True)]
     return sorted(sorted(range(len(scores)), key=scores.__getitem__)[:count])
