@@ -1,4 +1,4 @@
-"""A target, a threshold method, a recipe and an op, each added in one file and used throughout."""
+"""A target, a threshold method, a recipe, a strategy and an op, each added in one file and used."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from qdqc.quant.deployment import Deployment
 from qdqc.quant.targets.rules import RULES
 from qdqc.quant.targets.target import TARGETS, target_named
 from qdqc.runtime.sessions.session import Runner
+from qdqc.search.strategies.strategy import strategy_named
 from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.text.parser import parse_module
-from qdqc.tools import model_deploy, qir_opt, run_calibration
+from qdqc.tools import model_deploy, qir_opt, run_calibration, run_qtable
 from qdqc.tuning.recipe import RECIPES, tune
 
 TARGET = '''
@@ -49,6 +50,24 @@ def few_channels(case: Case) -> str | None:
     """No more than 64 channels."""
     channels = case.node.result.tensor.shape[1]
     return None if channels <= 64 else f"{channels} channels are more than 64"
+'''
+STRATEGY = '''
+"""The layers of the graph from its end."""
+
+from qdqc.search.strategies.strategy import Search, Strategy
+
+
+class FromTheEnd(Strategy):
+    """Leave the last layers float, one more at a time, until the goal is reached."""
+
+    name = "from-the-end"
+    most: int = 2
+
+    def run(self, search: Search) -> None:
+        names = [layer.name for layer in search.trials.layers.integer]
+        for count in range(1, self.most + 1):
+            if search.mixes.reaches(names[-count:]):
+                return
 '''
 METHOD = '''
 """A share of the largest magnitude."""
@@ -228,6 +247,26 @@ def test_a_recipe(folder: Path) -> None:
     given = ["net.qir", "--dataset", "data.npz", "-o", "t", "--plugin", "mine.py", "-q"]
     assert run_calibration.main([*given, "--recipe", "careful", "--tuned", "tuned.qir"]) == 0
     assert load_table("t").header["recipe"] == "careful"
+
+
+def test_a_strategy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_passes([plugin(folder, STRATEGY)])
+    with pytest.raises(QdqcError, match="has no option 'mist'; did you mean 'most'"):
+        strategy_named("from-the-end", mist=1)
+    module = parse_module(MODULE)
+    given: dict[str, Any] = {"strategy": "from-the-end", "expected_cos": 2.0, "most": 1}
+    layers = qdqc.search_layers(module, samples(), method="max", **given)
+    assert not layers.reached
+    assert layers.score >= layers.int8
+    assert len(layers.qtable) <= 1
+    words = ["net.qir", "--dataset", "data.npz", "-o", "t"]
+    assert run_calibration.main([*words, "-q"]) == 0
+    words = ["net.qir", "--dataset", "data.npz", "--calibration_table", "t", "-o", "q"]
+    given_by = ["--strategy", "from-the-end", "--plugin", "mine.py", "--expected_cos", "0.5"]
+    assert run_qtable.main([*words, *given_by]) == 0
+    assert "0 of" in capsys.readouterr().err
+    assert run_qtable.main([*words, "--strategy", "from-the-and"]) == 1
+    assert "did you mean 'from-the-end'" in capsys.readouterr().err
 
 
 def test_an_op(folder: Path) -> None:

@@ -129,7 +129,7 @@ def test_the_worst_layers_are_tried_by_all_methods_on_all_samples(
     monkeypatch.setattr("qdqc.search.strategies.sensitivity._REPEATED", 3)
     search = search_of(residual())
     told: list[tuple[int, int]] = []
-    search.told = lambda done, total, worst: told.append((done, total))
+    search.progress = lambda done, total, worst: told.append((done, total))
     search.run(screened=2, ranked=4)
     whole = len(search.trials.layers.every) + 3
     assert told == [(n, whole) for n in range(1, whole + 1)]
@@ -173,7 +173,7 @@ def test_an_interrupted_search_goes_on(tmp_path: Path) -> None:
             if done == at:
                 raise KeyboardInterrupt
 
-        cut.told = interrupt
+        cut.progress = interrupt
         with pytest.raises(KeyboardInterrupt):
             cut.run(screened=0)
         assert len(cut.judged) == stop
