@@ -26,10 +26,10 @@ from photos import centres, labelled_photos, photo_files
 from sentences import Pairs, batch, calibration_samples
 
 import qdqc
-from qdqc.calibration.calibrate import make_table
 from qdqc.calibration.collection import collect
 from qdqc.calibration.methods.method import METHODS
 from qdqc.calibration.statistics import Detail
+from qdqc.calibration.tables import make_table
 from qdqc.quant.deployment import Deployment
 from qdqc.runtime.comparison.fidelity import fidelity
 from qdqc.runtime.sessions.session import Runner

@@ -76,8 +76,8 @@ class Network:
     ) -> Any:
         """What model_deploy makes of a tuned module, with its own ranges; a ModelProto."""
         import qdqc
-        from qdqc.calibration.calibrate import calibrate
         from qdqc.calibration.masking import masking_by
+        from qdqc.calibration.tables import calibrate
         from qdqc.quant.deployment import Deployment
         from qdqc.runtime.sessions.session import Runner
 

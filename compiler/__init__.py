@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qdqc.flow.deploy import Deployed, deploy
     from qdqc.flow.listener import Listener
     from qdqc.flow.prove import prove
-    from qdqc.flow.quantize import Quantized, quantize
+    from qdqc.flow.quantized import Quantized, quantize
     from qdqc.flow.report import Report
     from qdqc.flow.search import SensitiveLayers, search_layers
     from qdqc.flow.transform import transform
@@ -112,7 +112,7 @@ _HOMES = {
     "QdqcError": "qdqc.diagnostics",
     "Qtable": "qdqc.quant.qtable",
     "Quant": "qdqc.ir.types",
-    "Quantized": "qdqc.flow.quantize",
+    "Quantized": "qdqc.flow.quantized",
     "Range": "qdqc.ir.types",
     "Report": "qdqc.flow.report",
     "Rewriter": "qdqc.rewrite.pattern",
@@ -132,7 +132,7 @@ _HOMES = {
     "load_qtable": "qdqc.quant.qtable",
     "load_table": "qdqc.calibration.table",
     "prove": "qdqc.flow.prove",
-    "quantize": "qdqc.flow.quantize",
+    "quantize": "qdqc.flow.quantized",
     "rewrites": "qdqc.rewrite.pattern",
     "run": "qdqc.pipeline.manager",
     "save": "qdqc.text.qir_files",

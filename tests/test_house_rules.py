@@ -234,6 +234,15 @@ def test_names_say_what_things_are() -> None:
     assert set(classes) <= ALLOWED_CLASSES, classes
 
 
+def test_no_two_files_share_a_name() -> None:
+    """One word more tells files of different rooms apart; rooms of tests mirror them."""
+    by_name: dict[str, list[str]] = {}
+    for path in SOURCES:
+        if path.stem != "__init__":
+            by_name.setdefault(path.name, []).append(title(path))
+    assert not {name: files for name, files in by_name.items() if len(files) > 1}
+
+
 def test_package_files_are_empty_unless_they_gather() -> None:
     """A room's ``__init__`` holds no functions or classes, save the package's own front."""
     wrong = [

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import qdqc
-from qdqc.calibration.calibrate import calibrate
 from qdqc.calibration.methods.method import METHODS
 from qdqc.calibration.table import load_table
+from qdqc.calibration.tables import calibrate
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.op import OPS
 from qdqc.ir.types import Elem, Range

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from qdqc.calibration.channels import ChannelMean
-from qdqc.calibration.samples import ExactMeans
+from qdqc.calibration.sample_means import ExactMeans
 from qdqc.calibration.statistics import SIDE, Collector, Detail, NonFinite, Statistics
 
 __all__ = ["DamagedError", "from_bytes", "to_bytes"]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqc.calibration.channels import ChannelMean
-from qdqc.calibration.samples import ExactMeans, mean_deviation, octav_threshold
+from qdqc.calibration.sample_means import ExactMeans, mean_deviation, octav_threshold
 from qdqc.ir.types import Array
 
 __all__ = ["SIDE", "Collector", "Detail", "NonFinite", "Scratch", "Statistics"]

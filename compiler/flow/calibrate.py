@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from qdqc.calibration.calibrate import calibrate as tables_by_methods
 from qdqc.calibration.masking import masking_by
 from qdqc.calibration.methods.method import METHODS, Method
 from qdqc.calibration.outliers import Outlier, outlier_driven
 from qdqc.calibration.statistics import Collector
 from qdqc.calibration.table import Table
+from qdqc.calibration.tables import calibrate as tables_by_methods
 from qdqc.calibration.thresholds import DEFAULT, method_named
 from qdqc.data.dataset import Dataset, open_list
 from qdqc.diagnostics import QdqcError

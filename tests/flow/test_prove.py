@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import qdqc
-from qdqc.calibration.calibrate import calibrate
+from qdqc.calibration.tables import calibrate
 from qdqc.flow.deploy import Deployed, deploy
 from qdqc.flow.prove import Proof, asked, prove
 from qdqc.ir.graph import Module

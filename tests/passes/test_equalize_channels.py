@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from qdqc.calibration.calibrate import calibrate
 from qdqc.calibration.table import save_table
+from qdqc.calibration.tables import calibrate
 from qdqc.ir.core import Constant
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Module

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qdqc.calibration.calibrate import calibrate
 from qdqc.calibration.table import save_table
+from qdqc.calibration.tables import calibrate
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.importer import import_onnx
 from qdqc.pipeline.manager import run

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qdqc.calibration.calibrate import calibrate
 from qdqc.calibration.masking import masking_by
 from qdqc.calibration.table import Table
+from qdqc.calibration.tables import calibrate
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.core import Constant
 from qdqc.ir.data import Data

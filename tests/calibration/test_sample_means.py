@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qdqc.calibration.samples import ExactMeans, mean_deviation, octav_threshold
+from qdqc.calibration.sample_means import ExactMeans, mean_deviation, octav_threshold
 from qdqc.calibration.statistics import Collector, Detail, Statistics
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)

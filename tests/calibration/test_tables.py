@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qdqc.calibration.calibrate import calibrate, make_table
 from qdqc.calibration.collection import collect
 from qdqc.calibration.methods.kl import Kl
+from qdqc.calibration.tables import calibrate, make_table
 from qdqc.diagnostics import Diagnostic, QdqcError
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph, Module
