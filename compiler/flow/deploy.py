@@ -154,9 +154,10 @@ def deploy(
     """Quantize a module for a target, and spell its types out as casts.
 
     ``table`` holds the ranges of its values, which INT8 needs unless the module came in with
-    scales of another tool; ``qtable`` is the mode of single nodes. The module stays as it is.
-    Raises QdqcError.
+    scales of another tool; its numbers count as its file has them. ``qtable`` is the mode of single
+    nodes. The module stays as it is. Raises QdqcError.
     """
+    table = None if table is None else table.as_written()
     quantized = has_quantized_activations(module)
     given = {"calibrated": table is not None, "mixed": qtable is not None, "quantized": quantized}
     check_deployment(deployment, **given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,20 @@ __all__ = ["Quantized", "quantize"]
 _CHECKED_SAMPLES = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Quantized:
     """The deployed ``model``, a ModelProto, and the ``report`` of its figures.
 
     ``module`` is the same model as a module, ``table`` the ranges that it was deployed by.
     """
 
-    model: Any = field(repr=False)
+    model: Any
     report: Report
-    module: Module = field(repr=False)
-    table: Table | None = field(default=None, repr=False)
+    module: Module
+    table: Table | None = None
+
+    def __repr__(self) -> str:
+        return str(self.report)
 
 
 def quantize(
@@ -107,17 +110,17 @@ def _deployed(
     samples: Dataset,
     listener: Listener,
 ) -> Quantized:
-    table = None if calibrated is None else calibrated.table.as_written()
+    table = None if calibrated is None else calibrated.table
     deployed = deploy(module, deployment, table=table, qtable=qtable, listener=listener)
     first = CheckSamples(list(itertools.islice(samples, _CHECKED_SAMPLES)), "calibration")
-    comparison = deployed.check(first, (0.0, 0.0))
+    comparison = deployed.check(first)
     with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
         path = Path(folder) / "model.onnx"
         save_onnx(deployed.module, path)
         proof = deployed.prove(path, first.first)
     tuned = calibrated.tuned if calibrated is not None else None
     report = Report(comparison, first.source, proof, tuned.steps if tuned is not None else ())
-    return Quantized(export_onnx(deployed.module), report, deployed.module, table)
+    return Quantized(export_onnx(deployed.module), report, deployed.module, deployed.table)
 
 
 def _mode(text: str) -> str:

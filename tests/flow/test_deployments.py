@@ -51,11 +51,11 @@ def test_two_deployments_of_one_table_are_equal(
         texts.append((folder / "out.qir").read_text())
     assert texts[0] == texts[1]
     qtable = qdqc.Qtable.of({"c2": "F32"})
-    again = deploy(module, table=table.as_written(), qtable=qtable).module
+    again = deploy(module, table=table, qtable=qtable).module
     assert again == qdqc.load(tmp_path / "here" / "out.qir")
     assert again.header["calibration_table"] == table.digest
     assert again.header["qtable"] == qtable.digest
-    other = deploy(module, table=table.as_written()).module
+    other = deploy(module, table=table).module
     assert "qtable" not in other.header
 
 
@@ -63,7 +63,7 @@ def test_what_a_model_was_deployed_by_is_found_beside_it(
     module: qdqc.Module, table: qdqc.Table, tmp_path: Path
 ) -> None:
     qtable = qdqc.Qtable.of({"c2": "F32"})
-    deployed = deploy(module, table=table.as_written(), qtable=qtable).module
+    deployed = deploy(module, table=table, qtable=qtable).module
     qdqc.save(deployed, tmp_path / "out.qir")
     bare = making_of(tmp_path / "out.qir", deployed)
     assert (bare.table, bare.qtable) == (None, None)
