@@ -12,6 +12,7 @@ from qdqc.ir.types import Elem, Quant
 from qdqc.ops import CASTS, Dequantize, Quantize, Transpose
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import quantize
+from qdqc.quant.lowered import joint_name, stored_name, view_name
 from qdqc.quant.targets.target import activations
 
 __all__ = ["ImportQdq"]
@@ -76,7 +77,7 @@ def _turn(node: Node[Transpose]) -> int:
     perm = node.op.perm or tuple(reversed(range(len(held.shape))))
     axis = None if quant.axis is None else perm.index(quant.axis)
     typed = result.tensor.with_quant(held.elem, Quant.make(quant.scale, quant.zero_point, axis))
-    name = module.fresh_name(f"{result.name}_q")
+    name = stored_name(module, result.name)
     stored = module.add_constant(name, Data.of(held.array().transpose(perm), held.elem), typed)
     _view_instead(node, stored)
     _drop(view)
@@ -109,7 +110,7 @@ def _raise(node: Node[Any], ctx: PassContext) -> int:
     views = {i: v for i, v in enumerate(node.operands) if v is not None and _is_view(v)}
     if not views:
         return 0
-    refusal = _refusal(node, node.op.quant(*node.operand_types()), views)
+    refusal = _refusal(node, node.traits, views)
     if refusal is not None:
         ctx.decline("raise", node, refusal)
         return 0
@@ -146,7 +147,7 @@ def _take_casts(node: Node[Any], result: Value) -> None:
     """The result becomes the integers that the casts behind it make."""
     module = node.graph.module
     stored = result.users[0].result
-    typed, name = stored.tensor, _joint_name(result, stored)
+    typed, name = stored.tensor, joint_name(result, stored)
     for cast in result.users:
         node.loc = node.loc.merge(cast.loc)
         cast.result.replace_uses(result)
@@ -156,22 +157,8 @@ def _take_casts(node: Node[Any], result: Value) -> None:
         return
     view = module.value(name)
     if view is not None:
-        view.rename(module.fresh_name(f"{name}_dq"))
+        view.rename(view_name(module, name))
     result.rename(name)
-
-
-def _joint_name(result: Value, stored: Value) -> str:
-    """The name of a float result and its integers as one value: the float view's, whose numbers
-    it has. A view that is a graph output keeps its name; the integers give theirs then.
-    """
-    if stored.is_output:
-        return stored.name
-    views = [u.result for u in stored.users if _is_view(u.result)]
-    for view in views:
-        if not view.is_output:
-            return view.name
-    base = stored.name.removesuffix("_q")
-    return base if result.module.value(base) is None else stored.name
 
 
 def _drop(view: Value) -> None:
@@ -181,7 +168,7 @@ def _drop(view: Value) -> None:
         return
     stored, name = _source(view), view.name
     node.graph.erase(node)
-    if isinstance(stored, Constant) and stored.name == f"{name}_q":
+    if isinstance(stored, Constant):
         stored.rename(name)
 
 

@@ -15,6 +15,6 @@ class LowerToQdq(Pass):
     name = "lower-to-qdq"
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
-        count = lower(graph.module)
-        ctx.statistics["nodes lowered"] += count
-        return count
+        changes = lower(graph.module).changes
+        ctx.statistics["nodes lowered"] += changes
+        return changes

@@ -21,6 +21,7 @@ from qdqc.quant.arithmetic import (
     quantize,
     weight_quant,
 )
+from qdqc.quant.lowered import integers_name, stored_name, view_name
 from qdqc.quant.placement import Decision, decide
 from qdqc.quant.targets.target import Target, activations, target_named
 
@@ -119,7 +120,7 @@ class _Quantization:
             assert found is not None
             quant = activation_quant(found, self.target.activation, symmetric=self.symmetric)
             type_ = value.tensor.with_quant(self.target.activation, quant)
-            name = self.module.fresh_name(f"{value.name}_q")
+            name = stored_name(self.module, value.name)
             after = value.producer.next if value.producer is not None else None
             place = after if after is not None else self._first_node(before, value)
             made = self.graph.insert(
@@ -208,7 +209,7 @@ class _Quantization:
             low, high = traits.fixed
             found = Range(low, high, max(abs(low), abs(high)))
         assert found is not None
-        clamp = getattr(node.op, "clamp", None)
+        clamp = node.op.clamp
         elem = self.target.activation
         return activation_quant(found, elem, symmetric=self.symmetric, clamp=clamp)
 
@@ -225,15 +226,15 @@ class _Quantization:
         outside = [u for u in result.uses if u.user not in chosen]
         if not outside:
             return
-        name = f"{result.name}_dq"
+        name = result.name
         if result.is_output:
-            name = result.name
-            result.rename(self.module.fresh_name(f"{name}_i"))
+            result.rename(integers_name(self.module, name))
         views: dict[Dequantize, Value] = {}
         for use in outside:
             op = Dequantize(axis=_scale_axis(use.user, result))
             if op not in views:
-                place = self.module.fresh_name(name)
+                is_free = self.module.value(name) is None
+                place = name if is_free else view_name(self.module, name)
                 made = self.graph.insert(
                     op,
                     [result],

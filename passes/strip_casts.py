@@ -8,6 +8,7 @@ from qdqc.ir.types import Elem
 from qdqc.ops import Dequantize, Quantize
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import activation_quant
+from qdqc.quant.lowered import before_name, view_name
 from qdqc.quant.targets.target import target_named
 
 __all__ = ["StripCasts"]
@@ -47,7 +48,7 @@ class StripCasts(Pass):
             if stored.is_output or stored.is_input:
                 return 0
             graph.set_output(index, stored)
-            value.rename(module.fresh_name(f"{name}_dq"))
+            value.rename(view_name(module, name))
             if not value.is_used:
                 graph.erase(producer)
             stored.rename(name)
@@ -58,7 +59,7 @@ class StripCasts(Pass):
             return 0
         elem = target_named(self.target).activation
         quant = activation_quant(found, elem, symmetric=self.symmetric)
-        value.rename(module.fresh_name(f"{name}_f"))
+        value.rename(before_name(module, name))
         after = None if producer is None else producer.next
         stored = graph.insert(
             Quantize(), [value], [value.tensor.with_quant(elem, quant)], [name], before=after
@@ -86,7 +87,7 @@ def _strip_input(value: Value, ctx: PassContext) -> int:
         graph.erase(cast)
     value.type = typed
     if others:
-        name = graph.module.fresh_name(f"{value.name}_dq")
+        name = view_name(graph.module, value.name)
         first = next(graph.nodes())
         view = graph.insert(
             Dequantize(), [value], [floats], [name], loc=first.loc, before=first

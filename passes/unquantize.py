@@ -13,6 +13,7 @@ from qdqc.ir.types import Quant, Range, TensorType
 from qdqc.ops import Add, Dequantize, HardSigmoid, Mul, Quantize, Restate
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import numbers, quant_range
+from qdqc.quant.lowered import before_name, integers_name, view_name
 
 __all__ = ["Unquantize"]
 
@@ -87,7 +88,7 @@ def _float_ends(graph: Graph) -> int:
         readers = [u for u in value.users if not isinstance(u.op, Dequantize)]
         if range_of(value) is None or not readers:
             continue
-        name = graph.module.fresh_name(f"{value.name}_dq")
+        name = view_name(graph.module, value.name)
         first, type_ = next(graph.nodes()), value.tensor.expressed()
         made = graph.insert(Dequantize(), [value], [type_], [name], loc=first.loc, before=first)
         value.replace_uses(made.result, keep=[made, *(u for u in value.users if u not in readers)])
@@ -104,7 +105,7 @@ def _float_ends(graph: Graph) -> int:
 def _split(node: Node[Any], value: Value) -> None:
     """The node's result, under a new name, and a quantize that bears the output's."""
     name, module = value.name, value.module
-    value.rename(module.fresh_name(f"{name}_i"))
+    value.rename(integers_name(module, name))
     cast = node.graph.insert(
         Quantize(), [value], [value.tensor], [name], loc=node.loc, before=node.next
     )
@@ -167,7 +168,7 @@ def _expand_constants(node: Node[Any]) -> int:
     """Constants in float, save weights and what a dequantize of its own reads."""
     if isinstance(node.op, Dequantize):
         return 0
-    weight = node.op.quant(*node.operand_types()).weight
+    weight = node.traits.weight
     changes = 0
     for index, value in enumerate(node.operands):
         quant = None if value is None else _quant(value)
@@ -176,7 +177,7 @@ def _expand_constants(node: Node[Any]) -> int:
         if value.data.is_elided:
             continue
         module = node.graph.module
-        name = module.fresh_name(f"{value.name}_f")
+        name = before_name(module, value.name)
         node.set_operand(index, module.add_constant(name, Data.of(numbers(value))))
         changes += 1
     return changes

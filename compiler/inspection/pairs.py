@@ -13,9 +13,6 @@ from qdqc.ops import CASTS, Quantize
 
 __all__ = ["Pair", "pairs_of"]
 
-_OTHER_TOOLS = ("_DequantizeLinear_Output", "_QuantizeLinear_Output")
-"""What onnxruntime's quantizer puts behind the name of a value."""
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -79,14 +76,10 @@ def _is_float(value: Value) -> bool:
 
 
 def _namesake(value: Value, reference: Module) -> Value | None:
-    bare = value.name
-    for suffix in _OTHER_TOOLS:
-        bare = bare.removesuffix(suffix)
-    for name in (value.name, bare):
-        other = reference.value(name)
-        if other is not None and other.graph is reference.graph:
-            return other if value.is_input == other.is_input else None
-    return None
+    other = reference.value(value.name)
+    if other is None or other.graph is not reference.graph:
+        return None
+    return other if value.is_input == other.is_input else None
 
 
 def _by_place(module: Module) -> dict[str, Value]:

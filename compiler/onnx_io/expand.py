@@ -15,7 +15,7 @@ __all__ = ["expand", "may_expand"]
 
 def may_expand(node: Node[Any]) -> bool:
     """Whether a node has a written-out form at some opset."""
-    return _clamp(node.op) is not None or type(node.op).expand is not Op.expand
+    return node.op.clamp is not None or type(node.op).expand is not Op.expand
 
 
 def expand(node: Node[Any]) -> Parts | None:
@@ -25,7 +25,7 @@ def expand(node: Node[Any]) -> Parts | None:
     What comes out may have a written-out form again.
     """
     parts = Parts(node)
-    clamp = _clamp(node.op)
+    clamp = node.op.clamp
     if clamp is None:
         made = node.op.expand(parts, *parts.operands)
     else:
@@ -37,8 +37,3 @@ def expand(node: Node[Any]) -> Parts | None:
         return None
     parts.module.graph.set_outputs([made])
     return parts
-
-
-def _clamp(op: Op) -> tuple[float, float] | None:
-    found: tuple[float, float] | None = getattr(op, "clamp", None)
-    return found

@@ -25,7 +25,7 @@ from qdqc.ops.onnx_table import load_ops
 from qdqc.ops.opaque import Opaque
 from qdqc.versions import own_version
 
-__all__ = ["build_model", "export_onnx"]
+__all__ = ["build_model", "export_onnx", "export_parts"]
 
 Place = Callable[[Data, str], TensorProto]
 
@@ -62,6 +62,19 @@ def build_model(module: Module, opset: int | None, value_info: bool, place: Plac
     return model
 
 
+def export_parts(module: Module, opset: int | None = None) -> dict[str, list[str]]:
+    """Tensors of the exported model that write a value out, in order, by the value's name.
+
+    A matmul with a bias and a clamp is three nodes in ONNX: the product's tensor comes first, that
+    of the value itself last. Values whose node is one in ONNX are not among them.
+    """
+    load_ops()
+    chosen = choose_opset(module, opset)
+    writer = _Writer(module, chosen, False, lambda data, name: TensorProto(name=name))
+    writer.write(GraphProto())
+    return writer.parts
+
+
 def _check_lowered(node: Node[Any]) -> None:
     if isinstance(node.op, CASTS):
         return
@@ -85,6 +98,7 @@ class _Writer:
         self._taken = set(module.value_names())
         self._node_names: set[str] = set()
         self._shared: dict[tuple[Any, ...], str] = {}
+        self.parts: dict[str, list[str]] = {}
 
     def write(self, main: GraphProto) -> None:
         self.main = main
@@ -137,6 +151,7 @@ class _Writer:
         for part in made[1:-1]:
             part.name = self._node_name(part.output[0])
         if len(made) > 1:
+            self.parts[node.name] = [name for part in made for name in part.output if name]
             made[-1].name = self._node_name(given[-1] if len(given) > 1 else node.name)
         out.node.extend(made)
 
@@ -219,10 +234,9 @@ class _Writer:
 
     def _parameters(self, made: NodeProto, name: str, elem: Elem, quant: Quant) -> None:
         """Scale and zero point of a QuantizeLinear or DequantizeLinear; equal ones are shared."""
-        base = name.removesuffix("_q")
         zeros = Data.of(quant.zero_point.astype(elem.dtype), elem)
-        made.input.append(self._initializer(Data.of(quant.scale), f"{base}_scale"))
-        made.input.append(self._initializer(zeros, f"{base}_zero_point"))
+        made.input.append(self._initializer(Data.of(quant.scale), f"{name}_scale"))
+        made.input.append(self._initializer(zeros, f"{name}_zero_point"))
         made.ClearField("attribute")  # the axis of a dequantize stands in ``quant`` by now
         if quant.axis is not None:
             made.attribute.append(helper.make_attribute("axis", quant.axis))

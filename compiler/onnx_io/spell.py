@@ -78,7 +78,7 @@ def signature(node: Node[Any]) -> tuple[Any, ...]:
         return (node.op.domain, node.op.type, node.op.version)
     fields = tuple(name for name, _ in encode(node.op))
     negative = any(_is_negative_axis(f, getattr(node.op, f)) for f in fields)
-    clamp = getattr(node.op, "clamp", None)
+    clamp = node.op.clamp
     rest = (layout, clamp, _is_uneven(node), _drops_window(node), negative)
     return (type(node.op), fields, tuple(types), *rest)
 
@@ -116,7 +116,7 @@ def misfit(node: Node[Any], opset: int, *, whole: bool = False) -> str | None:
 
     With ``whole`` it must be one node, apart from its fused activation.
     """
-    fused = getattr(node.op, "clamp", None) is not None
+    fused = node.op.clamp is not None
     reason = None if fused else _misfit(node, opset)
     if not may_expand(node) or (not fused and (reason is None or whole)):
         return reason
@@ -131,7 +131,7 @@ def is_whole(node: Node[Any], opset: int) -> bool:
     """Whether a node is written as one node at an opset that it fits."""
     if not may_expand(node):
         return True
-    return getattr(node.op, "clamp", None) is None and _misfit(node, opset) is None
+    return node.op.clamp is None and _misfit(node, opset) is None
 
 
 def _misfit(node: Node[Any], opset: int) -> str | None:

@@ -77,8 +77,8 @@ def stage_dot(module: Module, measured: Measured | None = None) -> str:
 def stage_onnx(module: Module, measured: Measured | None = None) -> Any:
     """A module of any stage as a ModelProto that runs, with its notes. Raises QdqcError."""
     lowered = clone(module)
-    lower(lowered)
-    return annotated_model(lowered, stage_notes(module, measured))
+    parts = lower(lowered)
+    return annotated_model(lowered, stage_notes(module, measured), parts.value_of)
 
 
 def _by_type(value: Value) -> str:

@@ -102,7 +102,7 @@ def apply(scaling: Scaling) -> None:
 
 def scaled_name(value: Value) -> str:
     """A free name for the value with other numbers."""
-    return value.module.fresh_name(f"{value.name.removesuffix(_SUFFIX)}{_SUFFIX}")
+    return value.module.fresh_name(f"{value.name}{_SUFFIX}")
 
 
 def _array(value: Value | None) -> npt.NDArray[np.float64] | None:

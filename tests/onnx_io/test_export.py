@@ -147,7 +147,7 @@ def test_types_become_scales_and_zero_points():
     proto = export_onnx(quantized())
     onnx.checker.check_model(proto, full_check=True)
     q, dq, dw, _ = proto.graph.node
-    assert list(q.input) == ["x", "x_scale", "x_zero_point"]
+    assert list(q.input) == ["x", "x_q_scale", "x_q_zero_point"]
     assert list(dq.input) == ["x_q", "x_scale", "x_zero_point"], "equal parameters are shared"
     assert list(dw.input) == ["w", "w_d_scale", "w_d_zero_point"]
     assert [(a.name, a.i) for a in dw.attribute] == [("axis", 0)]

@@ -189,7 +189,7 @@ def chain(*quants):
 def test_equal_parameters_are_one_initializer():
     quant = Quant.make(0.5, 3)
     proto = export_onnx(chain((Elem.U8, quant), (Elem.U8, Quant.make(0.5, 3))))
-    assert sorted(initializers(proto)) == ["v0_scale", "v0_zero_point"]
+    assert sorted(initializers(proto)) == ["v0_q_scale", "v0_q_zero_point"]
     assert {tuple(n.input[1:]) for n in proto.graph.node} == {("v0_scale", "v0_zero_point")}
 
 
@@ -204,11 +204,11 @@ def test_parameters_that_differ_in_type_or_number_are_not_shared():
 
 def test_names_of_parameters_avoid_those_that_are_taken():
     module = quantized("u8", Quant.make(0.5, 3))
-    module.value("x").rename("y_scale")
+    module.value("x").rename("y_q_scale")
     proto = export_onnx(module)
     names = [v.name for v in proto.graph.input] + [t.name for t in proto.graph.initializer]
-    assert names == ["y_scale", "y_scale_1", "y_zero_point"]
-    found = run(proto, {"y_scale": X})[0]
+    assert names == ["y_q_scale", "y_q_scale_1", "y_q_zero_point"]
+    found = run(proto, {"y_q_scale": X})[0]
     np.testing.assert_allclose(found, by_formula(X, Quant.make(0.5, 3), "u8"), rtol=1e-6)
 
 

@@ -56,7 +56,7 @@ def test_names_in_the_lowered_module(net: Any, quantized: Any) -> None:
         "wb": "dequantize", "bb": "dequantize",
         "b_f": "conv", "b_q": "quantize", "b": "dequantize",
         "s_f": "add", "s_q": "quantize", "s": "dequantize",
-        "wz": "dequantize", "z_i_f": "conv", "z_i_q": "quantize", "z": "dequantize",
+        "wz": "dequantize", "z_i_f": "conv", "z_i": "quantize", "z": "dequantize",
     }  # fmt: skip
     assert is_lowered(done.lowered)
     assert not is_lowered(done.typed)

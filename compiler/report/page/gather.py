@@ -18,6 +18,7 @@ from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import export_onnx
 from qdqc.onnx_io.saver import save_onnx
+from qdqc.ops import Dequantize, Quantize
 from qdqc.pipeline.discovery import pipelines
 from qdqc.pipeline.spec import resolve
 from qdqc.quant.lowering import lower
@@ -69,6 +70,7 @@ def gather(
     models = {"float": export_onnx(sources.reference), "quantized": export_onnx(lowered)}
     names = {p.tap: p.name for p in (f.pair for f in measured.figures)}
     names |= {f.pair.value.name: f.name for f in measured.figures}
+    names |= _cast_names(sources.quantized, names)
     return Inspection(
         reference=sources.reference,
         measured=measured,
@@ -91,6 +93,13 @@ def gather(
     )
 
 
+def _cast_names(quantized: Module, names: Mapping[str, str]) -> dict[str, str]:
+    """Casts that stand in the module by themselves belong to what they cast."""
+    casts = [n for n in quantized.graph.nodes() if isinstance(n.op, Quantize | Dequantize)]
+    sources = {n.result.name: n.need("x").name for n in casts}
+    return {made: names.get(x, x) for made, x in sources.items() if made not in names}
+
+
 def _audited(lowered: Module, replay: Replay) -> Audit:
     with tempfile.TemporaryDirectory(prefix="qdqc-page-") as folder:
         path = Path(folder) / "model.onnx"
@@ -100,14 +109,13 @@ def _audited(lowered: Module, replay: Replay) -> Audit:
 
 def _runs(found: Audit, names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """By the float module's names whether a node runs in integers, and why not."""
-    rows = {r.name.removesuffix("_f"): (r.runs, r.reason) for r in found.rows}
-    return {names.get(name, name): row for name, row in rows.items()}
+    return {names.get(row.name, row.name): (row.runs, row.reason) for row in found.rows}
 
 
 def _renamed(times: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
     out: dict[str, float] = {}
     for name, seconds in times.items():
-        known = names.get(name, names.get(name.removesuffix("_q"), name))
+        known = names.get(name, name)
         out[known] = out.get(known, 0.0) + seconds
     return out
 

@@ -1,26 +1,23 @@
 """The proof of what runs in integers: the runtime's own optimised model, read back.
 
-Every node of the IR is looked up by the tensor that it makes; the kernel that makes this tensor
-after the runtime's optimisations says whether it runs in integers.
+Every node of the IR is looked up by the tensors that its value became; the kernel that makes one of
+them after the runtime's optimisations says whether it runs in integers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qdqc.ir.core import Node, Value
+from qdqc.ir.core import Node
 from qdqc.ir.graph import Module
-from qdqc.ops import CASTS, Dequantize, MatMul, Quantize
+from qdqc.onnx_io.exporter import export_parts
+from qdqc.ops import CASTS, Clip, Quantize, Relu
+from qdqc.quant.lowered import Lowered, lowered_of
 from qdqc.quant.placement import Decision
-from qdqc.runtime.audit.kernels import (
-    Kernel,
-    has_openvino,
-    onnxruntime_kernels,
-    openvino_kernels,
-)
+from qdqc.runtime.audit.kernels import RUNTIMES, Kernel, OnnxRuntime
 
 __all__ = ["PRODUCTS", "Audit", "AuditRow", "audit"]
 
@@ -29,8 +26,6 @@ _BORN_INTEGER = frozenset({"conv_integer", "matmul_integer", "qlinear_conv", "ql
 
 PRODUCTS = frozenset({"conv", "conv_transpose", "gemm", "matmul"}) | _BORN_INTEGER
 """Ops that carry the work: each of them that stays float is named with its reason."""
-
-_OPENVINO = "OpenVINO"
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Audit:
 
     rows: tuple[AuditRow, ...]
     findings: tuple[AuditRow, ...]
-    runtime: str = "onnxruntime"
+    runtime: str = OnnxRuntime.name
 
     def products(self, runs: str) -> list[AuditRow]:
         """Conv, ConvTranspose, MatMul and Gemm that run in ``integer`` or ``float``."""
@@ -72,18 +67,18 @@ def audit(
     lowered: Module,
     decisions: Mapping[str, Decision],
     model: str | Path,
-    runtime: str = "onnxruntime",
+    runtime: str = OnnxRuntime.name,
 ) -> Audit:
     """Hold the plan against what a runtime makes of the deployed model.
 
     ``lowered`` is the module that was deployed, ``decisions`` are by the names of nodes before
-    lowering, ``model`` is the deployed file. ``runtime`` is "OpenVINO" or "onnxruntime", which
-    stands in for OpenVINO where that is not installed. Nodes inside nested graphs are listed as
-    float. Raises QdqcError where the runtime can't load the model.
+    lowering, ``model`` is the deployed file. ``runtime`` is a name of ``RUNTIMES``; onnxruntime
+    stands in for one that is not installed. Nodes inside nested graphs are listed as float.
+    Raises QdqcError for an unknown runtime, and where it can't load the model.
     """
-    if runtime != _OPENVINO or not has_openvino():
-        runtime = "onnxruntime"
-    kernels = (openvino_kernels if runtime == _OPENVINO else onnxruntime_kernels)(model)
+    asked = RUNTIMES[runtime]
+    chosen = asked if asked.is_installed else RUNTIMES[OnnxRuntime.name]
+    kernels, values, parts = chosen.kernels(model), lowered_of(lowered), export_parts(lowered)
     rows: list[AuditRow] = []
     findings: list[AuditRow] = []
     for node in lowered.walk():
@@ -92,43 +87,61 @@ def audit(
         if node.graph is not lowered.graph:
             rows.append(AuditRow(node.name, node.op.name, "float", "", "in a nested graph"))
             continue
-        names = [n for result in node.present_results for n in _names(result)]
-        fused = _fused_into(node) if node.op.name in _BORN_INTEGER else ()
+        names = _tensors(node, values, parts)
+        fused = _fused_into(node) if node.op.name in PRODUCTS else ()
         kernel = next((kernels[n] for n in (*names, *fused) if n in kernels), None)
-        own = next((n for n in reversed(names) if n in decisions), node.name)
+        own = next((n for n in _own_names(node, values) if n in decisions), None)
+        own = own or values.value_of(node.name)
         decision = decisions.get(own)
-        row = _row(node, own, kernel, decision, runtime)
+        row = _row(node, own, kernel, decision, chosen.name)
         rows.append(row)
         unasked = _wanted(node, decision) != (row.runs == "integer")
         if decision is not None and row.is_product and unasked:
             findings.append(row)
-    return Audit(tuple(rows), tuple(findings), runtime)
+    return Audit(tuple(rows), tuple(findings), chosen.name)
 
 
-def _names(result: Value) -> list[str]:
-    """Names of a lowered result: its integer tensor, itself, and last the value's own name.
+def _results(node: Node[Any]) -> list[str]:
+    return [result.name for result in node.present_results]
 
-    A matmul with a bias is written out as two nodes, and a clamp as a third: the product stands
-    first. Integers that only a restatement reads have no view that bears the value's name.
+
+def _own_names(node: Node[Any], values: Lowered) -> Iterator[str]:
+    """Names that the node may have had before it was quantized: that of its value, or of the
+    float view that a graph output is.
     """
-    stored = [u.result for u in result.users if isinstance(u.op, Quantize)]
-    views = [u.result.name for s in stored for u in s.users if isinstance(u.op, Dequantize)]
-    views = views or [s.name.removesuffix("_q") for s in stored]
-    node = result.producer
-    biased = node is not None and isinstance(node.op, MatMul) and node.operand("bias") is not None
-    before = (f"{result.name}_{MatMul.name}", f"{result.name}_preact_{MatMul.name}")
-    product = before if biased else ()
-    return [*product, *(s.name for s in stored), result.name, *views[:1]]
+    for name in _results(node):
+        value = values.value_of(name)
+        yield from filter(None, (values.of(value).view, value, name))
+
+
+def _tensors(node: Node[Any], values: Lowered, parts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Tensors of the file by which the kernel of a node is known, the most telling one first.
+
+    A product with a bias is written out as several nodes: the bare product stands first. Then
+    come the integers of a result, itself, and the float view of its integers.
+    """
+    bare = parts.get(node.name, ())[:1] if node.op.name in PRODUCTS else ()
+    out = list(bare)
+    for name in _results(node):
+        value = values.of(values.value_of(name))
+        out += [n for n in (value.stored, name, value.view) if n is not None]
+    return out
 
 
 def _fused_into(node: Node[Any]) -> list[str]:
-    """Values behind a node up to where its path forks: a fused kernel makes one of them."""
-    found: list[str] = []
+    """Values behind a product up to where its path forks: a fused kernel makes one of them.
+
+    A float product is fused with a clamp and a cast at most.
+    """
+    names: list[str] = []
     value = node.result
+    born = node.op.name in _BORN_INTEGER
     while len(value.uses) == 1 and isinstance(user := value.uses[0].user, Node):
+        if not born and not isinstance(user.op, Clip | Relu | Quantize):
+            break
         value = user.result
-        found.append(value.name)
-    return found
+        names.append(value.name)
+    return names
 
 
 def _wanted(node: Node[Any], decision: Decision | None) -> bool:
@@ -142,7 +155,7 @@ def _row(
     reason = ""
     if wanted and not integer:
         made = f" ({kernel.op} makes its result)" if kernel is not None else ""
-        reason = f"laid for integers, but {runtime} left it float{made}"
+        reason = f"quantized, but {runtime} left it float{made}"
     elif not integer:
         reason = decision.reason if decision is not None else "it was not to be quantized"
     elif not wanted and node.op.name in PRODUCTS:

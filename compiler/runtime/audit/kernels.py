@@ -7,20 +7,22 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx
 import onnxruntime as ort
 
 from qdqc.diagnostics import QdqcError
+from qdqc.registry import Registry
 from qdqc.runtime.sessions.session import first_line, session_options
 
 __all__ = [
     "INTEGER_KERNELS",
+    "RUNTIMES",
     "Kernel",
-    "has_openvino",
-    "onnxruntime_kernels",
-    "openvino_kernels",
+    "OnnxRuntime",
+    "OpenVino",
+    "Runtime",
     "openvino_layers",
     "optimised_model",
 ]
@@ -89,6 +91,32 @@ class Kernel:
         return self.op in _CASTS
 
 
+RUNTIMES: Registry[Runtime] = Registry("runtime")
+
+
+class Runtime:
+    """What runs deployed models; defining a subclass with a ``name`` of its own registers it."""
+
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            RUNTIMES.add(cls.name, cls())
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its kernels can be asked for here."""
+        return True
+
+    def kernels(self, path: str | Path) -> Mapping[str, Kernel]:
+        """The kernel behind each tensor of a model file, by the names of the file.
+
+        Raises QdqcError where the runtime can't load the model.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.kernels")
+
+
 def optimised_model(path: str | Path) -> onnx.ModelProto:
     """The model as onnxruntime rewrites it, without its weights' external data.
 
@@ -107,19 +135,25 @@ def optimised_model(path: str | Path) -> onnx.ModelProto:
         return onnx.load(str(out), load_external_data=False)
 
 
-def onnxruntime_kernels(path: str | Path) -> dict[str, Kernel]:
-    """The kernels of onnxruntime's optimised model by the tensors that they make.
+class OnnxRuntime(Runtime):
+    """Kernels of onnxruntime's optimised model."""
 
-    Raises QdqcError where onnxruntime can't load the model.
-    """
-    model = optimised_model(path)
-    integers = _integer_values(model)
-    return {
-        name.removesuffix(_MOVED): Kernel(node.op_type, _is_integer(node, integers))
-        for node in model.graph.node
-        for name in node.output
-        if name
-    }
+    name = "onnxruntime"
+
+    def kernels(self, path: str | Path) -> Mapping[str, Kernel]:
+        """By tensor. A float value whose cast was moved to before it is made by that kernel."""
+        model = optimised_model(path)
+        integers = _integer_values(model)
+        kernels = {
+            name: Kernel(node.op_type, _is_integer(node, integers))
+            for node in model.graph.node
+            for name in node.output
+            if name
+        }
+        file = onnx.load(str(path), load_external_data=False)
+        made = {name for node in file.graph.node for name in node.output}
+        moved = {n: k for n in made if (k := kernels.get(f"{n}{_MOVED}")) is not None}
+        return moved | kernels
 
 
 def _integer_values(model: onnx.ModelProto) -> set[str]:
@@ -142,29 +176,29 @@ def _is_integer(maker: onnx.NodeProto, integer_values: set[str]) -> bool:
     return bool(maker.input) and maker.input[0] in integer_values
 
 
-def has_openvino() -> bool:
-    """Whether OpenVINO is installed; it is an extra."""
-    return importlib.util.find_spec("openvino") is not None
+class OpenVino(Runtime):
+    """Layers of the model that OpenVINO compiles; OpenVINO is an extra."""
 
+    name = "OpenVINO"
 
-def openvino_kernels(path: str | Path) -> dict[str, Kernel]:
-    """The layers of OpenVINO's compiled model by the tensors of the file that they stand for.
+    @property
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec("openvino") is not None
 
-    A layer that was fused stands for all nodes in it. Raises QdqcError where OpenVINO can't load
-    the model.
-    """
-    import openvino  # pyright: ignore[reportMissingImports] - an extra
+    def kernels(self, path: str | Path) -> Mapping[str, Kernel]:
+        """By tensor. A layer that was fused stands for all nodes in it."""
+        import openvino  # pyright: ignore[reportMissingImports] - an extra
 
-    core = openvino.Core()
-    try:
-        compiled = core.compile_model(core.read_model(str(path)), "CPU")
-    except Exception as error:
-        raise QdqcError(
-            f"OpenVINO can't load the deployed model: {first_line(error)}", file=str(path)
-        ) from error
-    proto = onnx.load(str(path), load_external_data=False)
-    makes = {node.name: list(node.output) for node in proto.graph.node}
-    return _of_layers(openvino_layers(compiled), makes)
+        core = openvino.Core()
+        try:
+            compiled = core.compile_model(core.read_model(str(path)), "CPU")
+        except Exception as error:
+            raise QdqcError(
+                f"OpenVINO can't load the deployed model: {first_line(error)}", file=str(path)
+            ) from error
+        proto = onnx.load(str(path), load_external_data=False)
+        makes = {node.name: list(node.output) for node in proto.graph.node}
+        return _of_layers(openvino_layers(compiled), makes)
 
 
 def openvino_layers(compiled: Any) -> Iterator[tuple[Kernel, list[str]]]:

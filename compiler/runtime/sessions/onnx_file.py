@@ -113,8 +113,9 @@ class _Tensors:
             if not views:
                 return {name: Tap(name)}
             source, view = maker.input[0], views[0].output[0]
-            takes_source = self._is_only_quantized(source) and view.startswith(source)
-            return {source if takes_source else view: self.tap(view)}
+            if self._is_only_quantized(source):  # the other name was made from the shorter one
+                return {min(source, view, key=len): self.tap(view)}
+            return {view: self.tap(view)}
         if maker.op_type == "DequantizeLinear":
             stored = self.makers.get(maker.input[0])
             stands_for = stored is None or stored.op_type == "QuantizeLinear"

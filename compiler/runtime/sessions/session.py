@@ -17,10 +17,11 @@ from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import build_model
 from qdqc.onnx_io.tensors import to_tensor_proto
 from qdqc.quant.arithmetic import quantize
+from qdqc.quant.lowered import Lowered
 from qdqc.quant.lowering import is_lowered, lower
 from qdqc.rewrite.driver import erase_dead
 from qdqc.runtime.sessions.shared_weights import Weights
-from qdqc.runtime.sessions.taps import Tap, observable, quant_of, stored_name, tap_of
+from qdqc.runtime.sessions.taps import Tap, observable, tap_of
 
 __all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
 
@@ -132,22 +133,22 @@ class Runner:
         weights: Weights | None = None,
         opset: int | None = None,
     ) -> None:
-        lowered = module
+        lowered, parts = module, Lowered()
         if not is_lowered(module) or cut:
             lowered = clone(module)
         if not is_lowered(module):
-            lower(lowered)
+            parts = lower(lowered)
         self.inputs = [v.name for v in lowered.graph.inputs]
-        quantized = ((v.name, v.tensor) for v in lowered.graph.inputs if quant_of(v) is not None)
+        quantized = ((v.name, v.tensor) for v in lowered.graph.inputs if v.quant is not None)
         self._stored = {name: (t.quant, t.elem) for name, t in quantized}
         self.outputs = [] if cut else [v.name for v in module.graph.outputs]
         self._fixed = fixed
         self._taps = observable(lowered) if taps is None else {}
-        floats = [] if fixed else [v for v in lowered.graph.outputs if quant_of(v) is None]
+        floats = [] if fixed else [v for v in lowered.graph.outputs if v.quant is None]
         direct = {v.name for v in floats}
         for name in (*(taps or ()), *self.outputs):
-            stored = name if lowered is module else stored_name(module, name)
-            self._taps[name] = Tap(name) if name in direct else tap_of(lowered, stored)
+            tensor = parts.of(name).stored or name
+            self._taps[name] = Tap(name) if name in direct else tap_of(lowered, tensor)
         if cut:
             _cut(lowered, [t.fetched for t in self._taps.values()])
         proto = build_model(lowered, opset, False, weights.place if weights else to_tensor_proto)

@@ -17,8 +17,9 @@ from qdqc.ir.graph import Module
 from qdqc.ir.types import Quant, TensorType
 from qdqc.ops import Dequantize, Quantize
 from qdqc.quant.arithmetic import dequantize
+from qdqc.quant.lowered import is_only_quantized, joint_name
 
-__all__ = ["Tap", "observable", "quant_of", "stored_name", "tap_of"]
+__all__ = ["Tap", "observable", "tap_of"]
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,11 @@ def tap_of(module: Module, name: str) -> Tap:
     """The tap of a value of a lowered module. Raises QdqcError for an unknown name."""
     value: Value | None = module.value(name)
     if value is None:
-        value = module.value(f"{name}_q")
-    if value is None:
         raise QdqcError(f"no value '%{name}' to look at{suggestion(name, module.value_names())}")
     producer = value.producer
     if producer is not None and isinstance(producer.op, Dequantize):
         value = producer.need("x")
-    return Tap(value.name, quant_of(value))
-
-
-def stored_name(module: Module, name: str) -> str:
-    """The name of the integers behind a float view, as lowering joins views; else the name."""
-    value = module.value(name)
-    producer = None if value is None else value.producer
-    is_view = producer is not None and isinstance(producer.op, Dequantize)
-    return producer.need("x").name if producer is not None and is_view else name
-
-
-def quant_of(value: Value) -> Quant | None:
-    """Scale and zero point of a value that holds integers; None for any other."""
-    return value.type.quant if isinstance(value.type, TensorType) else None
+    return Tap(value.name, value.quant)
 
 
 def observable(module: Module) -> dict[str, Tap]:
@@ -80,23 +66,11 @@ def _seen_as(value: Value) -> dict[str, Tap]:
     producer = value.producer
     if producer is not None and isinstance(producer.op, Quantize):
         source = producer.need("x")
-        views = _views(value)
-        if not views:
-            return {value.name: Tap(value.name, quant_of(value))}
-        takes_source = _is_only_quantized(source) and views[0].startswith(source.name)
-        return {source.name if takes_source else views[0]: Tap(value.name, quant_of(value))}
+        view = next((u.result for u in value.users if isinstance(u.op, Dequantize)), value)
+        name = joint_name(source, value) if is_only_quantized(source) else view.name
+        return {name: Tap(value.name, value.quant)}
     if producer is not None and isinstance(producer.op, Dequantize):
         stored = producer.need("x")
         stands_for = stored.producer is None or isinstance(stored.producer.op, Quantize)
-        return {} if stands_for else {value.name: Tap(stored.name, quant_of(stored))}
-    return {} if _is_only_quantized(value) else {value.name: Tap(value.name)}
-
-
-def _is_only_quantized(value: Value) -> bool:
-    casts = [isinstance(u.op, Quantize) for u in value.users]
-    return bool(casts) and all(casts) and not value.is_output and not value.is_input
-
-
-def _views(stored: Value) -> list[str]:
-    """Names of the float views of stored integers."""
-    return [u.result.name for u in stored.users if isinstance(u.op, Dequantize)]
+        return {} if stands_for else {value.name: Tap(stored.name, stored.quant)}
+    return {} if is_only_quantized(value) else {value.name: Tap(value.name)}

@@ -153,7 +153,7 @@ def kernel_times(
     kernels: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            key = event["args"]["op_name"], event["name"].removesuffix(_KERNEL)
+            key = event["args"]["op_name"], event["name"].rpartition(_KERNEL)[0]
             kernels.setdefault(key, []).append(event["dur"] * 1e-6)
     return {key: float(np.median(taken[1:] or taken)) for key, taken in kernels.items()}
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import onnx
 
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
-from qdqc.onnx_io.exporter import export_onnx
-from qdqc.ops import Quantize
+from qdqc.onnx_io.exporter import export_onnx, export_parts
 from qdqc.quant.lowering import lower
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.runtime.timing.latency import kernel_times
@@ -18,51 +19,56 @@ from qdqc.runtime.timing.latency import kernel_times
 __all__ = ["node_times"]
 
 _RUNS = 10
+_PLACE = re.compile(r"(?<![A-Za-z0-9])n(\d+)(?!\d)")
+"""The name that a node of the file has here, whatever onnxruntime puts around it."""
 
 
-def node_times(module: Module, feeds: Feeds, *, threads: int = 1) -> dict[str, float]:
+def node_times(
+    module: Module,
+    feeds: Feeds,
+    *,
+    threads: int = 1,
+    runs: int = _RUNS,
+    optimise: str = "extended",
+) -> dict[str, float]:
     """Seconds a run by the value that a kernel makes; medians over runs, casts among them.
 
-    Kernels that onnxruntime fused bear the last value that they make. Its rewrites are those of
-    the level "extended", as in the audit.
+    A value that the module holds in parts (its integers, a product before its bias) has the
+    seconds of all of them. Kernels that onnxruntime fused bear the last value that they make;
+    those of its own making have their own name. Its rewrites are by default those of the level
+    "extended", as in the audit.
     """
     lowered = clone(module)
-    lower(lowered)
+    values = lower(lowered)
     proto = export_onnx(lowered)
+    owner = _owners(export_parts(lowered))
+    made: list[str] = []
     for place, node in enumerate(proto.graph.node):
         node.name = f"n{place}"
+        made.append(_first(node.output))
     with tempfile.TemporaryDirectory(prefix="qdqc-times-") as folder:
-        made = Path(folder) / "optimised.onnx"
-        times = kernel_times(
-            proto,
-            feeds,
-            threads=threads,
-            runs=_RUNS,
-            optimise="extended",
-            optimised=str(made),
+        file = Path(folder) / "optimised.onnx"
+        kernels = kernel_times(
+            proto, feeds, threads=threads, runs=runs, optimise=optimise, optimised=str(file)
         )
-        kernels = onnx.load(str(made), load_external_data=False).graph.node
-    makes = {k.name: _value(next((o for o in k.output if o), ""), module) for k in kernels}
-    found: dict[str, float] = {}
-    for (_, kernel), seconds in times.items():
-        name = makes.get(kernel, "")
-        found[name] = found.get(name, 0.0) + seconds
-    return found
+        graph = onnx.load(str(file), load_external_data=False).graph
+        tensors = {kernel.name: _first(kernel.output) for kernel in graph.node}
+    known = {name for node in proto.graph.node for name in node.output}
+    times: dict[str, float] = {}
+    for (_, kernel), seconds in kernels.items():
+        tensor = tensors.get(kernel, "")
+        places = [int(place) for place in _PLACE.findall(kernel)]
+        if tensor not in known:  # a layout of onnxruntime's own: the node's name is left
+            tensor = made[places[-1]] if places and places[-1] < len(made) else kernel
+        name = values.value_of(owner.get(tensor, tensor))
+        times[name] = times.get(name, 0.0) + seconds
+    return times
 
 
-def _value(name: str, module: Module) -> str:
-    """The value of the module that a tensor holds, or is a part of: ``y_q``, ``y_preact``."""
-    short = name
-    while module.value(short) is None or _is_stored(short, module):
-        short, cut, _ = short.rpartition("_")
-        if not cut:
-            return name
-    return short
+def _first(names: Iterable[str]) -> str:
+    return next((name for name in names if name), "")
 
 
-def _is_stored(name: str, module: Module) -> bool:
-    """Whether these are the integers of a value that has its own name in the module."""
-    value = module.value(name)
-    producer = None if value is None else value.producer
-    stands_for = module.value(name.removesuffix("_q"))
-    return producer is not None and isinstance(producer.op, Quantize) and stands_for is not value
+def _owners(parts: Mapping[str, list[str]]) -> dict[str, str]:
+    """The value of each tensor that is a part of one in the file."""
+    return {tensor: name for name, tensors in parts.items() for tensor in tensors}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,15 +16,16 @@ from qdqc.ops import Dequantize, Quantize
 from qdqc.quant.targets.target import activations
 from qdqc.runtime.sessions.session import Feeds, Runner
 from qdqc.runtime.timing.latency import interleave, kernel_times
+from qdqc.runtime.timing.node_times import node_times
 from qdqc.search.trials.trials import Trials
 
 __all__ = ["Costs", "measure_costs", "seconds_of"]
 
 _ROUNDS = 30
+_PROFILED = 20
+"""Runs that the times of nodes are medians of."""
 _PROBES = (2, 3)
 """Mixed models that tell what borders cost: every second layer float, and every third."""
-_TAIL = re.compile(r"(_nchwc|_token_\d+|_\d+)$")
-"""What onnxruntime puts behind the name of a node that it has rewritten."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ class Costs:
         """How much of what integers save is lost."""
         lost = set(self.saved) - self.trials.layers.integer_without(floats)
         everything = sum(self.saved.values())
-        return sum(self.saved[n] for n in lost) / everything if everything > 0 else 0.0
+        if everything <= 0:  # nothing is saved, or times are all noise
+            return len(lost) / max(1, len(self.saved))
+        return sum(self.saved[n] for n in lost) / everything
 
     def _extra_casts(self, floats: frozenset[str]) -> float:
         """Seconds of casts beyond those that the ends have by this share."""
@@ -115,7 +117,7 @@ def measure_costs(trials: Trials, table: Table, feeds: Feeds) -> Costs:
     mixed = {str(n): trials.models.lowered(table, s) for n, s in enumerate(probes)}
     whole = seconds_of({"float": module, "integer": lowered, **mixed}, feeds)
     names = _names(module)
-    times = [_by_layer(kernel_times(export_onnx(m), feeds), names) for m in (module, lowered)]
+    times = [_by_layer(m, feeds, names) for m in (module, lowered)]
     layers = [layer.name for layer in trials.layers.integer]
     saved = {n: times[0].get(n, 0.0) - times[1].get(n, 0.0) for n in layers}
     each = {op: _seconds_an_element(op) for op in (Quantize, Dequantize)}
@@ -150,7 +152,7 @@ def seconds_of(
 
 
 def _names(module: Module) -> dict[str, str]:
-    """The layer of each name that an ONNX node may bear."""
+    """The layer of each name of a value and of an ONNX node that it stands for."""
     layers: dict[str, str] = {}
     for node in module.graph.nodes():
         for name in (*node.loc.names, *(r.name for r in node.present_results)):
@@ -158,16 +160,20 @@ def _names(module: Module) -> dict[str, str]:
     return layers
 
 
-def _by_layer(
-    kernels: Mapping[tuple[str, str], float], names: Mapping[str, str]
-) -> dict[str, float]:
-    """Seconds by layer; kernels that belong to none, such as casts, are left out."""
+def _by_layer(module: Module, feeds: Feeds, names: Mapping[str, str]) -> dict[str, float]:
+    """Seconds by layer of a float or lowered module, its casts with the node that they stand by.
+
+    ``names`` are those of ``_names``; kernels that belong to no layer are left out.
+    """
     layers: dict[str, float] = {}
-    for (_, name), seconds in kernels.items():
-        while name not in names and _TAIL.search(name):
-            name = _TAIL.sub("", name)
-        if name in names:
-            layers[names[name]] = layers.get(names[name], 0.0) + seconds
+    times = node_times(module, feeds, runs=_PROFILED, optimise="all")
+    for name, seconds in times.items():
+        value = module.value(name)
+        node = None if value is None else value.producer
+        known = (name, *(node.loc.names if node is not None else ()))
+        layer = next((names[n] for n in known if n in names), None)
+        if layer is not None:
+            layers[layer] = layers.get(layer, 0.0) + seconds
     return layers
 
 

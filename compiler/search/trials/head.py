@@ -15,6 +15,7 @@ from qdqc.ir.types import Quant, Range, Type
 from qdqc.ops import Dequantize, Quantize
 from qdqc.pipeline.manager import PassManager
 from qdqc.quant.arithmetic import activation_quant, numbers
+from qdqc.quant.lowered import stored_name
 from qdqc.quant.targets.target import activations
 from qdqc.rewrite.driver import erase_dead
 from qdqc.runtime.sessions.shared_weights import Weights
@@ -214,7 +215,7 @@ class Head:
         return self._quantized(value, quant)
 
     def _quantized(self, value: Value, quant: Quant) -> Value:
-        name = self.module.fresh_name(f"{value.name}_q")
+        name = stored_name(self.module, value.name)
         type_ = value.tensor.with_quant(self._layers.target.activation, quant)
         producer = value.producer
         graph = self.module.graph

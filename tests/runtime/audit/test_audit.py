@@ -133,7 +133,7 @@ def test_what_goes_against_the_plan_is_a_finding(tmp_path: Path) -> None:
     found: Audit = audit(module, decisions, tmp_path / "chain.onnx")
     assert {r.name for r in found.findings} <= {"a", "b", "c", "a_q", "b_q", "c_q", "c_f"}
     assert len(found.findings) == 3
-    assert all("laid for integers, but onnxruntime left it float" in r.reason for r in found.rows)
+    assert all("quantized, but onnxruntime left it float" in r.reason for r in found.rows)
     other: dict[str, Any] = dict.fromkeys(
         decisions, Decision(False, decisions["a"].traits, reason="as planned")
     )

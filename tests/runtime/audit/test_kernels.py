@@ -22,10 +22,8 @@ from qdqc.quant.placement import Decision
 from qdqc.report.audit_text import audit_entries, render_audit
 from qdqc.runtime.audit.audit import audit
 from qdqc.runtime.audit.kernels import (
+    RUNTIMES,
     Kernel,
-    has_openvino,
-    onnxruntime_kernels,
-    openvino_kernels,
     optimised_model,
 )
 
@@ -70,7 +68,7 @@ def qdq_chain(path: Path, *, pool: bool = False) -> Path:
 
 @pytest.mark.parametrize("pool", [False, True])
 def test_integers_go_through_what_moves_them(tmp_path: Path, pool: bool) -> None:
-    kernels = onnxruntime_kernels(qdq_chain(tmp_path / "m.onnx", pool=pool))
+    kernels = RUNTIMES["onnxruntime"].kernels(qdq_chain(tmp_path / "m.onnx", pool=pool))
     assert kernels["c_q"] == Kernel("QLinearConv", True)
     assert kernels["r_q"] == Kernel("Reshape", True)
     assert kernels["t_q"] == Kernel("Transpose", True)
@@ -81,7 +79,7 @@ def test_integers_go_through_what_moves_them(tmp_path: Path, pool: bool) -> None
 
 
 def test_a_float_model_has_no_integer_kernel(tiny_onnx: Path) -> None:
-    kernels = onnxruntime_kernels(tiny_onnx)
+    kernels = RUNTIMES["onnxruntime"].kernels(tiny_onnx)
     assert not [k for k in kernels.values() if k.integer]
     made = {o for n in optimised_model(tiny_onnx).graph.node for o in n.output}
     assert set(kernels) == made
@@ -155,16 +153,16 @@ def test_layers_stand_for_the_tensors_of_all_nodes_in_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(monkeypatch, LAYERS)
-    assert has_openvino()
+    assert RUNTIMES["OpenVINO"].is_installed
     path = qdq_chain(tmp_path / "m.onnx")
-    assert openvino_kernels(path) == {
+    assert RUNTIMES["OpenVINO"].kernels(path) == {
         "c_f": Kernel("Convolution", True),
         "c_q": Kernel("Convolution", True),
         "r_f": Kernel("Eltwise", False),
         "t_f": Kernel("Transpose", False),
     }
     with pytest.raises(QdqcError, match="OpenVINO can't load the deployed model: Could not open"):
-        openvino_kernels(tmp_path / "none.onnx")
+        RUNTIMES["OpenVINO"].kernels(tmp_path / "none.onnx")
 
 
 def test_an_audit_asks_the_runtime_that_is_named(
@@ -180,7 +178,7 @@ def test_an_audit_asks_the_runtime_that_is_named(
     assert found.runtime == "OpenVINO"
     assert [r.name for r in found.rows if r.runs == "integer"] == ["c3"]
     (lost,) = found.findings
-    assert (lost.name, lost.reason) == ("y", "laid for integers, but OpenVINO left it float")
+    assert (lost.name, lost.reason) == ("y", "quantized, but OpenVINO left it float")
     assert render_audit(found).startswith("integer under OpenVINO: 1 of 4 Conv,")
     assert audit_entries(found)["runtime"] == "OpenVINO"
     assert audit(lowered, wanted, path).runtime == "onnxruntime"
@@ -192,7 +190,7 @@ def test_without_openvino_onnxruntime_stands_in(
     path = tmp_path / "m.onnx"
     save_onnx(lowered, path)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert not has_openvino()
+    assert not RUNTIMES["OpenVINO"].is_installed
     assert audit(lowered, {}, path, "OpenVINO").runtime == "onnxruntime"
 
 

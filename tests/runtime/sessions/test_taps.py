@@ -8,7 +8,7 @@ import pytest
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
 from qdqc.runtime.sessions.session import Runner
-from qdqc.runtime.sessions.taps import Tap, observable, quant_of, stored_name, tap_of
+from qdqc.runtime.sessions.taps import Tap, observable, tap_of
 from qdqc.text.parser import parse_module
 
 LOWERED = """module @m {opsets = {"" = 17}} {
@@ -46,21 +46,6 @@ def test_a_tap_is_found_by_the_name_of_the_float_value(module: Module) -> None:
     assert float(quant.scale) == 0.25
     with pytest.raises(QdqcError, match="no value '%rr' to look at; did you mean"):
         tap_of(module, "rr")
-
-
-def test_the_integers_behind_a_view(module: Module) -> None:
-    assert [stored_name(module, n) for n in ("r", "x_dq", "t", "x", "none")] == [
-        "r_q",
-        "x_q",
-        "t",
-        "x",
-        "none",
-    ]
-    held, floats = module.value("r_q"), module.value("t")
-    assert held is not None
-    assert floats is not None
-    assert quant_of(held) is not None
-    assert quant_of(floats) is None
 
 
 def test_numbers_are_scale_times_distance_from_the_zero_point(module: Module) -> None:
