@@ -148,12 +148,12 @@ def test_types_become_scales_and_zero_points():
     onnx.checker.check_model(proto, full_check=True)
     q, dq, dw, _ = proto.graph.node
     assert list(q.input) == ["x", "x_q_scale", "x_q_zero_point"]
-    assert list(dq.input) == ["x_q", "x_scale", "x_zero_point"], "equal parameters are shared"
+    assert list(dq.input) == ["x_q", "x_q_scale", "x_q_zero_point"], "equal parameters are shared"
     assert list(dw.input) == ["w", "w_d_scale", "w_d_zero_point"]
     assert [(a.name, a.i) for a in dw.attribute] == [("axis", 0)]
     held = {t.name: t for t in proto.graph.initializer}
     assert held["x_zero_point"].data_type == TensorProto.UINT8
-    assert list(held["x_scale"].dims) == []
+    assert list(held["x_q_scale"].dims) == []
     assert held["w_d_zero_point"].data_type == TensorProto.INT8
     x_d = (np.clip(np.rint(X / np.float32(0.05)) + 128, 0, 255) - 128) * np.float32(0.05)
     w_d = np.arange(6, dtype=np.float32).reshape(2, 3) * np.array([[0.1], [0.2]], np.float32)

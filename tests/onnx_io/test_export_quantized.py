@@ -190,7 +190,7 @@ def test_equal_parameters_are_one_initializer():
     quant = Quant.make(0.5, 3)
     proto = export_onnx(chain((Elem.U8, quant), (Elem.U8, Quant.make(0.5, 3))))
     assert sorted(initializers(proto)) == ["v0_q_scale", "v0_q_zero_point"]
-    assert {tuple(n.input[1:]) for n in proto.graph.node} == {("v0_scale", "v0_zero_point")}
+    assert {tuple(n.input[1:]) for n in proto.graph.node} == {("v0_q_scale", "v0_q_zero_point")}
 
 
 def test_parameters_that_differ_in_type_or_number_are_not_shared():
