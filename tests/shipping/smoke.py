@@ -16,6 +16,7 @@ from PIL import Image
 
 import qdqc
 from qdqc.data.images import open_image
+from qdqc.runtime.sessions.onnx_file import OnnxRunner
 
 digits, folder = Path(sys.argv[1]), Path(sys.argv[2])
 assert qdqc.__file__ is not None
@@ -26,6 +27,10 @@ images = np.random.default_rng(0).random((8, 1, 1, 32, 32), np.float32)
 result = qdqc.quantize(str(digits / "digits.onnx"), [{"image": image} for image in images])
 onnx.checker.check_model(result.model, full_check=True)
 assert "integer: 14 of 14" in str(result.report)
+
+aside = onnx.load(digits / "digits.onnx")  # weights in another file, which a session has to find
+onnx.save(aside, folder / "aside.onnx", save_as_external_data=True, size_threshold=0)
+OnnxRunner(folder / "aside.onnx", every=True).run({"image": images[0]})
 
 exif = Image.Exif()
 exif[0x0112] = 6  # shown turned by a quarter
