@@ -2,6 +2,8 @@
 #
 #   make demo    install, and run the whole flow on the embedded example
 #   make test    install the development extras, and run lint, types, pytest and lit
+#
+# make test-slow runs what make test leaves out: the tests of benchmarks/.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,24 +14,25 @@ SOURCES := compiler passes tools
 CHECKED := $(SOURCES) tests examples benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit lit clean
+.PHONY: help demo test test-slow lint types unit lit clean
 
 help: ## show these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## run transform, calibrate and deploy on the embedded digits network
 	$(BIN)/python examples/digits/demo.py
 
-test: lint types unit lit ## run everything that .ci/run runs
+test: lint types unit lit ## lint, types, pytest and lit: all but the tests of benchmarks/
+
+test-slow: $(VENV)/.developing ## run the tests of benchmarks/ on JOBS processes (2)
+	$(BIN)/python -m pytest -n $(JOBS) -m slow
 
 lint: $(VENV)/.developing ## check style and format with ruff
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 
 types: $(VENV)/.developing ## check types with basedpyright, of the tree that is installed
-	rm -rf build/typed && mkdir -p build/typed
-	cp -rs "$(CURDIR)/compiler" build/typed/qdqc
-	cp -rs "$(CURDIR)/passes" "$(CURDIR)/tools" build/typed/qdqc/
+	$(BIN)/python tests/typed_tree.py build/typed
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 unit: $(VENV)/.developing ## run pytest on JOBS processes (2)

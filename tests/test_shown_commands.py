@@ -9,16 +9,23 @@ between processors. The project's examples lie in ``examples``.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PROJECT = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["project"]
+COMMANDS = frozenset(PROJECT["scripts"])
 EXAMPLES = DOCS.parent / "examples"
 PAGES = ("debugging.md", "deployment.md", "search.md", "tutorial.md", "writing-a-pass.md")
 
@@ -28,18 +35,59 @@ _SECONDS = re.compile(r"^ *\d+\.\d{4} +\d+\.\d%", re.MULTILINE)
 
 
 def shell(command: str, folder: Path) -> str:
-    """Stderr and stdout of a command as a reader sees them."""
+    """Stderr and stdout of a command as a reader sees them.
+
+    A command of qdqc runs in this process, which spares the imports; one that loads a plugin, or
+    does not stand alone before a pipe, does not.
+    """
+    words, piped, rest = command.partition(" | ")
+    name, *arguments = shlex.split(words)
+    with tempfile.TemporaryFile() as shown:
+        if name not in COMMANDS or "--plugin" in arguments or set(";&|>") & set(words):
+            _bash(command, folder, subprocess.DEVNULL, shown)
+        elif piped:
+            with tempfile.TemporaryFile() as pipe:
+                _in_process(name, arguments, folder, pipe, shown)
+                pipe.seek(0)
+                _bash(rest, folder, pipe, shown)
+        else:
+            _in_process(name, arguments, folder, shown, shown)
+        shown.seek(0)
+        return shown.read().decode()
+
+
+def _bash(command: str, folder: Path, given: IO[bytes] | int, shown: IO[bytes]) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
+    subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
         env={**os.environ, "PATH": path, "LC_ALL": "C", "XDG_CACHE_HOME": str(folder / ".cache")},
-        text=True,
-        stdout=subprocess.PIPE,
+        stdin=given,
+        stdout=shown,
         stderr=subprocess.STDOUT,
         check=False,
     )
-    return done.stdout
+
+
+def _in_process(
+    name: str, arguments: list[str], folder: Path, out: IO[bytes], err: IO[bytes]
+) -> None:
+    """Run a command's main in the folder, with stdout buffered and stderr not, as Python has them
+    in a pipe; what libraries write to the descriptors comes too.
+    """
+    main = importlib.import_module(f"qdqc.tools.{name}").main
+    with contextlib.ExitStack() as after, pytest.MonkeyPatch.context() as patch:
+        for number, stream, file, buffering in ((1, "stdout", out, -1), (2, "stderr", err, 1)):
+            descriptor = os.dup(number)
+            after.callback(os.close, descriptor)
+            after.callback(os.dup2, descriptor, number)
+            os.dup2(file.fileno(), number)
+            text = after.enter_context(open(number, "w", buffering, closefd=False))
+            patch.setattr(sys, stream, text)
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
+        patch.setattr(sys, "argv", [name, *arguments])
+        main(arguments)
 
 
 def rendered(text: str, folder: Path) -> str:

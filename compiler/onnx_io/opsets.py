@@ -58,9 +58,10 @@ def choose_opset(module: Module, wanted: int | None) -> int:
         if key not in fits:
             first[key] = node
             opsets = [wanted] if wanted is not None else range(OLDEST, NEWEST + 1)
-            fits[key] = {v for v in opsets if misfit(node, v) is None}
-            if wanted is None and whole:
-                fits[key] = {v for v in opsets if misfit(node, v, whole=True) is None} or fits[key]
+            written_whole = wanted is None and whole
+            fits[key] = {v for v in opsets if misfit(node, v, whole=written_whole) is None}
+            if written_whole and not fits[key]:
+                fits[key] = {v for v in opsets if misfit(node, v) is None}
     common = set(range(OLDEST, NEWEST + 1)) if wanted is None else {wanted}
     for key, opsets in fits.items():
         node = first[key]
