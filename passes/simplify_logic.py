@@ -5,21 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from qdqc.ir.core import Node, Value
+from qdqc.ir.op import OPS
 from qdqc.ir.types import Elem, TensorType
 from qdqc.ops import (
-    Add,
     And,
     Cast,
-    Div,
-    Equal,
     Expand,
-    Max,
-    Min,
-    Mul,
     Not,
     Or,
-    Pow,
-    Sub,
     Tile,
     Where,
 )
@@ -27,8 +20,6 @@ from qdqc.rewrite.layout import inferred_shape, same_shape
 from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["SimplifyLogic"]
-
-_BROADCASTING = (Add, And, Div, Equal, Max, Min, Mul, Or, Pow, Sub, Where)
 
 _WHOLE_BITS = {Elem.F64: 53, Elem.F32: 24, Elem.F16: 11, Elem.BF16: 8}
 """Integers up to 2 to this power are numbers of the float type."""
@@ -114,7 +105,7 @@ class SimplifyLogic(PatternPass):
             return rw.no("the first cast may lose something", x)
         return source if source.tensor.elem is node.result.tensor.elem else rw.op(node.op, source)
 
-    @rewrites(*_BROADCASTING)
+    @rewrites(*(op for op in OPS if op.elementwise and op.operands != ("x",)))
     def broadcast(self, node: Node[Any], rw: Rewriter) -> Result:
         """a + expand(b) = a + b, where a has that shape already; so with tile and other ops."""
         wanted = inferred_shape(node)
