@@ -13,6 +13,7 @@ from qdqc.ops import (
     Expand,
     Not,
     Or,
+    PRelu,
     Tile,
     Where,
 )
@@ -113,7 +114,8 @@ class SimplifyLogic(PatternPass):
             return rw.no("the shape is unknown", node.result)
         for index, value in enumerate(node.operands):
             source = None if value is None else _unrepeated(value)
-            if source is None:
+            # In ONNX a slope broadcasts to x, but x not to a slope.
+            if source is None or (isinstance(node.op, PRelu) and index == 0):
                 continue
             operands = [source if i == index else v for i, v in enumerate(node.operands)]
             found = node.op.infer(*(v.tensor for v in operands if v is not None))[0]
