@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qdqc.ir.core import Constant, Node
+from qdqc.ir.op import OPS
 from qdqc.ir.types import Elem
 from qdqc.ops import (
     Add,
@@ -21,29 +22,14 @@ from qdqc.ops import (
     MatMul,
     Mul,
     Opaque,
-    ReduceL1,
-    ReduceL2,
-    ReduceLogSum,
-    ReduceLogSumExp,
-    ReduceMax,
-    ReduceMean,
-    ReduceMin,
-    ReduceProd,
-    ReduceSum,
-    ReduceSumSquare,
     Sub,
 )
 from qdqc.ops.onnx_table import reveal
+from qdqc.ops.reduce import Reduce
 from qdqc.rewrite.layout import same_shape
 from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["Canonicalize"]
-
-
-_REDUCTIONS = (
-    *(ReduceL1, ReduceL2, ReduceLogSum, ReduceLogSumExp, ReduceMax),
-    *(ReduceMean, ReduceMin, ReduceProd, ReduceSum, ReduceSumSquare),
-)
 
 
 class Canonicalize(PatternPass):
@@ -61,7 +47,7 @@ class Canonicalize(PatternPass):
         types = [None if r is None else r.type for r in node.results]
         return rw.node(op, operands, types).results
 
-    @rewrites(*_REDUCTIONS)
+    @rewrites(*(op for op in OPS if issubclass(op, Reduce)))
     def known_axes(self, node: Node[Any], rw: Rewriter) -> Result:
         """Axes that were computed and have become constants are an attribute."""
         computed = node.operand("computed_axes")

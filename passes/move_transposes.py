@@ -12,20 +12,7 @@ from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Op
 from qdqc.ir.types import TensorType
-from qdqc.ops import (
-    LRN,
-    Cast,
-    Concat,
-    Hardmax,
-    LogSoftmax,
-    LpNormalization,
-    MeanVarianceNormalization,
-    Pow,
-    Softmax,
-    Transpose,
-    Where,
-)
-from qdqc.ops.pointwise import Binary, Pointwise, Variadic
+from qdqc.ops import Concat, Hardmax, LogSoftmax, Softmax, Transpose
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.rewrite.driver import erase_dead
 
@@ -34,12 +21,7 @@ __all__ = ["MoveTransposes"]
 _Perm = tuple[int, ...]
 
 _AXIS = (Concat, Hardmax, LogSoftmax, Softmax)
-"""Ops of the region that name one axis."""
-
-_FREE = (*_AXIS, Binary, Cast, Pointwise, Pow, Variadic, Where)
-"""Ops that work in any layout of their operands, save those below."""
-
-_FIXED = (LRN, LpNormalization, MeanVarianceNormalization)
+"""What joins a region beside elementwise ops: ops that name one axis."""
 
 
 @dataclass
@@ -147,7 +129,7 @@ def _regions(graph: Graph) -> list[_Region]:
 
 def _is_free(node: Node[Any]) -> bool:
     """Whether a node computes the same in any layout: all that flows into it has its rank."""
-    if not isinstance(node.op, _FREE) or isinstance(node.op, _FIXED):
+    if not node.op.elementwise and not isinstance(node.op, _AXIS):
         return False
     if len(node.results) != 1 or node.op.random:
         return False

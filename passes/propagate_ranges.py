@@ -9,12 +9,11 @@ from qdqc.ir.core import Node, Value
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind
 from qdqc.ir.types import Elem, Range
-from qdqc.ops import Abs, AveragePool, Clip, Concat, Exp, GlobalAveragePool, Relu, Sqrt
+from qdqc.ops import AveragePool, Clip, Concat, GlobalAveragePool, Relu
 from qdqc.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["PropagateRanges"]
 
-_NOT_NEGATIVE = (Abs, Exp, Sqrt)
 _WITHIN_OPERAND = (AveragePool, GlobalAveragePool)
 """A mean lies between the extremes; padding counts as zero, which every range holds."""
 
@@ -89,7 +88,7 @@ def _bounds(node: Node[Any]) -> tuple[float, float] | None:
     """What a clip, a clamp or the sign of an op leaves of any number."""
     if isinstance(node.op, Clip):
         return node.op.min, node.op.max
-    if isinstance(node.op, (Relu, *_NOT_NEGATIVE)):
+    if node.op.not_negative:
         return _POSITIVE
     return node.op.clamp
 

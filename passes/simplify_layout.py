@@ -61,7 +61,7 @@ class SimplifyLayout(PatternPass):
         if same_shape(x, node.result):
             return x
         producer = x.producer
-        if producer is None or not isinstance(producer.op, Reshape | Flatten | Squeeze | Unsqueeze):
+        if producer is None or not producer.op.keeps_order:
             return rw.no("its producer does not reshape", x)
         source, wanted = producer.need("x"), inferred_shape(node)
         target = rw.array(node.need("shape"))

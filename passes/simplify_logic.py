@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from qdqc.ir.core import Node, Value
+from qdqc.ir.op import OPS
 from qdqc.ir.types import Elem, TensorType
 from qdqc.ops import (
-    Add,
     And,
     Cast,
-    Div,
-    Equal,
     Expand,
-    Max,
-    Min,
-    Mul,
     Not,
     Or,
-    Pow,
-    Sub,
+    PRelu,
     Tile,
     Where,
 )
@@ -27,8 +21,6 @@ from qdqc.rewrite.layout import inferred_shape, same_shape
 from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["SimplifyLogic"]
-
-_BROADCASTING = (Add, And, Div, Equal, Max, Min, Mul, Or, Pow, Sub, Where)
 
 _WHOLE_BITS = {Elem.F64: 53, Elem.F32: 24, Elem.F16: 11, Elem.BF16: 8}
 """Integers up to 2 to this power are numbers of the float type."""
@@ -114,7 +106,7 @@ class SimplifyLogic(PatternPass):
             return rw.no("the first cast may lose something", x)
         return source if source.tensor.elem is node.result.tensor.elem else rw.op(node.op, source)
 
-    @rewrites(*_BROADCASTING)
+    @rewrites(*(op for op in OPS if op.elementwise and op.operands != ("x",)))
     def broadcast(self, node: Node[Any], rw: Rewriter) -> Result:
         """a + expand(b) = a + b, where a has that shape already; so with tile and other ops."""
         wanted = inferred_shape(node)
@@ -122,7 +114,8 @@ class SimplifyLogic(PatternPass):
             return rw.no("the shape is unknown", node.result)
         for index, value in enumerate(node.operands):
             source = None if value is None else _unrepeated(value)
-            if source is None:
+            # In ONNX a slope broadcasts to x, but x not to a slope.
+            if source is None or (isinstance(node.op, PRelu) and index == 0):
                 continue
             operands = [source if i == index else v for i, v in enumerate(node.operands)]
             found = node.op.infer(*(v.tensor for v in operands if v is not None))[0]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from qdqc.ir.core import Node, Value
+from qdqc.ir.op import OPS
 from qdqc.ir.types import Elem
 from qdqc.ops import (
     GlobalAveragePool,
@@ -15,21 +16,19 @@ from qdqc.ops import (
     Mul,
     ReduceMax,
     ReduceMean,
-    ReduceMin,
-    ReduceProd,
     ReduceSum,
     Reshape,
     Squeeze,
     Transpose,
     Unsqueeze,
 )
+from qdqc.ops.reduce import Reduce
 from qdqc.rewrite.layout import reshape_target
 from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["SimplifyReductions"]
 
-_PLAIN = (ReduceMax, ReduceMean, ReduceMin, ReduceProd, ReduceSum)
-"""Reductions of which one element is the element itself."""
+_KEEPING = tuple(op for op in OPS if issubclass(op, Reduce) and op.keeps_one)
 
 
 class SimplifyReductions(PatternPass):
@@ -58,7 +57,7 @@ class SimplifyReductions(PatternPass):
         """squeeze(reduce(x){a, keepdims}, a) = reduce(x){a}."""
         x = node.need("x")
         inner = x.producer
-        if inner is None or not isinstance(inner.op, _PLAIN) or not rw.only_use(x):
+        if inner is None or not isinstance(inner.op, _KEEPING) or not rw.only_use(x):
             return rw.no("its producer is no reduction that it alone reads", x)
         axes, rank = _axes(inner), x.tensor.rank
         if axes is None or rank is None or not inner.op.keepdims:
@@ -72,7 +71,7 @@ class SimplifyReductions(PatternPass):
         """unsqueeze(reduce(x){a}, a) = reduce(x){a, keepdims}."""
         x = node.need("x")
         inner = x.producer
-        if inner is None or not isinstance(inner.op, _PLAIN) or not rw.only_use(x):
+        if inner is None or not isinstance(inner.op, _KEEPING) or not rw.only_use(x):
             return rw.no("its producer is no reduction that it alone reads", x)
         axes, rank = _axes(inner), inner.need("x").tensor.rank
         if axes is None or rank is None or inner.op.keepdims:
@@ -81,7 +80,7 @@ class SimplifyReductions(PatternPass):
             return rw.no("it puts in other axes than were reduced", x)
         return rw.op(replace(inner.op, axes=axes, keepdims=True), inner.need("x"))
 
-    @rewrites(*_PLAIN)
+    @rewrites(*_KEEPING)
     def ones(self, node: Node[Any], rw: Rewriter) -> Result:
         """reduce(x){axes of size 1} = x, reshaped where the axes go."""
         x, axes = node.need("x"), _axes(node)
@@ -94,7 +93,7 @@ class SimplifyReductions(PatternPass):
             return x
         return rw.op(Squeeze(axes=axes), x) if axes else x
 
-    @rewrites(*_PLAIN)
+    @rewrites(*_KEEPING)
     def transposed(self, node: Node[Any], rw: Rewriter) -> Result:
         """reduce(transpose(x, p)){a} = reduce(x){p[a]}, where the axes left keep their order."""
         x = node.need("x")

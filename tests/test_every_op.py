@@ -361,17 +361,27 @@ def _infer(sample: Sample, change=lambda t: t) -> tuple[TensorType, ...]:
     return found
 
 
-@functools.cache
-def _results(index: int) -> tuple[np.ndarray, ...]:
-    """What onnxruntime computes for a sample."""
-    sample = SAMPLES[index]
+def _fed(sample: Sample, low: float = 0) -> dict[str, np.ndarray]:
+    """Numbers for the operands that are fed: floats in [low, 1], integers in [0, 4]."""
     rng = np.random.default_rng(0)
     feeds: dict[str, np.ndarray] = {}
     for i, operand in enumerate(sample.operands):
         if isinstance(operand, str):
-            found = _type(operand)
-            numbers = rng.uniform(0, 1, found.static_shape) * (1 if found.elem.is_float else 4)
-            feeds[f"in{i}"] = np.asarray(numbers).astype(found.elem.dtype)
+            type = _type(operand)
+            is_float = type.elem.is_float
+            numbers = rng.uniform(low if is_float else 0, 1 if is_float else 4, type.static_shape)
+            feeds[f"in{i}"] = np.asarray(numbers).astype(type.elem.dtype)
+    return feeds
+
+
+@functools.cache
+def _results(index: int) -> tuple[np.ndarray, ...]:
+    """What onnxruntime computes for a sample."""
+    return _run(SAMPLES[index], _fed(SAMPLES[index]))
+
+
+def _run(sample: Sample, feeds: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """What onnxruntime computes for a sample on operands of these numbers."""
     model = shape_inference.infer_shapes(_onnx_model(sample))
     for output, found in zip(model.graph.output, _infer(sample), strict=True):
         output.type.tensor_type.elem_type = _code(found.elem)
@@ -475,6 +485,67 @@ def test_quant_traits(index: int):
     if traits.fixed is not None and sample.runs:
         low, high = traits.fixed
         assert all(low <= r.min() and r.max() <= high for r in _results(index) if r.size)
+
+
+def _numbered(fact: str) -> list[object]:
+    """The samples of ops of which a class fact is true, and that onnxruntime runs."""
+    indices = [i for i, x in enumerate(SAMPLES) if getattr(x.op, fact, False) and x.runs]
+    return [pytest.param(i, id=f"{i}-{SAMPLES[i]}") for i in indices]
+
+
+def test_facts_are_not_lost():
+    """Each fact is true of ops that have samples, and an order that is kept is a permutation."""
+    for fact in ("elementwise", "permutes", "keeps_order", "not_negative", "keeps_one"):
+        assert len(_numbered(fact)) >= 5
+    assert all(op.permutes for op in OPS if op.keeps_order)
+
+
+@pytest.mark.parametrize("index", _numbered("elementwise"))
+def test_elementwise_ops_compute_the_same_in_another_layout(index: int):
+    sample = SAMPLES[index]
+    feeds = _fed(sample, -1)
+    constants = {f"in{i}": v for i, v in enumerate(sample.operands) if isinstance(v, np.ndarray)}
+    rank = max(v.ndim for v in (*feeds.values(), *constants.values()))
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        return array.reshape((1,) * (rank - array.ndim) + array.shape).transpose()
+
+    def described(i: int, operand: str | np.ndarray | None) -> str | np.ndarray | None:
+        if operand is None or isinstance(operand, np.ndarray):
+            return None if operand is None else turned(operand)
+        dims = ",".join(map(str, turned(feeds[f"in{i}"]).shape))
+        return f"{operand.partition('[')[0]}[{dims}]"
+
+    operands = tuple(described(i, v) for i, v in enumerate(sample.operands))
+    other = replace(sample, operands=operands)
+    results = _run(other, {name: turned(array) for name, array in feeds.items()})
+    for result, plain in zip(results, _run(sample, feeds), strict=True):
+        np.testing.assert_allclose(result, turned(plain), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("index", _numbered("permutes"))
+def test_permuting_ops_give_each_element_once(index: int):
+    sample = SAMPLES[index]
+    first = _fed(sample).get("in0", sample.operands[0])
+    result = _results(index)[0]
+    same = np.array_equal(result.reshape(-1), np.asarray(first).reshape(-1))
+    assert same or not sample.op.keeps_order
+    np.testing.assert_array_equal(np.sort(result, axis=None), np.sort(first, axis=None))
+
+
+@pytest.mark.parametrize("index", _numbered("not_negative"))
+def test_no_number_below_zero(index: int):
+    sample = SAMPLES[index]
+    (result,) = _run(sample, _fed(sample, -3))
+    assert not (result < 0).any()
+
+
+@pytest.mark.parametrize("index", _numbered("keeps_one"))
+def test_the_reduction_of_one_element_is_the_element(index: int):
+    sample = SAMPLES[index]
+    one = Sample(type(sample.op)(axes=(1,)), ("f32[3,1,2]",))
+    feeds = _fed(one, -3)
+    np.testing.assert_array_equal(_run(one, feeds)[0], feeds["in0"])
 
 
 def _module(sample: Sample) -> Module:

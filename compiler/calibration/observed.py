@@ -9,30 +9,8 @@ from qdqc.calibration.channels import channel_inputs
 from qdqc.ir.core import Constant
 from qdqc.ir.graph import Graph
 from qdqc.ir.types import Elem
-from qdqc.ops import (
-    DepthToSpace,
-    Flatten,
-    Identity,
-    Reshape,
-    SpaceToDepth,
-    Squeeze,
-    Transpose,
-    Unsqueeze,
-)
 
 __all__ = ["Plan", "plan_of"]
-
-_PERMUTING = (
-    DepthToSpace,
-    Flatten,
-    Identity,
-    Reshape,
-    SpaceToDepth,
-    Squeeze,
-    Transpose,
-    Unsqueeze,
-)
-"""Ops whose result has the elements of operand 0, each once, in some order."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +48,7 @@ def plan_of(graph: Graph) -> Plan:
     channels = tuple(channel_inputs(graph))
     shared: dict[str, str] = {}
     for node in graph.nodes():
-        source = node.at(0) if isinstance(node.op, _PERMUTING) else None
+        source = node.at(0) if node.op.permutes else None
         if source is None or isinstance(source, Constant) or node.result.name in channels:
             continue
         if node.result.elem is Elem.F32:

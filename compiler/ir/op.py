@@ -118,6 +118,15 @@ class Op:
     random: ClassVar[bool] = False
     any_type: ClassVar[bool] = False
     """Whether operands may be sequences and optionals as well as tensors."""
+    elementwise: ClassVar[bool] = False
+    """Whether each element of the result comes of the operands' elements at its place alone,
+    operands broadcast: the op computes the same in any layout that all of them have."""
+    permutes: ClassVar[bool] = False
+    """Whether the result has the elements of operand 0, each once, in some order."""
+    keeps_order: ClassVar[bool] = False
+    """Whether that order is the operand's own, so that only the shape changes."""
+    not_negative: ClassVar[bool] = False
+    """Whether no float that the op computes is below zero, whatever the operands."""
     clamp = cast("tuple[float, float] | None", None)
     """A fused activation. Without annotation it is no field, but of ops that declare it as one."""
     operand_specs: ClassVar[tuple[OperandSpec, ...]] = ()

@@ -46,6 +46,7 @@ class Relu(Pointwise):
 
     name = "relu"
     onnx = Onnx("Relu")
+    not_negative = True
     kind = Kind.ARITHMETIC
 
 
@@ -75,6 +76,7 @@ class PRelu(Op):
 
     name = "prelu"
     operands = ("x", "slope")
+    elementwise = True
     onnx = Onnx("PRelu")
 
     def infer(self, x: TensorType, slope: TensorType) -> tuple[TensorType]:
@@ -195,6 +197,7 @@ class Softplus(Pointwise):
 
     name = "softplus"
     onnx = Onnx("Softplus")
+    not_negative = True
 
 
 class Softsign(Pointwise):
@@ -236,6 +239,8 @@ class Shrink(Pointwise):
 
 class _AlongAxis(Pointwise):
     """What the functions along one axis share."""
+
+    elementwise = False
 
     axis: int = -1
 

@@ -34,6 +34,7 @@ class Cast(Op):
 
     name = "cast"
     operands = ("x",)
+    elementwise = True
     onnx = Onnx("Cast", elems=("to",), field_since={"saturate": 19, "round_mode": 24})
 
     to: str

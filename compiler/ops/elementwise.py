@@ -111,6 +111,7 @@ class Pow(Op):
 
     name = "pow"
     operands = ("a", "b")
+    elementwise = True
     onnx = Onnx("Pow")
 
     def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:

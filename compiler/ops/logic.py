@@ -128,6 +128,7 @@ class _Bitwise(Op):
     """What the ops on the bits of two integers share."""
 
     operands = ("a", "b")
+    elementwise = True
 
     def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:
         same_elem(a=a, b=b)
@@ -162,6 +163,7 @@ class Where(Op):
 
     name = "where"
     operands = ("condition", "a", "b")
+    elementwise = True
     onnx = Onnx("Where", since=9)
 
     def infer(self, condition: TensorType, a: TensorType, b: TensorType) -> tuple[TensorType]:

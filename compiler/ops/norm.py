@@ -221,6 +221,7 @@ class LRN(Pointwise):
 
     name = "lrn"
     onnx = Onnx("LRN")
+    elementwise = False
 
     size: int
     alpha: float = 1e-4
@@ -238,6 +239,7 @@ class MeanVarianceNormalization(Pointwise):
 
     name = "mean_variance_normalization"
     onnx = Onnx("MeanVarianceNormalization", since=9)
+    elementwise = False
 
     axes: tuple[int, ...] = (0, 2, 3)
 
@@ -252,6 +254,7 @@ class LpNormalization(Pointwise):
 
     name = "lp_normalization"
     onnx = Onnx("LpNormalization")
+    elementwise = False
 
     axis: int = -1
     p: int = 2

@@ -30,6 +30,7 @@ class Pointwise(Op):
     """
 
     operands = ("x",)
+    elementwise = True
     kind: ClassVar[Kind] = Kind.FLOAT
     fixed: ClassVar[tuple[float, float] | None] = None
 
@@ -44,6 +45,7 @@ class Variadic(Op):
     """An op of any number of operands of one element type, broadcast against each other."""
 
     operands = ("xs*",)
+    elementwise = True
 
     def infer(self, *xs: TensorType) -> tuple[TensorType]:
         if not xs:
@@ -69,6 +71,7 @@ class Binary(Op):
     """
 
     operands = ("a", "b")
+    elementwise = True
     gives: ClassVar[Elem | None] = None
 
     def infer(self, a: TensorType, b: TensorType) -> tuple[TensorType]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from qdqc.ir.dims import Dim, product
 from qdqc.ir.op import Kind, Onnx, Op, QuantTraits
 from qdqc.ir.types import Elem, TensorType
@@ -21,6 +23,7 @@ __all__ = [
     "CumProd",
     "CumSum",
     "Det",
+    "Reduce",
     "ReduceL1",
     "ReduceL2",
     "ReduceLogSum",
@@ -43,7 +46,7 @@ def _spelling(type: str, axes_input: int = 18) -> Onnx:
     )
 
 
-class _Reduce(Op):
+class Reduce(Op):
     """What reductions share.
 
     No axes stand for all of them, or with ``noop_with_empty_axes`` for none. Axes that are
@@ -51,6 +54,8 @@ class _Reduce(Op):
     """
 
     operands = ("x", "computed_axes?")
+    keeps_one: ClassVar[bool] = False
+    """Whether the reduction of a single element is that element."""
 
     axes: tuple[int, ...] = ()
     keepdims: bool = True
@@ -81,18 +86,20 @@ class _Reduce(Op):
         return None
 
 
-class ReduceMean(_Reduce):
+class ReduceMean(Reduce):
     """The mean."""
 
     name = "reduce_mean"
     onnx = _spelling("ReduceMean")
+    keeps_one = True
 
 
-class ReduceSum(_Reduce):
+class ReduceSum(Reduce):
     """The sum."""
 
     name = "reduce_sum"
     onnx = _spelling("ReduceSum", 13)
+    keeps_one = True
 
     def compute(self, values: tuple[Dim, ...]) -> Dim:
         total: Dim = 0
@@ -101,11 +108,12 @@ class ReduceSum(_Reduce):
         return total
 
 
-class ReduceMax(_Reduce):
+class ReduceMax(Reduce):
     """The largest element."""
 
     name = "reduce_max"
     onnx = _spelling("ReduceMax")
+    keeps_one = True
 
     def compute(self, values: tuple[Dim, ...]) -> Dim:
         numbers = [v for v in values if isinstance(v, int)]
@@ -115,60 +123,65 @@ class ReduceMax(_Reduce):
         return traits(x, Kind.PRESERVING)
 
 
-class ReduceMin(_Reduce):
+class ReduceMin(Reduce):
     """The smallest element."""
 
     name = "reduce_min"
     onnx = _spelling("ReduceMin")
+    keeps_one = True
 
     def compute(self, values: tuple[Dim, ...]) -> Dim:
         numbers = [v for v in values if isinstance(v, int)]
         return min(numbers) if numbers and len(numbers) == len(values) else None
 
 
-class ReduceProd(_Reduce):
+class ReduceProd(Reduce):
     """The product."""
 
     name = "reduce_prod"
     onnx = _spelling("ReduceProd")
+    keeps_one = True
 
     def compute(self, values: tuple[Dim, ...]) -> Dim:
         return product(values)
 
 
-class ReduceL1(_Reduce):
+class ReduceL1(Reduce):
     """The sum of absolute values."""
 
     name = "reduce_l1"
     onnx = _spelling("ReduceL1")
+    not_negative = True
 
 
-class ReduceL2(_Reduce):
+class ReduceL2(Reduce):
     """The square root of the sum of squares."""
 
     name = "reduce_l2"
     onnx = _spelling("ReduceL2")
+    not_negative = True
 
 
-class ReduceLogSum(_Reduce):
+class ReduceLogSum(Reduce):
     """The logarithm of the sum."""
 
     name = "reduce_log_sum"
     onnx = _spelling("ReduceLogSum")
 
 
-class ReduceLogSumExp(_Reduce):
+class ReduceLogSumExp(Reduce):
     """The logarithm of the sum of exponentials."""
 
     name = "reduce_log_sum_exp"
     onnx = _spelling("ReduceLogSumExp")
 
 
-class ReduceSumSquare(_Reduce):
+class ReduceSumSquare(Reduce):
     """The sum of squares."""
 
     name = "reduce_sum_square"
     onnx = _spelling("ReduceSumSquare")
+    not_negative = True
 
 
 class _Arg(Op):

@@ -49,6 +49,7 @@ class Identity(_Moving):
     name = "identity"
     operands = ("x",)
     onnx = Onnx("Identity")
+    permutes = keeps_order = True
     any_type = True
 
     def infer(self, x: Type) -> tuple[Type]:
@@ -67,6 +68,7 @@ class Reshape(_Moving):
     name = "reshape"
     operands = ("x", "shape")
     onnx = Onnx("Reshape", field_since={"allowzero": 14})
+    permutes = keeps_order = True
 
     allowzero: bool = False
 
@@ -128,6 +130,7 @@ class Flatten(_Moving):
     name = "flatten"
     operands = ("x",)
     onnx = Onnx("Flatten")
+    permutes = keeps_order = True
 
     axis: int = 1
 
@@ -147,6 +150,7 @@ class Transpose(_Moving):
     name = "transpose"
     operands = ("x",)
     onnx = Onnx("Transpose")
+    permutes = True
 
     perm: tuple[int, ...] = ()
 
@@ -168,6 +172,7 @@ class Squeeze(_Moving):
     name = "squeeze"
     operands = ("x",)
     onnx = Onnx("Squeeze", attr_inputs={"axes": (13, 1)})
+    permutes = keeps_order = True
 
     axes: tuple[int, ...] = ()
 
@@ -192,6 +197,7 @@ class Unsqueeze(_Moving):
     name = "unsqueeze"
     operands = ("x",)
     onnx = Onnx("Unsqueeze", attr_inputs={"axes": (13, 1)})
+    permutes = keeps_order = True
 
     axes: tuple[int, ...]
 
@@ -297,6 +303,7 @@ class DepthToSpace(_Moving):
     name = "depth_to_space"
     operands = ("x",)
     onnx = Onnx("DepthToSpace", field_since={"mode": 11})
+    permutes = True
 
     blocksize: int
     mode: Literal["DCR", "CRD"] = "DCR"
@@ -317,6 +324,7 @@ class SpaceToDepth(Op):
     name = "space_to_depth"
     operands = ("x",)
     onnx = Onnx("SpaceToDepth", field_since={"mode": 28})
+    permutes = True
 
     blocksize: int
     mode: Literal["DCR", "CRD"] = "DCR"

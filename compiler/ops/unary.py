@@ -42,6 +42,7 @@ class Abs(Pointwise):
 
     name = "abs"
     onnx = Onnx("Abs")
+    not_negative = True
 
 
 class Neg(Pointwise):
@@ -67,6 +68,7 @@ class Exp(Pointwise):
 
     name = "exp"
     onnx = Onnx("Exp")
+    not_negative = True
 
 
 class Log(Pointwise):
@@ -81,6 +83,7 @@ class Sqrt(Pointwise):
 
     name = "sqrt"
     onnx = Onnx("Sqrt")
+    not_negative = True
 
 
 class Reciprocal(Pointwise):
@@ -226,6 +229,7 @@ class _Test(Op):
     """What the functions share that give booleans."""
 
     operands = ("x",)
+    elementwise = True
 
     def infer(self, x: TensorType) -> tuple[TensorType]:
         return (TensorType(Elem.BOOL, x.shape),)

@@ -40,6 +40,7 @@ def count(found: Module, op: str = "transpose") -> int:
         f"%a = mul(%t, %row) : {HWC}",
         f"%a = add(%plane, %t) : {HWC}",
         f"%a = div(%t, %one) : {HWC}",
+        f"%a = prelu(%t, %row) : {HWC}",
         f"%s = softmax(%t) {{axis = -1}} : {HWC}\n%a = log_softmax(%s) {{axis = 2}} : {HWC}",
         f"%u = transpose(%z) {{perm = [0, 2, 3, 1]}} : {HWC}\n%a = sub(%u, %t) : {HWC}",
         f"%e = exp(%t) : {HWC}\n%a = mul(%e, %t) : {HWC}",

@@ -141,6 +141,8 @@ def test_what_one_type_holds_of_another(narrow: Elem, wide: Elem) -> None:
         ("%a = expand(%v, %s)\n%y = mul(%x, %a)", ["mul"]),
         ("%a = tile(%v, %r)\n%y = add(%a, %x)", ["add"]),
         ("%a = expand(%v, %s)\n%y = mul(%a, %col)", ["mul"]),
+        ("%a = expand(%v, %s)\n%y = prelu(%x, %a)", ["prelu"]),
+        ("%a = expand(%v, %s)\n%y = prelu(%a, %x)", ["expand", "prelu"]),
         ("%a = expand(%v, %s)\n%y = where(%c, %a, %v)", ["where"]),
         ("%a = expand(%v, %s)\n%y = mul(%a, %v)", ["expand", "mul"]),
         ("%a = tile(%x, %r) : f32[4,3]\n%y = mul(%a, %v) : f32[4,3]", ["tile", "mul"]),
