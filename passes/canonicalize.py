@@ -40,10 +40,10 @@ class Canonicalize(PatternPass):
     @rewrites(Opaque)
     def reveal(self, node: Node[Opaque], rw: Rewriter) -> Result:
         """An opaque node whose inputs have become constants turns into its own op."""
-        found = reveal(node)
-        if found is None:
+        native = reveal(node)
+        if native is None:
             return rw.no("it has no op of its own, or an input that is no constant")
-        op, operands = found
+        op, operands = native
         types = [None if r is None else r.type for r in node.results]
         return rw.node(op, operands, types).results
 

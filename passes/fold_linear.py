@@ -36,8 +36,8 @@ class FoldLinear(PatternPass):
         weight = rw.array(made.need(made.op.operand_specs[1].name))
         factor = _per_channel(node, made, rw.array(constant))
         bias = made.at(_BIAS)
-        held = rw.array(bias)
-        if weight is None or (bias is not None and held is None):
+        offsets = rw.array(bias)
+        if weight is None or (bias is not None and offsets is None):
             return rw.no("its weight or bias is no known constant", made.result)
         if len(made.operands[1].uses) > 1:  # type: ignore[union-attr] - it is a constant
             return rw.no("other nodes read the weight too", made.operands[1])
@@ -56,8 +56,8 @@ class FoldLinear(PatternPass):
             made.operands[0],
             _constant(rw, wide * factor.reshape(shape), f"{name}_scaled", node),
         ]
-        if held is not None:
-            scaled = held.astype(np.float64) * factor
+        if offsets is not None:
+            scaled = offsets.astype(np.float64) * factor
             operands.append(_constant(rw, scaled, f"{node.name}_bias", node))
         return rw.op(replace(made.op, clamp=node.op.clamp), *operands)
 
@@ -69,8 +69,8 @@ class FoldLinear(PatternPass):
             return None
         made, constant = product
         bias = made.at(_BIAS)
-        held = rw.array(bias)
-        if bias is not None and held is None:
+        offsets = rw.array(bias)
+        if bias is not None and offsets is None:
             return rw.no("its bias is no known constant", bias)
         if isinstance(made.op, MatMul) and bias is None:
             return rw.no("'canonicalize' gives a matrix product its bias", made.result)
@@ -79,7 +79,7 @@ class FoldLinear(PatternPass):
         summand = _per_channel(node, made, rw.array(constant))
         if summand is None:
             return rw.no("the summand is not one number per output channel", constant)
-        total = summand if held is None else held.astype(np.float64) + summand
+        total = summand if offsets is None else offsets.astype(np.float64) + summand
         operands = [*made.operands[:_BIAS], _constant(rw, total, f"{node.name}_bias", node)]
         return rw.op(replace(made.op, clamp=node.op.clamp), *operands)
 

@@ -42,15 +42,15 @@ class FuseBatchnorm(PatternPass):
         if weight is None:
             return rw.no("the weight is no known constant", conv.need("weight"))
         bias = conv.operand("bias")
-        held = None if bias is None else rw.array(bias)
-        if bias is not None and held is None:
+        offsets = None if bias is None else rw.array(bias)
+        if bias is not None and offsets is None:
             return rw.no("the bias is no known constant", bias)
         numbers = [rw.array(node.need(n)) for n in ("scale", "bias", "mean", "var")]
         if any(a is None for a in numbers):
             return rw.no("its parameters are no known constants")
         gamma, beta, mean, var = (a.astype(np.float64) for a in numbers if a is not None)
         factor = gamma / np.sqrt(var + node.op.epsilon)
-        start = np.zeros_like(mean) if held is None else held.astype(np.float64)
+        start = np.zeros_like(mean) if offsets is None else offsets.astype(np.float64)
         shift = (start - mean) * factor + beta
         name = conv.need("weight").name
         made = rw.constant(_scaled(weight, factor, conv), f"{name}_bn")

@@ -28,11 +28,11 @@ class ImportCalibration(TablePass):
 
         table = self.calibration(ctx)
         check_digest(table, module_digest(graph.module), table.file)
-        found = check_table(table, plan_of(graph).names, table.file)
-        errors = [d for d in found if d.severity is Severity.ERROR]
+        diagnostics = check_table(table, plan_of(graph).names, table.file)
+        errors = [d for d in diagnostics if d.severity is Severity.ERROR]
         if errors:
             raise QdqcError.of(errors[0])
-        ctx.warnings.extend(found)
+        ctx.warnings.extend(diagnostics)
         changes = 0
         for name, row in table.rows.items():
             value = graph.module.value(name)

@@ -132,7 +132,7 @@ def _convolved(
     array = weight.data.array()
     quant = weight_quant(array, 0, Elem.I8.limits[1])
     integers = quantize(array, quant, Elem.I8, narrow=True).astype(np.int16) + _MIDDLE
-    held = _stored(weight, integers.astype(np.uint8))
+    weights = _stored(weight, integers.astype(np.uint8))
     conv = ConvInteger(
         pads=op.pads,
         strides=op.strides,
@@ -144,7 +144,7 @@ def _convolved(
     shape = (1, -1, *[1] * (array.ndim - 2))
     if isinstance(bias, Constant):
         bias = splice.constant(bias.data.array().reshape(shape), "bias")
-    return splice.op(conv, stored, held, zero, middle), quant.scale.reshape(shape), bias
+    return splice.op(conv, stored, weights, zero, middle), quant.scale.reshape(shape), bias
 
 
 def _stored(weight: Constant, integers: Array) -> Constant:

@@ -73,10 +73,10 @@ class SimplifyArithmetic(PatternPass):
         if len(others) > 1 or first.tensor.elem is not Elem.F32:
             return rw.no("it is not of two values of float32", first)
         x, c = (first, others[0]) if rw.array(first) is None else (others[0], first)
-        held = rw.array(c)
-        if held is None or held.size != 1 or not same_shape(x, node.result):
+        bound = rw.array(c)
+        if bound is None or bound.size != 1 or not same_shape(x, node.result):
             return rw.no("no operand is one constant number", c)
-        number = float(held.reshape(())[()])
+        number = float(bound.reshape(())[()])
         if math.isnan(number):
             return rw.no("the constant is no number", c)
         if isinstance(node.op, Max):

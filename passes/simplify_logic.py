@@ -67,8 +67,8 @@ class SimplifyLogic(PatternPass):
         if first is a and second is b:
             return rw.no("no branch asks for the same condition", flags)
         shape = inferred_shape(node)
-        found = Where().infer(flags.tensor, first.tensor, second.tensor)[0].shape
-        if shape is None or None in shape or found != shape:
+        joined = Where().infer(flags.tensor, first.tensor, second.tensor)[0].shape
+        if shape is None or None in shape or joined != shape:
             return rw.no("the branch that goes widens it", flags)
         return rw.op(Where(), flags, first, second)
 
@@ -116,8 +116,8 @@ class SimplifyLogic(PatternPass):
             if source is None:
                 continue
             operands = [source if i == index else v for i, v in enumerate(node.operands)]
-            found = node.op.infer(*(v.tensor for v in operands if v is not None))[0]
-            if isinstance(found, TensorType) and found.shape == wanted:
+            type = node.op.infer(*(v.tensor for v in operands if v is not None))[0]
+            if isinstance(type, TensorType) and type.shape == wanted:
                 return rw.op(node.op, *operands)
         return rw.no("no operand is repeated to a shape that another one has", node.result)
 

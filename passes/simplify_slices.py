@@ -67,14 +67,14 @@ class SimplifySlices(PatternPass):
             return rw.no("its bounds are no known constants", x)
         joined = dict(first)
         for axis, bound in second.items():
-            held = first.get(axis)
-            if held is None:
+            outer = first.get(axis)
+            if outer is None:
                 joined[axis] = bound
-            elif held[2] != 1 or bound[2] != 1 or min(*held, *bound) < 0:
+            elif outer[2] != 1 or bound[2] != 1 or min(*outer, *bound) < 0:
                 return rw.no(f"both cut axis {axis}, by steps or from its end", x)
             else:
-                end = _END if bound[1] == _END else held[0] + bound[1]
-                joined[axis] = (held[0] + bound[0], min(held[1], end), 1)
+                end = _END if bound[1] == _END else outer[0] + bound[1]
+                joined[axis] = (outer[0] + bound[0], min(outer[1], end), 1)
         return _slice(rw, inner.need("x"), joined)
 
     @rewrites(Gather)
@@ -137,9 +137,9 @@ class SimplifySlices(PatternPass):
         if first.tensor.rank is None:
             return rw.no("the rank is unknown", first)
         axis = node.op.axis % first.tensor.rank
-        found = [_cut(part, axis, rw) for part in node.present_operands]
-        cuts = [cut for cut in found if cut is not None]
-        if len(cuts) < len(found):
+        parts = [_cut(part, axis, rw) for part in node.present_operands]
+        cuts = [cut for cut in parts if cut is not None]
+        if len(cuts) < len(parts):
             return rw.no("not every part is cut along the axis by known numbers", first)
         for left, right in pairwise(cuts):
             if left.x is not right.x or left.end != right.start:
@@ -192,10 +192,10 @@ def _bounds(node: Node[Slice], rw: Rewriter) -> _Bounds | None:
         if value is not None and array is None:
             return None
         given.append(default if array is None else array.tolist())
-    found: _Bounds = {}
+    bounds: _Bounds = {}
     for start, end, axis, step in zip(*given, strict=True):
-        found[axis % rank] = (start, _END if end >= _FAR and step > 0 else end, step)
-    return found
+        bounds[axis % rank] = (start, _END if end >= _FAR and step > 0 else end, step)
+    return bounds
 
 
 def _slice(rw: Rewriter, x: Value, bounds: _Bounds) -> Value:

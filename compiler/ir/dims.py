@@ -140,15 +140,15 @@ class Expr:
 
     def symbols(self) -> set[str]:
         """Every symbol that occurs."""
-        found: set[str] = set()
+        names: set[str] = set()
         for monomial, _ in self.terms:
             for atom in monomial:
                 if isinstance(atom, str):
-                    found.add(atom)
+                    names.add(atom)
                 else:
-                    found |= atom.num.symbols()
-                    found |= atom.den.symbols() if isinstance(atom.den, Expr) else set()
-        return found
+                    names |= atom.num.symbols()
+                    names |= atom.den.symbols() if isinstance(atom.den, Expr) else set()
+        return names
 
     def substitute(self, values: Mapping[str, int | Expr]) -> int | Expr:
         """The expression with symbols replaced, in normal form again."""

@@ -47,10 +47,10 @@ class Parts:
 
     def number(self, value: npt.ArrayLike, label: str, elem: Elem | None = None) -> Constant:
         """A constant in the element type of the first operand, unless another is given."""
-        found = elem or self.elem
-        array = np.asarray(value).astype(found.dtype)
+        wanted = elem or self.elem
+        array = np.asarray(value).astype(wanted.dtype)
         name = self.module.fresh_name(f"{self.node.name}_{label}")
-        return self.module.add_constant(name, Data.of(array, found))
+        return self.module.add_constant(name, Data.of(array, wanted))
 
     def shape(self, *dims: int) -> Constant:
         """The target of a Reshape."""

@@ -52,12 +52,12 @@ class Variadic(Op):
             raise ValueError("at least one operand is needed")
         same_elem(**{f"operand {i}": x for i, x in enumerate(xs)})
         shape = broadcast_shapes(*(x.shape for x in xs))
-        found = xs[0]
+        joined = xs[0]
         for x in xs[1:]:
-            both = pairs(found, x)
+            both = pairs(joined, x)
             value = None if both is None else tuple(self.compute(a, b) for a, b in both)
-            found = TensorType(x.elem, shape, value=value)
-        return (typed(xs[0].elem, shape, found.value),)
+            joined = TensorType(x.elem, shape, value=value)
+        return (typed(xs[0].elem, shape, joined.value),)
 
     def compute(self, a: Dim, b: Dim) -> Dim:
         """The result on two dimensions; None where it can't be told."""

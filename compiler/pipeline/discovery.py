@@ -87,15 +87,15 @@ def _load_foreign(name: str, value: str) -> None:
 
 
 def _import_all(package: ModuleType) -> None:
-    for found in pkgutil.iter_modules(getattr(package, "__path__", [])):
-        if not found.name.startswith("_"):
-            importlib.import_module(f"{package.__name__}.{found.name}")
+    for file in pkgutil.iter_modules(getattr(package, "__path__", [])):
+        if not file.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{file.name}")
     _take_pipelines(package)
 
 
 def _take_pipelines(module: ModuleType) -> None:
-    found: dict[str, str] = getattr(module, "PIPELINES", {})
-    for name, text in found.items():
+    pipelines: dict[str, str] = getattr(module, "PIPELINES", {})
+    for name, text in pipelines.items():
         if _pipelines.setdefault(name, text) != text:
             raise QdqcError(
                 f"the pipeline '@{name}' of '{module.__name__}' is already defined otherwise",

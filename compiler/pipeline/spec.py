@@ -155,8 +155,8 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self.text = text
         self.file = file
-        found = _TOKEN.finditer(text)
-        self.tokens = [m for m in found if m.lastgroup != "space"]
+        matches = _TOKEN.finditer(text)
+        self.tokens = [m for m in matches if m.lastgroup != "space"]
         self.at = 0
 
     def pipeline(self) -> list[Step]:

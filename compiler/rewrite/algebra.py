@@ -63,8 +63,8 @@ class Algebra:
 
     def terms(self, value: Value) -> Terms:
         """The polynomial that a value is; one that grows too large is an atom itself."""
-        found = self._terms(value, 0)
-        return {(value,): 1.0} if found is None else found
+        terms = self._terms(value, 0)
+        return {(value,): 1.0} if terms is None else terms
 
     def _terms(self, value: Value, depth: int) -> Terms | None:
         number = self.number(value)

@@ -85,8 +85,8 @@ class Rewriter:
         ``given`` takes the place of the graph's inputs. The nodes keep names and locations;
         the driver erases those that nobody reads.
         """
-        for value, found in zip(graph.inputs, given, strict=True):
-            value.replace_uses(found)
+        for value, operand in zip(graph.inputs, given, strict=True):
+            value.replace_uses(operand)
         outputs = list(graph.outputs)
         graph.set_outputs(())
         for node in graph.nodes():
