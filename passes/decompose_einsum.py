@@ -53,7 +53,7 @@ class DecomposeEinsum(PatternPass):
         columns = [c for c in result if c in b.labels and c not in both]
         joins = any(len(group) != 1 for group in (rows, inner, columns))
         if inner and joins and sum(not isinstance(d, int) for d in sizes.values()) > 1:
-            return rw.no("axes would be joined, and more than one size is no number")
+            return rw.no("axes would be joined, and more than one size is not a number")
         left = _summed(a, [*batch, *rows, *inner], rw)
         right = _summed(b, [*batch, *inner, *columns], rw)
         if not inner:

@@ -63,7 +63,7 @@ def _pads(node: Node[Any], rw: Rewriter) -> tuple[Value, tuple[int, ...]] | None
         return rw.no("the Pad names its axes", padded)
     amounts = rw.array(pad.need("pads"))
     if amounts is None:
-        return rw.no("the Pad's amounts are no known constant", pad.need("pads"))
+        return rw.no("the Pad's amounts are not a known constant", pad.need("pads"))
     numbers = [int(n) for n in amounts]
     rank = len(numbers) // 2
     begin, end = numbers[:rank], numbers[rank:]

@@ -15,7 +15,7 @@ __all__ = ["ImportCalibration"]
 class ImportCalibration(TablePass):
     """Put the ranges of a calibration table onto the values that it names.
 
-    A row whose name is no value of the model is an error, since the value that was meant stays
+    A row whose name is not a value of the model is an error, since the value that was meant stays
     without a range; a value without a row is a warning. The header keeps the table's digest.
     """
 

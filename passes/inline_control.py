@@ -27,7 +27,7 @@ class InlineControl(PatternPass):
         """if(c, then, else) is the branch that a constant c chooses."""
         chosen = _only(node.need("cond"), rw)
         if chosen is None:
-            return rw.no("its condition is no constant", node.need("cond"))
+            return rw.no("its condition is not a constant", node.need("cond"))
         return _results(rw.inline(node.graphs[0 if chosen else 1], ()), rw)
 
     @rewrites(Loop)
@@ -39,7 +39,7 @@ class InlineControl(PatternPass):
         if (most is not None and most <= 0) or (starts is not None and not starts):
             return _no_round(node, rw)
         if starts is None:
-            return rw.no("its condition is no constant", cond)
+            return rw.no("its condition is not a constant", cond)
         body, carried = node.graphs[0], node.operands[2:]
         if most != 1 and _only(_source(body.outputs[0]), rw) != 0:
             return rw.no("it may run more than one round", trip)

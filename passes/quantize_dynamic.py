@@ -64,21 +64,21 @@ class QuantizeDynamic(Pass):
 
 
 def _refusal(node: Node[Any]) -> str | None:
-    """Why a node stays float; None for a product that can be laid."""
+    """Why a node stays float; None for a product that can be quantized."""
     op, weight = node.op, node.at(1)
     if not isinstance(op, MatMul | Gemm | Conv):
         return "no product"
     if not isinstance(weight, Constant) or weight.data.is_elided:
-        return "the weight is no constant"
+        return "the weight is not a constant"
     if weight.tensor.quant is not None or (not isinstance(op, Conv) and weight.tensor.rank != 2):
-        return "the weight is no float matrix"
+        return "the weight is not a float matrix"
     x = node.at(0)
     if x is None or weight.tensor.elem is not Elem.F32 or x.tensor.elem is not Elem.F32:
         return "the operands are not f32"
     if isinstance(op, Gemm) and (op.trans_a or op.alpha != 1 or op.beta != 1):
         return "the first operand is transposed, or alpha and beta are not 1"
     if isinstance(op, Conv) and not isinstance(node.operand("bias"), Constant | None):
-        return "the bias is no constant"
+        return "the bias is not a constant"
     return None
 
 

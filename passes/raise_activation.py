@@ -50,7 +50,7 @@ class RaiseActivation(PatternPass):
         """
         product = _product_with(node, Erf, rw) or _product_with(node, Tanh, rw)
         if product is None:
-            return rw.no("it is no product of a value with one of erf or tanh")
+            return rw.no("it is not a product of a value with one of erf or tanh")
         algebra, terms, x, curve = product
         near = _tolerance(node)
         if not _equal(terms, {(x,): 0.5, _key(x, curve): 0.5}, near):
@@ -70,7 +70,7 @@ class RaiseActivation(PatternPass):
         """x * sigmoid(alpha * x) = swish(x){alpha}."""
         product = _product_with(node, Sigmoid, rw)
         if product is None:
-            return rw.no("it is no product of a value with its sigmoid")
+            return rw.no("it is not a product of a value with its sigmoid")
         algebra, terms, x, curve = product
         if not _equal(terms, {_key(x, curve): 1.0}, 0.0):
             return rw.no("it is more than x * sigmoid", curve)
@@ -85,7 +85,7 @@ class RaiseActivation(PatternPass):
         """x * tanh(softplus(x)) = mish(x)."""
         product = _product_with(node, Tanh, rw)
         if product is None:
-            return rw.no("it is no product of a value with a tanh")
+            return rw.no("it is not a product of a value with a tanh")
         algebra, terms, x, curve = product
         if not _equal(terms, {_key(x, curve): 1.0}, 0.0):
             return rw.no("it is more than x * tanh", curve)
@@ -102,7 +102,7 @@ class RaiseActivation(PatternPass):
         """x * clip(x + 3, 0, 6) / 6 = hard_swish(x)."""
         product = _product_with(node, Clip, rw) or _product_with(node, Add, rw)
         if product is None:
-            return rw.no("it is no product of a value with a clip")
+            return rw.no("it is not a product of a value with a clip")
         algebra, terms, x, curve = product
         if not _equal(terms, {_key(x, curve): 1 / 6}, _tolerance(node)):
             return rw.no("it is not x * clip / 6", curve)
@@ -117,7 +117,7 @@ class RaiseActivation(PatternPass):
         near = _tolerance(node)
         product = _product_with(node, HardSigmoid, rw)
         if product is None:
-            return rw.no("it is no product of a value with a hard_sigmoid")
+            return rw.no("it is not a product of a value with a hard_sigmoid")
         _, terms, x, curve = product
         if not _equal(terms, {_key(x, curve): 1.0}, 0.0):
             return rw.no("it is more than x * hard_sigmoid", curve)
@@ -136,12 +136,12 @@ class RaiseActivation(PatternPass):
         terms = algebra.terms(node.result)
         (key, factor), *_ = terms.items()
         if _tolerance(node) == 0 or len(terms) != 1 or len(key) != 1 or factor <= 0:
-            return rw.no("it is no value times a positive number")
+            return rw.no("it is not a value times a positive number")
         line = _clipped(algebra, key[0], 1 / factor)
         if line is None:
             return rw.no("its operand is not clipped to [0, 1 / factor]", key[0])
         if line.offset == 0:
-            return rw.no("a scaled clip is no hard_sigmoid", key[0])
+            return rw.no("a scaled clip is not a hard_sigmoid", key[0])
         op = HardSigmoid(alpha=line.scale * factor, beta=line.offset * factor)
         return rw.op(op, line.value)
 

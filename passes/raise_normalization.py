@@ -54,7 +54,7 @@ class RaiseNormalization(PatternPass):
         """
         scaled = _scaled(node, rw)
         if scaled is None:
-            return rw.no("it is no value over the root of a mean of squares")
+            return rw.no("it is not a value over the root of a mean of squares")
         centred = scaled.over.producer
         if centred is None or not isinstance(centred.op, Sub):
             return rw.no("no mean is taken off", scaled.over)
@@ -86,7 +86,7 @@ class RaiseNormalization(PatternPass):
         """x / sqrt(mean(x^2) + e) = rms_normalization(x, 1){axis, e}."""
         scaled = _scaled(node, rw)
         if scaled is None:
-            return rw.no("it is no value over the root of a mean of squares")
+            return rw.no("it is not a value over the root of a mean of squares")
         x, shape = scaled.over, scaled.over.tensor.shape
         if x.producer is not None and isinstance(x.producer.op, Sub):
             return rw.no("a mean may have been taken off", x)
@@ -107,10 +107,10 @@ class RaiseNormalization(PatternPass):
         """reshape(instance_normalization(reshape(x, [N,G,...]), 1, 0)) = group_normalization(x)."""
         normal = node.need("x").producer
         if normal is None or not isinstance(normal.op, InstanceNormalization):
-            return rw.no("its operand is no instance normalization", node.need("x"))
+            return rw.no("its operand is not an instance normalization", node.need("x"))
         split = normal.need("x").producer
         if split is None or not isinstance(split.op, Reshape):
-            return rw.no("what is normalized is no reshape", normal.need("x"))
+            return rw.no("what is normalized is not a reshape", normal.need("x"))
         stray = _read_elsewhere(node, (normal, split))
         if stray is not None:
             return rw.no("a value of the chain is read elsewhere too", stray)
@@ -125,7 +125,7 @@ class RaiseNormalization(PatternPass):
             return rw.no("the groups are not of channels", split.result)
         scale, bias = rw.array(normal.need("scale")), rw.array(normal.need("bias"))
         if scale is None or bias is None:
-            return rw.no("its scale and bias are no known constants", normal.result)
+            return rw.no("its scale and bias are not known constants", normal.result)
         each = channels // groups
         op = GroupNormalization(num_groups=groups, epsilon=normal.op.epsilon)
         made = [np.repeat(a, each) for a in (scale, bias)]
@@ -238,7 +238,7 @@ def _merge(node: Node[Any], rw: Rewriter, combine: Any) -> Result:
     normal, factor = value.producer, rw.array(other)
     kinds = LayerNormalization | RMSNormalization | InstanceNormalization | GroupNormalization
     if normal is None or not isinstance(normal.op, kinds) or factor is None:
-        return rw.no("it is no normalization with a constant", value)
+        return rw.no("it is not a normalization with a constant", value)
     if isinstance(normal.op, RMSNormalization) and isinstance(node.op, Add):
         return rw.no("rms_normalization has no bias", value)
     if node.op.clamp is not None or normal.mode != node.mode:
@@ -251,7 +251,7 @@ def _merge(node: Node[Any], rw: Rewriter, combine: Any) -> Result:
     operand = normal.operands[2] if len(normal.operands) > 2 else None
     bias = rw.array(operand)
     if scale is None or (operand is not None and bias is None):
-        return rw.no("its scale and bias are no known constants", value)
+        return rw.no("its scale and bias are not known constants", value)
     fitted = _fitted(factor, scale.shape, value, normal)
     if fitted is None:
         return rw.no("the constant has another shape than the scale", other)

@@ -53,7 +53,7 @@ class SimplifyArithmetic(PatternPass):
         """clip(clip(x, a, b), lo, hi) = clip(x, clip(a, lo, hi), clip(b, lo, hi)); relu too."""
         inner = node.need("x").producer
         if inner is None or not isinstance(inner.op, Clip | Relu) or inner.mode != node.mode:
-            return rw.no("its producer is no clip", node.need("x"))
+            return rw.no("its producer is not a clip", node.need("x"))
         (a, b), (low, high) = _range(inner.op), _range(node.op)
         if a > b or low > high:
             return rw.no("its bounds are the wrong way round", node.need("x"))
@@ -78,7 +78,7 @@ class SimplifyArithmetic(PatternPass):
             return rw.no("no operand is one constant number", c)
         number = float(bound.reshape(())[()])
         if math.isnan(number):
-            return rw.no("the constant is no number", c)
+            return rw.no("the constant is not a number", c)
         if isinstance(node.op, Max):
             return rw.op(Clip(min=number), x)
         return rw.op(Clip(max=number), x)
@@ -116,7 +116,7 @@ class SimplifyArithmetic(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, Neg | Abs):
-            return rw.no("its producer is no change of sign", x)
+            return rw.no("its producer is not a change of sign", x)
         if isinstance(node.op, Abs):
             return x if isinstance(inner.op, Abs) else rw.op(Abs(), inner.need("x"))
         if isinstance(inner.op, Abs):
@@ -153,7 +153,7 @@ class SimplifyArithmetic(PatternPass):
         """log(softmax(x)) = log_softmax(x)."""
         inner = node.need("x").producer
         if inner is None or not isinstance(inner.op, Softmax) or not rw.only_use(node.need("x")):
-            return rw.no("its operand is no softmax that it alone reads", node.need("x"))
+            return rw.no("its operand is not a softmax that it alone reads", node.need("x"))
         return rw.op(LogSoftmax(axis=inner.op.axis), inner.need("x"))
 
 

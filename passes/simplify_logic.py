@@ -56,7 +56,7 @@ class SimplifyLogic(PatternPass):
         """where(not c, a, b) = where(c, b, a)."""
         inner = node.need("condition").producer
         if inner is None or not isinstance(inner.op, Not):
-            return rw.no("its condition is no negation", node.need("condition"))
+            return rw.no("its condition is not a negation", node.need("condition"))
         return rw.op(Where(), inner.need("x"), node.need("b"), node.need("a"))
 
     @rewrites(Where)
@@ -77,7 +77,7 @@ class SimplifyLogic(PatternPass):
         """not(not(x)) = x."""
         inner = node.need("x").producer
         if inner is None or not isinstance(inner.op, Not):
-            return rw.no("its producer is no negation", node.need("x"))
+            return rw.no("its producer is not a negation", node.need("x"))
         return inner.need("x")
 
     @rewrites(And, Or)
@@ -99,7 +99,7 @@ class SimplifyLogic(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, Cast):
-            return rw.no("its producer is no cast", x)
+            return rw.no("its producer is not a cast", x)
         source = inner.need("x")
         if not _holds(x.tensor.elem, source.tensor.elem):
             return rw.no("the first cast may lose something", x)

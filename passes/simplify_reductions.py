@@ -58,7 +58,7 @@ class SimplifyReductions(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, _KEEPING) or not rw.only_use(x):
-            return rw.no("its producer is no reduction that it alone reads", x)
+            return rw.no("its producer is not a reduction that it alone reads", x)
         axes, rank = _axes(inner), x.tensor.rank
         if axes is None or rank is None or not inner.op.keepdims:
             return rw.no("the reduction keeps no axes", x)
@@ -72,7 +72,7 @@ class SimplifyReductions(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, _KEEPING) or not rw.only_use(x):
-            return rw.no("its producer is no reduction that it alone reads", x)
+            return rw.no("its producer is not a reduction that it alone reads", x)
         axes, rank = _axes(inner), inner.need("x").tensor.rank
         if axes is None or rank is None or inner.op.keepdims:
             return rw.no("the reduction keeps its axes", x)
@@ -99,7 +99,7 @@ class SimplifyReductions(PatternPass):
         x = node.need("x")
         inner, axes = x.producer, _axes(node)
         if inner is None or not isinstance(inner.op, Transpose) or axes is None:
-            return rw.no("its producer is no transpose", x)
+            return rw.no("its producer is not a transpose", x)
         perm = inner.op.perm or tuple(reversed(range(x.tensor.rank or 0)))
         left = [p for i, p in enumerate(perm) if i not in axes]
         if left != sorted(left):

@@ -85,7 +85,7 @@ class Value:
 
     @property
     def users(self) -> tuple[Node[Any], ...]:
-        """The nodes that read the value, each once; graph outputs are no nodes."""
+        """The nodes that read the value, each once; graph outputs are not nodes."""
         nodes = dict.fromkeys(u.user for u in self._uses.values() if isinstance(u.user, Node))
         return tuple(nodes)
 
@@ -106,7 +106,7 @@ class Value:
     def tensor(self) -> TensorType:
         """The type, where it must be a tensor. Raises TypeError."""
         if not isinstance(self.type, TensorType):
-            raise TypeError(f"%{self._name} is no tensor")
+            raise TypeError(f"%{self._name} is not a tensor")
         return self.type
 
     @property

@@ -217,7 +217,7 @@ def symbol(name: str) -> Expr:
 
 
 def broadcast(a: Dim, b: Dim) -> Dim:
-    """One dimension of two operands that broadcast; None where it can't be told.
+    """One dimension of two operands that broadcast; None where it is unknown.
 
     Raises ValueError for two different sizes of which neither is 1.
     """

@@ -57,7 +57,7 @@ class Parts:
         return self.number(dims, "shape", Elem.I64)
 
     def axes(self, first: int) -> tuple[int, ...] | None:
-        """The axes of the first operand from ``first`` on; None where they can't be told."""
+        """The axes of the first operand from ``first`` on; None where they are unknown."""
         x = self.operands[0]
         if x is not None and x.shape is not None:
             return tuple(range(first % len(x.shape), len(x.shape)))

@@ -2,7 +2,7 @@
 
 A value of a field is a number, a text, a boolean, a type, an array (``Data``), or a tuple of
 values. Printing leaves out fields at their default; reading checks the field's annotation and
-names the field that does not fit. A field of type ``Flat`` takes every name that is no field.
+names the field that does not fit. A field of type ``Flat`` takes every name that is not a field.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class Op:
     not_negative: ClassVar[bool] = False
     """Whether no float that the op computes is below zero, whatever the operands."""
     clamp = cast("tuple[float, float] | None", None)
-    """A fused activation. Without annotation it is no field, but of ops that declare it as one."""
+    """A fused activation. Not annotated: it is a field only of the ops that declare it as one."""
     operand_specs: ClassVar[tuple[OperandSpec, ...]] = ()
     result_specs: ClassVar[tuple[OperandSpec, ...]] = ()
 
@@ -185,7 +185,7 @@ class Op:
 
 
 def _need_tensors(types: Sequence[Type | None], specs: Sequence[OperandSpec]) -> None:
-    """Raises ValueError for an operand that is no tensor, or a hole among any number of them."""
+    """Raises ValueError for an operand that is not a tensor, or a hole among any number of them."""
     for index, type in enumerate(types):
         spec = specs[min(index, len(specs) - 1)]
         name = f"operand {index}" if spec.variadic else spec.name

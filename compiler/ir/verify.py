@@ -78,7 +78,7 @@ class _Verifier:
             yield _error(f"constant {_named(constant)}: {problem}")
         type, data = constant.type, constant.data
         if not isinstance(type, TensorType):
-            yield _error(f"constant {_named(constant)} is no tensor")
+            yield _error(f"constant {_named(constant)} is not a tensor")
         elif type.elem is not data.elem or type.shape != data.shape:
             stored = print_type(TensorType(data.elem, data.shape))
             yield _error(f"constant {_typed(constant)} holds data of type {stored}")
@@ -95,7 +95,7 @@ class _Verifier:
             for problem in type_problems(value.type):
                 yield _error(f"graph input {_named(value)}: {problem}", owner)
         for name in graph.input_attrs.keys() - {v.name for v in graph.inputs}:
-            yield _error(f"attributes are given for '{name}', which is no graph input", owner)
+            yield _error(f"attributes are given for '{name}', which is not a graph input", owner)
         self.visible.update(defined)
         previous: Node[Any] | None = None
         count = 0

@@ -21,7 +21,7 @@ from qdqc.ops.onnx_table import shorten
 __all__ = ["constant_data", "read_attributes", "write_attribute"]
 
 _BYTES = "bytes:base64,"
-"""Begins the text of an attribute whose bytes are no text."""
+"""Begins the text of an attribute whose bytes are not text."""
 
 
 def read_attributes(node: NodeProto, reader: TensorReader) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _opsets(model: ModelProto, file: str | None) -> dict[str, int]:
         versions[domain] = max(entry.version, versions.get(domain, 0))
         if not 0 < entry.version < 1 << 31:
             raise QdqcError(
-                f"opset {entry.version} of '{domain}' is no version",
+                f"opset {entry.version} of '{domain}' is not a version",
                 file=file,
                 notes=["the model is damaged; export it again"],
             )

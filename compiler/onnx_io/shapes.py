@@ -157,7 +157,7 @@ class ShapeRequest:
             near = suggestion(name, self._inputs)
             raise self._wrong(f"the model has no input '{name}'{near}")
         if not isinstance(declared, TensorType):
-            raise self._wrong(f"input '{name}' is no tensor and takes no shape")
+            raise self._wrong(f"input '{name}' is not a tensor and takes no shape")
         if declared.shape is not None and len(declared.shape) != len(wanted):
             raise self._wrong(
                 f"the shape {_listed(wanted)} given for input '{name}' has "

@@ -63,7 +63,7 @@ def inner_path(path: str, node: NodeProto, attribute: str) -> str:
 
 
 def check_texts(model: ModelProto, file: str | None) -> None:
-    """Refuse names that are no text; protobuf hands them out as bytes. Raises QdqcError."""
+    """Refuse names that are not text; protobuf hands them out as bytes. Raises QdqcError."""
     texts = chain(
         (entry.domain for entry in model.opset_import),
         _graph_texts(model.graph),

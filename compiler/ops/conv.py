@@ -262,7 +262,7 @@ class Col2Im(Op):
         if isinstance(size, int) and size > 0 and rows is not None:
             channels = rows // size
             if isinstance(rows, int) and rows % size:
-                raise ValueError(f"x has columns of {rows}, which are no blocks of {size}")
+                raise ValueError(f"x has columns of {rows}, which are not blocks of {size}")
         return (TensorType(x.elem, (batch, channels, *image)),)
 
 

@@ -116,7 +116,7 @@ def elem_named(text: str) -> Elem:
         return Elem.named(text)
     except KeyError:
         hint = suggestion(text, [e.text for e in Elem])
-        raise ValueError(f"'{text}' is no element type{hint}") from None
+        raise ValueError(f"'{text}' is not an element type{hint}") from None
 
 
 def listed(dims: Sequence[Dim] | None) -> str:
@@ -167,7 +167,7 @@ def dims_operand(type: TensorType, name: str) -> tuple[Dim, ...] | None:
 
 
 def least(dim: Dim) -> int | None:
-    """The smallest value that an expression can take, where that is easily told.
+    """The smallest value that an expression can take, where that is easily seen.
 
     Symbols stand for sizes of 1 or more: inference does not follow empty dynamic dimensions.
     """

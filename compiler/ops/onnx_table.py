@@ -281,7 +281,7 @@ def _plain(value: Any, annotation: Any, field: str, is_elem: bool) -> Any:
 
 def _from_array(array: Array, annotation: Any, is_list: bool, field: str) -> Any:
     if array.dtype.kind == "O":
-        raise ValueError(f"{field}: strings are no attribute")
+        raise ValueError(f"{field}: strings are not an attribute")
     items = [x.item() for x in array.reshape(-1)]
     if array.dtype.kind not in "iub":
         wide = array.dtype == np.float64

@@ -60,7 +60,7 @@ class Variadic(Op):
         return (typed(xs[0].elem, shape, joined.value),)
 
     def compute(self, a: Dim, b: Dim) -> Dim:
-        """The result on two dimensions; None where it can't be told."""
+        """The result on two dimensions; None where it is unknown."""
         return None
 
 
@@ -81,7 +81,7 @@ class Binary(Op):
         return (typed(self.gives or a.elem, broadcast_shapes(a.shape, b.shape), value),)
 
     def compute(self, a: Dim, b: Dim) -> Dim:
-        """The result on dimensions, 1 or 0 for a boolean; None where it can't be told."""
+        """The result on dimensions, 1 or 0 for a boolean; None where it is unknown."""
         return None
 
 

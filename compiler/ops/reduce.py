@@ -82,7 +82,7 @@ class Reduce(Op):
         return (typed(x.elem, tuple(dims), None if value is None else (value,)),)
 
     def compute(self, values: tuple[Dim, ...]) -> Dim:
-        """The result on dimensions; None where it can't be told."""
+        """The result on dimensions; None where it is unknown."""
         return None
 
 

@@ -348,5 +348,5 @@ def _image(x: TensorType, block: int) -> tuple[Dim, Dim, Dim, Dim]:
 
 def _parts(dim: Dim, count: int, what: str) -> Dim:
     if isinstance(dim, int) and dim % count:
-        raise ValueError(f"{dim} {what} are no multiple of {count}")
+        raise ValueError(f"{dim} {what} are not a multiple of {count}")
     return None if dim is None else dim // count

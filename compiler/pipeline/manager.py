@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["PassError", "PassManager", "run"]
 
 _MORE = 4
-"""So many further findings of the verifier are told behind the first."""
+"""So many further findings of the verifier are reported behind the first."""
 
 
 class PassError(Exception):
-    """A pass raised something that is no user error: a defect of that pass."""
+    """A pass raised something that is not a user error: a defect of that pass."""
 
 
 class PassManager:
@@ -119,7 +119,7 @@ class PassManager:
         return done, state if done.changes == 0 else None
 
     def _failure(self, module: Module, where: Where, error: Exception) -> Exception:
-        """The error as it is told: with the pass, its place and how to reproduce it."""
+        """The error as it is reported: with the pass, its place and how to reproduce it."""
         notes = [i.failed(module, where, error) for i in self.instruments]
         hints = "; ".join(note for note in notes if note)
         how = hints or "--crash-reproducer crash.qir writes what reproduces it"

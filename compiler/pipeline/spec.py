@@ -206,7 +206,7 @@ class _Reader:
                 return json.loads(match[0])
             except json.JSONDecodeError:
                 self.at -= 1
-                raise self.error("this is no valid text: escapes are those of JSON") from None
+                raise self.error("this is not valid text: escapes are those of JSON") from None
         word = self.word("a value: a number, a word, a quoted text or a [list]")
         if word in _CONSTANTS:
             return _CONSTANTS[word]

@@ -36,7 +36,7 @@ class Affine:
 class Algebra:
     """Reads the nodes above a rule's root that exist for the root alone.
 
-    A value is dissolved into what makes it where nobody else reads it, it is no graph output,
+    A value is dissolved into what makes it where nobody else reads it, it is not a graph output,
     and its node has the precision and the graph of the root. All others are atoms.
     """
 

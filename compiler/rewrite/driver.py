@@ -87,7 +87,7 @@ def _erase_dead(roots: Iterable[Node[Any]]) -> tuple[list[Node[Any]], list[Value
 
 
 def _inner_constants(node: Node[Any]) -> Iterator[Value]:
-    """Constants that nested graphs read; they belong to the module and are no captures."""
+    """Constants that nested graphs read; they belong to the module and are not captures."""
     for graph in node.nested_graphs():
         reads = [v for inner in graph.nodes() for v in inner.present_operands]
         yield from (v for v in (*reads, *graph.outputs) if isinstance(v, Constant))

@@ -136,5 +136,5 @@ class Rewriter:
         return len(value.uses) == 1 and not value.is_output and value.graph is self.root.graph
 
     def tensor(self, value: Value) -> TensorType:
-        """The value's type. Raises TypeError when it is no tensor."""
+        """The value's type. Raises TypeError when it is not a tensor."""
         return value.tensor

@@ -25,7 +25,7 @@ _MADE = "model_transform makes one of an ONNX model"
 def save(module: Module, path: str | Path, *, elide: bool = False) -> None:
     """Write ``x.qir`` and, where it has larger constants, ``x.safetensors`` beside it.
 
-    Both appear whole or not at all; a file of that name that is no sidecar is left alone.
+    Both appear whole or not at all; a file of that name that is not a sidecar is left alone.
     ``elide`` writes the text alone, without the contents of larger constants. Raises QdqcError.
     """
     weights = {} if elide else tensors(module)

@@ -90,7 +90,7 @@ def _parameters(quant: Quant) -> Iterator[Data]:
 class Sidecar:
     """A sidecar that was opened: its tensors by digest, mapped when somebody asks.
 
-    Raises QdqcError where the file is missing or is no sidecar.
+    Raises QdqcError where the file is missing or is not a sidecar.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +110,7 @@ class Sidecar:
             raise QdqcError(f"can't read the weights: {error.strerror}", file=str(path)) from None
         except ValueError as error:
             raise QdqcError(
-                f"this is no sidecar of a .qir: {error}",
+                f"this is not a sidecar of a .qir: {error}",
                 file=str(path),
                 notes=["make it again with the command that made the .qir"],
             ) from None
@@ -197,7 +197,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Span], int]:
     except (ValueError, RecursionError):
         raise ValueError("its header is not JSON") from None
     if not isinstance(header, dict):
-        raise ValueError("its header is no list of tensors")
+        raise ValueError("its header is not a list of tensors")
     metadata: Any = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
         raise ValueError("it was not written by qdqc")

@@ -232,7 +232,7 @@ class ValueReader:
                 raise self.source.error(str(error), token) from None
         digest = _DIGEST.match(given)
         if digest is None or (token == "resource" and len(digest[1]) != 64):
-            raise self.source.error(f"'{given}' is no digest 'sha256:...'", token)
+            raise self.source.error(f"'{given}' is not a digest 'sha256:...'", token)
         if type.elem is Elem.STRING:
             raise self.source.error("strings stand in the text, as dense[...]", token)
         if token == "elided":
