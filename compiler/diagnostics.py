@@ -117,11 +117,11 @@ class QdqcError(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like the given one, or None when none comes near."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the end of a message, or nothing."""
-    found = nearest(name, known)
-    return f"; did you mean '{found}'?" if found else ""
+    match = nearest(name, known)
+    return f"; did you mean '{match}'?" if match else ""

@@ -33,7 +33,7 @@ def read_text(path: PathLike, what: str, step: str) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no text"
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not text"
         message = f"can't read the {what}: {reason}"
         raise QdqcError(message, file=str(path), notes=[step]) from error
 
@@ -97,7 +97,7 @@ def refuse_inputs(outputs: Iterable[PathLike], inputs: Iterable[PathLike]) -> No
 
 
 def refuse_unwritable(outputs: Iterable[PathLike]) -> None:
-    """What can be told before the work: raises QdqcError when an output can't be written.
+    """What is known before the work: raises QdqcError when an output can't be written.
 
     Its folder must be there and let files be made in it, and it must not be a folder itself.
     """

@@ -40,10 +40,10 @@ class Canonicalize(PatternPass):
     @rewrites(Opaque)
     def reveal(self, node: Node[Opaque], rw: Rewriter) -> Result:
         """An opaque node whose inputs have become constants turns into its own op."""
-        found = reveal(node)
-        if found is None:
-            return rw.no("it has no op of its own, or an input that is no constant")
-        op, operands = found
+        native = reveal(node)
+        if native is None:
+            return rw.no("it has no op of its own, or an input that is not a constant")
+        op, operands = native
         types = [None if r is None else r.type for r in node.results]
         return rw.node(op, operands, types).results
 
@@ -55,7 +55,7 @@ class Canonicalize(PatternPass):
             return rw.no("its axes are an attribute")
         axes = rw.array(computed)
         if axes is None:
-            return rw.no("its axes are no known constant", computed)
+            return rw.no("its axes are not a known constant", computed)
         return rw.op(replace(node.op, axes=tuple(axes.tolist())), node.need("x"))
 
     @rewrites(Identity)
@@ -90,7 +90,7 @@ class Canonicalize(PatternPass):
         """x - c = x + (-c)."""
         c = rw.array(node.need("b"))
         if c is None or node.need("b").tensor.elem is not Elem.F32:
-            return rw.no("what is subtracted is no float constant", node.need("b"))
+            return rw.no("what is subtracted is not a float constant", node.need("b"))
         negated = rw.constant(np.negative(c), f"{node.need('b').name}_neg")
         return rw.op(Add(), node.need("a"), negated)
 
@@ -100,7 +100,7 @@ class Canonicalize(PatternPass):
         b = node.need("b")
         c = rw.array(b)
         if c is None or b.tensor.elem is not Elem.F32:
-            return rw.no("the divisor is no float constant", b)
+            return rw.no("the divisor is not a float constant", b)
         smallest = 1 / np.finfo(np.float32).max
         if not (np.abs(c) > smallest).all() or not np.isfinite(c).all():
             return rw.no("the divisor has no finite inverse", b)
@@ -133,10 +133,10 @@ class Canonicalize(PatternPass):
             return rw.no("the product has a bias", product)
         x, weight = matmul.need("a"), matmul.need("b")
         if not isinstance(weight, Constant) or weight.tensor.rank != 2 or x.tensor.rank is None:
-            return rw.no("it is no product with a constant matrix", product)
+            return rw.no("it is not a product with a constant matrix", product)
         columns = weight.data.shape[1]
         if not isinstance(bias, Constant) or bias.data.shape not in ((columns,), (1, columns)):
-            return rw.no("what is added is no constant with one number per column", bias)
+            return rw.no("what is added is not a constant with one number per column", bias)
         if len(bias.data.shape) > x.tensor.rank:
             return rw.no("the bias has more dimensions than the product", bias)
         if x.tensor.expressed().elem not in (Elem.F32, Elem.F16, Elem.BF16, Elem.F64):
@@ -151,7 +151,7 @@ class Canonicalize(PatternPass):
         bias = node.operand("c")
         array = rw.array(bias)
         if bias is None or array is None or array.ndim != 2 or array.shape[0] != 1:
-            return rw.no("its bias is no constant row", bias)
+            return rw.no("its bias is not a constant row", bias)
         if array.shape != (1, node.result.tensor.shape[1] if node.result.tensor.shape else None):
             return rw.no("its bias is one number for all columns", bias)
         row = rw.constant(array.reshape(-1), f"{bias.name}_row")

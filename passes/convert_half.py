@@ -72,9 +72,9 @@ class _Conversion:
         self.changes += 1
 
     def _half_of(self, value: Value, before: Node[Any]) -> Value:
-        held = self.halves.get(value)
-        if held is not None:
-            return held
+        present = self.halves.get(value)
+        if present is not None:
+            return present
         module = self.graph.module
         name = module.fresh_name(f"{value.name}_f16")
         if isinstance(value, Constant):
@@ -127,5 +127,5 @@ def _fits(value: Value) -> bool:
             return False
         array = value.data.array()
         return bool(np.abs(array[np.isfinite(array)]).max(initial=0.0) <= _LARGEST)
-    found = value.range
-    return found is None or max(-found.min, found.max) <= _LARGEST
+    range = value.range
+    return range is None or max(-range.min, range.max) <= _LARGEST

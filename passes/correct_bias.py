@@ -72,10 +72,10 @@ class CorrectBias(TablePass):
         rounded = dequantize(quantize(array, quant, target.weight, narrow=True), quant)
         lost = array.astype(np.float64) - rounded
         shift = _shift(node, lost, mean)
-        held = bias.data.array().astype(np.float64) if isinstance(bias, Constant) else 0.0
+        before = bias.data.array().astype(np.float64) if isinstance(bias, Constant) else 0.0
         module = node.graph.module
         name = module.fresh_name(f"{node.name}_bias_corrected")
-        made = module.add_constant(name, Data.of((held + shift).astype(np.float32)))
+        made = module.add_constant(name, Data.of((before + shift).astype(np.float32)))
         operands = [*node.operands, *[None] * (traits.bias + 1 - len(node.operands))]
         operands[traits.bias] = made
         node.set_operands(operands)

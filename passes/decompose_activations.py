@@ -49,7 +49,7 @@ def _is_gated(node: Node[Any]) -> bool:
 
 
 def _gate(op: Op) -> Op | None:
-    """What x is multiplied by; None for an op that is no such product."""
+    """What x is multiplied by; None for an op that is not such a product."""
     if isinstance(op, HardSwish):
         return HardSigmoid(alpha=1 / 6, beta=0.5)
     return Sigmoid() if isinstance(op, Swish) and op.alpha == 1 else None

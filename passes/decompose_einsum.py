@@ -53,7 +53,7 @@ class DecomposeEinsum(PatternPass):
         columns = [c for c in result if c in b.labels and c not in both]
         joins = any(len(group) != 1 for group in (rows, inner, columns))
         if inner and joins and sum(not isinstance(d, int) for d in sizes.values()) > 1:
-            return rw.no("axes would be joined, and more than one size is no number")
+            return rw.no("axes would be joined, and more than one size is not a number")
         left = _summed(a, [*batch, *rows, *inner], rw)
         right = _summed(b, [*batch, *inner, *columns], rw)
         if not inner:
@@ -86,13 +86,13 @@ def _read(node: Node[Einsum], count: int, rw: Rewriter) -> tuple[list[_Named], l
         return rw.no("it has axes without a name")
     if any(len(set(t)) < len(t) for t in (*terms, result)):
         return rw.no("an axis comes twice in one operand: a diagonal")
-    found: list[_Named] = []
+    named: list[_Named] = []
     for term, value in zip(terms, node.present_operands, strict=True):
         shape = value.tensor.shape
         if shape is None or value.tensor.elem not in (Elem.F32, Elem.F16, Elem.F64):
             return rw.no("its rank is unknown, or it is not of floats", value)
-        found.append(_Named(value, list(term), dict(zip(term, shape, strict=True))))
-    return found, list(result)
+        named.append(_Named(value, list(term), dict(zip(term, shape, strict=True))))
+    return named, list(result)
 
 
 def _summed(x: _Named, kept: list[str], rw: Rewriter) -> _Named:

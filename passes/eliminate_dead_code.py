@@ -86,10 +86,10 @@ def _needed(body: Graph, first: int, carried: int, unread: Collection[int]) -> s
         for node in reversed(list(body.nodes())):
             if not seen.isdisjoint(node.present_results):
                 seen.update(reads(node))
-        found = live | {i for i, value in enumerate(inputs) if value in seen}
-        if found == live:
+        more = live | {i for i, value in enumerate(inputs) if value in seen}
+        if more == live:
             return live
-        live = found
+        live = more
 
 
 def _kept_axes(op: Scan, scanned: int, dropped: Collection[int]) -> Scan:

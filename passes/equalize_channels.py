@@ -70,9 +70,9 @@ class EqualizeChannels(Pass):
         factors = _factors(reach, second.input_reach(channels))
         if np.abs(np.log(factors)).max(initial=0.0) < _SETTLED:
             return False
-        found = scaled_upstream(second.x, _spread(second, factors), [node])
-        assert not isinstance(found, str)
-        apply(found)
+        scaled = scaled_upstream(second.x, _spread(second, factors), [node])
+        assert not isinstance(scaled, str)
+        apply(scaled)
         second.scale_inputs(1 / factors)
         return True
 

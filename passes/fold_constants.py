@@ -52,12 +52,12 @@ class FoldConstants(Pass):
 
     def _ready(self, graph: Graph) -> dict[Node[Any], None]:
         """Nodes that depend on constants alone, directly or through each other, in order."""
-        found: dict[Node[Any], None] = {}
+        ready: dict[Node[Any], None] = {}
         for node in graph.nodes():
-            known = all(_is_known(v, found) for v in node.present_operands)
+            known = all(_is_known(v, ready) for v in node.present_operands)
             if known and node.present_operands and _is_pure(node) and self._is_small(node):
-                found[node] = None
-        return found
+                ready[node] = None
+        return ready
 
     def _is_small(self, node: Node[Any]) -> bool:
         sizes = [_bytes(v) for v in node.present_results]
@@ -71,10 +71,10 @@ def _is_pure(node: Node[Any]) -> bool:
     return not isinstance(node.op, Opaque) or node.op.domain in ("", "ai.onnx")
 
 
-def _is_known(value: Value, found: dict[Node[Any], None]) -> bool:
+def _is_known(value: Value, ready: dict[Node[Any], None]) -> bool:
     if isinstance(value, Constant):
         return not value.data.is_elided and value.tensor.quant is None
-    return value.producer in found
+    return value.producer in ready
 
 
 def _bytes(value: Value) -> int | None:
@@ -93,8 +93,8 @@ def _is_read_outside(value: Value, ready: dict[Node[Any], None]) -> bool:
 
 def _become_constant(value: Value, array: Any) -> None:
     module, name = value.module, value.name
-    held = value.tensor
+    type = value.tensor
     value.rename(module.fresh_name(f"{name}_unfolded"))
-    data = Data.of(array, held.elem)
-    made = module.add_constant(name, data, TensorType(held.elem, data.shape))
+    data = Data.of(array, type.elem)
+    made = module.add_constant(name, data, TensorType(type.elem, data.shape))
     value.replace_uses(made)

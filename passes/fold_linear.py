@@ -36,16 +36,16 @@ class FoldLinear(PatternPass):
         weight = rw.array(made.need(made.op.operand_specs[1].name))
         factor = _per_channel(node, made, rw.array(constant))
         bias = made.at(_BIAS)
-        held = rw.array(bias)
-        if weight is None or (bias is not None and held is None):
-            return rw.no("its weight or bias is no known constant", made.result)
+        offsets = rw.array(bias)
+        if weight is None or (bias is not None and offsets is None):
+            return rw.no("its weight or bias is not a known constant", made.result)
         if len(made.operands[1].uses) > 1:  # type: ignore[union-attr] - it is a constant
             return rw.no("other nodes read the weight too", made.operands[1])
         traits = made.traits
         if traits.kind is not Kind.WEIGHTED or (
             isinstance(made.op, ConvTranspose) and made.op.group != 1
         ):
-            return rw.no("the output channels are no axis of the weight", made.result)
+            return rw.no("the output channels are not an axis of the weight", made.result)
         if factor is None:
             return rw.no("the factor is not one number per output channel", constant)
         shape = [1] * weight.ndim
@@ -56,8 +56,8 @@ class FoldLinear(PatternPass):
             made.operands[0],
             _constant(rw, wide * factor.reshape(shape), f"{name}_scaled", node),
         ]
-        if held is not None:
-            scaled = held.astype(np.float64) * factor
+        if offsets is not None:
+            scaled = offsets.astype(np.float64) * factor
             operands.append(_constant(rw, scaled, f"{node.name}_bias", node))
         return rw.op(replace(made.op, clamp=node.op.clamp), *operands)
 
@@ -69,9 +69,9 @@ class FoldLinear(PatternPass):
             return None
         made, constant = product
         bias = made.at(_BIAS)
-        held = rw.array(bias)
-        if bias is not None and held is None:
-            return rw.no("its bias is no known constant", bias)
+        offsets = rw.array(bias)
+        if bias is not None and offsets is None:
+            return rw.no("its bias is not a known constant", bias)
         if isinstance(made.op, MatMul) and bias is None:
             return rw.no("'canonicalize' gives a matrix product its bias", made.result)
         if isinstance(made.op, Gemm) and made.op.beta != 1:
@@ -79,7 +79,7 @@ class FoldLinear(PatternPass):
         summand = _per_channel(node, made, rw.array(constant))
         if summand is None:
             return rw.no("the summand is not one number per output channel", constant)
-        total = summand if held is None else held.astype(np.float64) + summand
+        total = summand if offsets is None else offsets.astype(np.float64) + summand
         operands = [*made.operands[:_BIAS], _constant(rw, total, f"{node.name}_bias", node)]
         return rw.op(replace(made.op, clamp=node.op.clamp), *operands)
 
@@ -92,7 +92,7 @@ class FoldLinear(PatternPass):
         if later is None:
             return rw.no("no operand is a known constant", second)
         if inner is None or type(inner.op) is not type(node.op):
-            return rw.no("its operand is no such sum or product", value)
+            return rw.no("its operand is not such a sum or product", value)
         if inner.op.clamp is not None or inner.mode != node.mode:
             return rw.no("an activation or another precision stands between", value)
         if not rw.only_use(value):
@@ -116,7 +116,7 @@ class FoldLinear(PatternPass):
             joined = both[0] + both[1] if isinstance(node.op, Add) else both[0] * both[1]
             narrow = joined.astype(elem.dtype)
         if not elem.is_integer and not np.isfinite(narrow).all():
-            return rw.no("the constants together are no finite numbers", second)
+            return rw.no("the constants together are not finite numbers", second)
         return rw.op(node.op, x, _constant(rw, narrow, f"{second.name}_merged", node))
 
 
@@ -133,13 +133,13 @@ def _product(node: Node[Any], rw: Rewriter) -> tuple[Node[Any], Value] | None:
     if made is None or not isinstance(made.op, Conv | ConvTranspose | Gemm | MatMul):
         return rw.no("it scales or shifts no convolution or matrix product", value)
     if rw.array(constant) is None or constant.tensor.elem not in _FLOATS:
-        return rw.no("the other operand is no known constant", constant)
+        return rw.no("the other operand is not a known constant", constant)
     if made.op.clamp is not None or made.mode != node.mode:
         return rw.no("an activation or another precision stands between", value)
     if not rw.only_use(value):
         return rw.no("the product is read elsewhere too", value)
     if not isinstance(made.operands[1], Constant):
-        return rw.no("its weight is no constant", made.operands[1])
+        return rw.no("its weight is not a constant", made.operands[1])
     return made, constant
 
 

@@ -40,16 +40,16 @@ class FoldShapes(Pass):
 
 
 def _fold_value(value: Value, ctx: PassContext) -> int:
-    found, node = value.type, value.producer
+    type, node = value.type, value.producer
     if node is None or value.is_output or not value.is_used:
         return 0
-    if not isinstance(found, TensorType) or found.value is None or found.shape is None:
+    if not isinstance(type, TensorType) or type.value is None or type.shape is None:
         return 0
-    numbers = [d for d in found.value if isinstance(d, int)]
-    shape = found.static_shape
-    if len(numbers) != len(found.value) or shape is None:
+    numbers = [d for d in type.value if isinstance(d, int)]
+    shape = type.static_shape
+    if len(numbers) != len(type.value) or shape is None:
         return 0
-    _replace(value, np.array(numbers, found.elem.dtype).reshape(shape))
+    _replace(value, np.array(numbers, type.elem.dtype).reshape(shape))
     ctx.statistics["values folded"] += 1
     return 1
 
@@ -67,10 +67,10 @@ def _replace(value: Value, array: Array) -> None:
 def _fold_target(node: Node[Reshape], ctx: PassContext) -> int:
     """The target shape of a Reshape as a constant with 0 and -1 in place of symbols."""
     target = node.need("shape")
-    found = target.type
-    if isinstance(target, Constant) or not isinstance(found, TensorType) or found.value is None:
+    type = target.type
+    if isinstance(target, Constant) or not isinstance(type, TensorType) or type.value is None:
         return 0
-    numbers = reshape_target(found.value, node.need("x").tensor.shape, node.op.allowzero)
+    numbers = reshape_target(type.value, node.need("x").tensor.shape, node.op.allowzero)
     if numbers is None:
         return 0
     module = target.module

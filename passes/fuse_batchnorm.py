@@ -31,7 +31,7 @@ class FuseBatchnorm(PatternPass):
         x = node.need("x")
         conv = x.producer
         if conv is None or not isinstance(conv.op, Conv | ConvTranspose):
-            return rw.no("its operand is no convolution", x)
+            return rw.no("its operand is not a convolution", x)
         if not rw.only_use(x):
             return rw.no("the convolution is read elsewhere too", x)
         if conv.op.clamp is not None:
@@ -40,17 +40,17 @@ class FuseBatchnorm(PatternPass):
             return rw.no("a grouped transposed convolution", x)
         weight = rw.array(conv.need("weight"))
         if weight is None:
-            return rw.no("the weight is no known constant", conv.need("weight"))
+            return rw.no("the weight is not a known constant", conv.need("weight"))
         bias = conv.operand("bias")
-        held = None if bias is None else rw.array(bias)
-        if bias is not None and held is None:
-            return rw.no("the bias is no known constant", bias)
+        offsets = None if bias is None else rw.array(bias)
+        if bias is not None and offsets is None:
+            return rw.no("the bias is not a known constant", bias)
         numbers = [rw.array(node.need(n)) for n in ("scale", "bias", "mean", "var")]
         if any(a is None for a in numbers):
-            return rw.no("its parameters are no known constants")
+            return rw.no("its parameters are not known constants")
         gamma, beta, mean, var = (a.astype(np.float64) for a in numbers if a is not None)
         factor = gamma / np.sqrt(var + node.op.epsilon)
-        start = np.zeros_like(mean) if held is None else held.astype(np.float64)
+        start = np.zeros_like(mean) if offsets is None else offsets.astype(np.float64)
         shift = (start - mean) * factor + beta
         name = conv.need("weight").name
         made = rw.constant(_scaled(weight, factor, conv), f"{name}_bn")

@@ -20,10 +20,10 @@ class FusePad(PatternPass):
     @rewrites(Conv)
     def into_conv(self, node: Node[Conv], rw: Rewriter) -> Value | None:
         """conv(pad(x, p), pads = q) = conv(x, pads = p + q)."""
-        found = _pads(node, rw)
-        if found is None:
+        padded = _pads(node, rw)
+        if padded is None:
             return None
-        x, pads = found
+        x, pads = padded
         return rw.op(replace(node.op, pads=pads), x, *node.operands[1:])
 
     @rewrites(AveragePool)
@@ -34,10 +34,10 @@ class FusePad(PatternPass):
             return rw.no("windows past the end count differently with ceil_mode")
         if any(op.pads) and not op.count_include_pad:
             return rw.no("its own padding is not counted, the Pad's is")
-        found = _pads(node, rw)
-        if found is None:
+        padded = _pads(node, rw)
+        if padded is None:
             return None
-        x, pads = found
+        x, pads = padded
         if any(p >= k for p, k in zip(pads, op.kernel_shape * 2, strict=True)):
             return rw.no("the padding is as wide as the window, which onnxruntime refuses", x)
         return rw.op(replace(op, pads=pads, count_include_pad=True), x)
@@ -56,14 +56,14 @@ def _pads(node: Node[Any], rw: Rewriter) -> tuple[Value, tuple[int, ...]] | None
     if node.op.auto_pad != "NOTSET":
         return rw.no(f"auto_pad is {node.op.auto_pad}")
     fill = pad.operand("value")
-    zero = fill is None or ((found := rw.array(fill)) is not None and not found.any())
+    zero = fill is None or ((filled := rw.array(fill)) is not None and not filled.any())
     if not zero:
         return rw.no("the Pad's value is not zero", fill)
     if pad.operand("axes") is not None:
         return rw.no("the Pad names its axes", padded)
     amounts = rw.array(pad.need("pads"))
     if amounts is None:
-        return rw.no("the Pad's amounts are no known constant", pad.need("pads"))
+        return rw.no("the Pad's amounts are not a known constant", pad.need("pads"))
     numbers = [int(n) for n in amounts]
     rank = len(numbers) // 2
     begin, end = numbers[:rank], numbers[rank:]

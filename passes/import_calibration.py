@@ -15,7 +15,7 @@ __all__ = ["ImportCalibration"]
 class ImportCalibration(TablePass):
     """Put the ranges of a calibration table onto the values that it names.
 
-    A row whose name is no value of the model is an error, since the value that was meant stays
+    A row whose name is not a value of the model is an error, since the value that was meant stays
     without a range; a value without a row is a warning. The header keeps the table's digest.
     """
 
@@ -28,11 +28,11 @@ class ImportCalibration(TablePass):
 
         table = self.calibration(ctx)
         check_digest(table, module_digest(graph.module), table.file)
-        found = check_table(table, plan_of(graph).names, table.file)
-        errors = [d for d in found if d.severity is Severity.ERROR]
+        diagnostics = check_table(table, plan_of(graph).names, table.file)
+        errors = [d for d in diagnostics if d.severity is Severity.ERROR]
         if errors:
             raise QdqcError.of(errors[0])
-        ctx.warnings.extend(found)
+        ctx.warnings.extend(diagnostics)
         changes = 0
         for name, row in table.rows.items():
             value = graph.module.value(name)

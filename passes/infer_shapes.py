@@ -30,10 +30,10 @@ def infer_graph(graph: Graph, ctx: PassContext) -> int:
         # What a branch gives is known once its nodes are.
         changes += sum(infer_graph(nested, ctx) for nested in node.graphs)
         try:
-            found = node.op.infer_node(node)
+            types = node.op.infer_node(node)
         except ValueError as error:
             raise ctx.error(str(error), node) from error
-        for result, inferred in zip(node.results, found, strict=False):
+        for result, inferred in zip(node.results, types, strict=False):
             if result is not None and inferred is not None:
                 changes += _refine(result, inferred)
     return changes

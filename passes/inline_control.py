@@ -27,7 +27,7 @@ class InlineControl(PatternPass):
         """if(c, then, else) is the branch that a constant c chooses."""
         chosen = _only(node.need("cond"), rw)
         if chosen is None:
-            return rw.no("its condition is no constant", node.need("cond"))
+            return rw.no("its condition is not a constant", node.need("cond"))
         return _results(rw.inline(node.graphs[0 if chosen else 1], ()), rw)
 
     @rewrites(Loop)
@@ -39,7 +39,7 @@ class InlineControl(PatternPass):
         if (most is not None and most <= 0) or (starts is not None and not starts):
             return _no_round(node, rw)
         if starts is None:
-            return rw.no("its condition is no constant", cond)
+            return rw.no("its condition is not a constant", cond)
         body, carried = node.graphs[0], node.operands[2:]
         if most != 1 and _only(_source(body.outputs[0]), rw) != 0:
             return rw.no("it may run more than one round", trip)
@@ -90,12 +90,12 @@ def _results(values: Sequence[Value], rw: Rewriter) -> list[Value]:
 
     What can't take the name of a graph output goes through an identity.
     """
-    found: list[Value] = []
+    results: list[Value] = []
     for old, value in zip(rw.root.results, values, strict=False):
         fixed = old is not None and old.is_output
-        free = value.producer in rw.created and value not in found
-        found.append(rw.op(Identity(), value) if fixed and not free else value)
-    return found
+        free = value.producer in rw.created and value not in results
+        results.append(rw.op(Identity(), value) if fixed and not free else value)
+    return results
 
 
 def _no_round(node: Node[Loop], rw: Rewriter) -> Result:
@@ -103,10 +103,10 @@ def _no_round(node: Node[Loop], rw: Rewriter) -> Result:
     carried = [v for v in node.operands[2:] if v is not None]
     empty: list[tuple[tuple[int, ...], Elem]] = []
     for inner in node.graphs[0].outputs[1 + len(carried) :]:
-        found = inner.type
-        shape = found.static_shape if isinstance(found, TensorType) else None
-        if not isinstance(found, TensorType) or shape is None or found.elem is Elem.STRING:
+        type = inner.type
+        shape = type.static_shape if isinstance(type, TensorType) else None
+        if not isinstance(type, TensorType) or shape is None or type.elem is Elem.STRING:
             return rw.no("it runs no round, but the shape of what it scans is not known", inner)
-        empty.append(((0, *shape), found.elem))
+        empty.append(((0, *shape), type.elem))
     made = [rw.constant(np.zeros(shape, elem.dtype), elem=elem) for shape, elem in empty]
     return _results([*carried, *made], rw)

@@ -36,29 +36,29 @@ class _Region:
 
     def inputs(self) -> list[Value]:
         """Values that come in, each once; constants are none."""
-        found = dict.fromkeys(v for node in self.nodes for v in node.present_operands)
-        return [v for v in found if not isinstance(v, Constant) and v.producer not in self.inside]
+        values = dict.fromkeys(v for node in self.nodes for v in node.present_operands)
+        return [v for v in values if not isinstance(v, Constant) and v.producer not in self.inside]
 
     def readers(self) -> list[tuple[Value, list[Node[Any]], bool]]:
         """For each value that leaves: its Transposes, and whether anything else reads it."""
-        found: list[tuple[Value, list[Node[Any]], bool]] = []
+        leaving: list[tuple[Value, list[Node[Any]], bool]] = []
         for node in self.nodes:
             value = node.result
             outside = [user for user in value.users if user not in self.inside]
             turned = [u for u in outside if isinstance(u.op, Transpose) and u.graph is node.graph]
             if outside or value.is_output:
-                found.append((value, turned, value.is_output or len(turned) < len(outside)))
-        return found
+                leaving.append((value, turned, value.is_output or len(turned) < len(outside)))
+        return leaving
 
     def candidates(self) -> list[_Perm]:
         """Permutations that would take a transpose away, each once."""
-        found: dict[_Perm, None] = {}
+        perms: dict[_Perm, None] = {}
         for value in self.inputs():
             if value.producer is not None and isinstance(value.producer.op, Transpose):
-                found[_perm(value.producer)] = None
+                perms[_perm(value.producer)] = None
         for _, turned, _ in self.readers():
-            found.update(dict.fromkeys(_inverse(_perm(node)) for node in turned))
-        return list(found)
+            perms.update(dict.fromkeys(_inverse(_perm(node)) for node in turned))
+        return list(perms)
 
     def gain(self, perm: _Perm) -> int:
         """How many transposes fewer there are when all values are turned back by ``perm``."""
@@ -109,7 +109,7 @@ def _regions(graph: Graph) -> list[_Region]:
     """The regions of a graph that have more than constants to read, in graph order."""
     order = {node: i for i, node in enumerate(graph.nodes()) if _is_free(node)}
     seen: set[Node[Any]] = set()
-    found: list[_Region] = []
+    regions: list[_Region] = []
     for start in order:
         if start in seen:
             continue
@@ -123,8 +123,8 @@ def _regions(graph: Graph) -> list[_Region]:
             seen.update(fresh)
             members += fresh
             stack += fresh
-        found.append(_Region(sorted(members, key=order.__getitem__)))
-    return found
+        regions.append(_Region(sorted(members, key=order.__getitem__)))
+    return regions
 
 
 def _is_free(node: Node[Any]) -> bool:
@@ -133,17 +133,17 @@ def _is_free(node: Node[Any]) -> bool:
         return False
     if len(node.results) != 1 or node.op.random:
         return False
-    found = node.result.type
-    if not isinstance(found, TensorType) or not found.rank or found.quant is not None:
+    result = node.result.type
+    if not isinstance(result, TensorType) or not result.rank or result.quant is not None:
         return False
     for value in node.present_operands:
-        held = value.type
-        if not isinstance(held, TensorType) or held.quant is not None or held.rank is None:
+        operand = value.type
+        if not isinstance(operand, TensorType) or operand.quant is not None or operand.rank is None:
             return False
         if isinstance(value, Constant):
-            if value.data.is_elided or held.rank > found.rank:
+            if value.data.is_elided or operand.rank > result.rank:
                 return False
-        elif held.rank != found.rank:
+        elif operand.rank != result.rank:
             return False
     return True
 
@@ -229,9 +229,9 @@ def _insert(
     shape = value.tensor.shape
     dims = None if shape is None else tuple(shape[i] for i in order)
     name = node.graph.module.fresh_name(f"{value.name}_turned")
-    held = TensorType(value.tensor.elem, dims).with_range(value.tensor.range)
+    type = TensorType(value.tensor.elem, dims).with_range(value.tensor.range)
     made = node.graph.insert(
-        op, operands, [held], [name], loc=node.loc, mode=node.mode, before=node
+        op, operands, [type], [name], loc=node.loc, mode=node.mode, before=node
     )
     return made.result
 

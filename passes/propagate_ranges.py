@@ -38,7 +38,7 @@ class PropagateRanges(Pass):
             _backward(node)
         for node in graph.nodes():
             _forward(node)
-        changed = [v for v, held in before.items() if v.range != held]
+        changed = [v for v, range in before.items() if v.range != range]
         ctx.statistics["ranges given"] += sum(before[v] is None for v in changed)
         ctx.statistics["ranges changed"] += sum(before[v] is not None for v in changed)
         return len(changed)
@@ -48,8 +48,8 @@ def _values(graph: Graph) -> list[Value]:
     return [*graph.inputs, *(r for n in graph.nodes() for r in n.present_results)]
 
 
-def _give(value: Value, found: Range) -> None:
-    value.type = value.tensor.with_range(found)
+def _give(value: Value, range: Range) -> None:
+    value.type = value.tensor.with_range(range)
 
 
 def _forward(node: Node[Any]) -> None:
@@ -66,10 +66,10 @@ def _forward(node: Node[Any]) -> None:
         if traits.kind is Kind.PRESERVING and source is not None:
             _give(result, source)
             continue
-        found = result.range if result.range is not None else _implied(node)
+        range = result.range if result.range is not None else _implied(node)
         bounds = _bounds(node)
-        if found is not None:
-            _give(result, found if bounds is None else _cut(found, *bounds))
+        if range is not None:
+            _give(result, range if bounds is None else _cut(range, *bounds))
 
 
 def _implied(node: Node[Any]) -> Range | None:
@@ -98,26 +98,26 @@ def _backward(node: Node[Any]) -> None:
     x, result = node.at(0), next(iter(node.present_results), None)
     if x is None or result is None or x.is_output or len(x.uses) != 1:
         return
-    held, found = x.range, result.range
-    if held is None:
+    own, out = x.range, result.range
+    if own is None:
         return
     if isinstance(node.op, Relu | Clip):
         bounds = _bounds(node)
         assert bounds is not None
-        _give(x, _cut(held, *bounds))
+        _give(x, _cut(own, *bounds))
         return
     traits = node.traits
-    if traits.kind is not Kind.PRESERVING or found is None or len(node.present_results) > 1:
+    if traits.kind is not Kind.PRESERVING or out is None or len(node.present_results) > 1:
         return
-    threshold = min(held.threshold, found.threshold)
-    _give(x, Range(max(held.min, found.min), min(held.max, found.max), threshold))
+    threshold = min(own.threshold, out.threshold)
+    _give(x, Range(max(own.min, out.min), min(own.max, out.max), threshold))
 
 
 def _between(low: float, high: float) -> Range:
     return Range(low, high, max(abs(low), abs(high)))
 
 
-def _cut(found: Range, low: float, high: float) -> Range:
+def _cut(range: Range, low: float, high: float) -> Range:
     """The part of a range within bounds; zero stays in it, as integers need it."""
-    least, most = min(max(found.min, low), 0.0), max(min(found.max, high), 0.0)
-    return Range(least, most, min(found.threshold, max(-least, most)))
+    least, most = min(max(range.min, low), 0.0), max(min(range.max, high), 0.0)
+    return Range(least, most, min(range.threshold, max(-least, most)))

@@ -64,21 +64,21 @@ class QuantizeDynamic(Pass):
 
 
 def _refusal(node: Node[Any]) -> str | None:
-    """Why a node stays float; None for a product that can be laid."""
+    """Why a node stays float; None for a product that can be quantized."""
     op, weight = node.op, node.at(1)
     if not isinstance(op, MatMul | Gemm | Conv):
         return "no product"
     if not isinstance(weight, Constant) or weight.data.is_elided:
-        return "the weight is no constant"
+        return "the weight is not a constant"
     if weight.tensor.quant is not None or (not isinstance(op, Conv) and weight.tensor.rank != 2):
-        return "the weight is no float matrix"
+        return "the weight is not a float matrix"
     x = node.at(0)
     if x is None or weight.tensor.elem is not Elem.F32 or x.tensor.elem is not Elem.F32:
         return "the operands are not f32"
     if isinstance(op, Gemm) and (op.trans_a or op.alpha != 1 or op.beta != 1):
         return "the first operand is transposed, or alpha and beta are not 1"
     if isinstance(op, Conv) and not isinstance(node.operand("bias"), Constant | None):
-        return "the bias is no constant"
+        return "the bias is not a constant"
     return None
 
 
@@ -132,7 +132,7 @@ def _convolved(
     array = weight.data.array()
     quant = weight_quant(array, 0, Elem.I8.limits[1])
     integers = quantize(array, quant, Elem.I8, narrow=True).astype(np.int16) + _MIDDLE
-    held = _stored(weight, integers.astype(np.uint8))
+    weights = _stored(weight, integers.astype(np.uint8))
     conv = ConvInteger(
         pads=op.pads,
         strides=op.strides,
@@ -144,7 +144,7 @@ def _convolved(
     shape = (1, -1, *[1] * (array.ndim - 2))
     if isinstance(bias, Constant):
         bias = splice.constant(bias.data.array().reshape(shape), "bias")
-    return splice.op(conv, stored, held, zero, middle), quant.scale.reshape(shape), bias
+    return splice.op(conv, stored, weights, zero, middle), quant.scale.reshape(shape), bias
 
 
 def _stored(weight: Constant, integers: Array) -> Constant:

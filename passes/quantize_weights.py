@@ -88,9 +88,9 @@ def _constant(like: Constant, stored: Array, elem: Elem, quant: Quant | None) ->
     module, type_ = like.module, TensorType(elem, like.tensor.shape, quant)
     data = Data.of(stored, elem)
     name = f"{like.name}_{elem.text}"
-    held = module.constants.get(name)
-    if held is not None and held.type == type_ and np.array_equal(held.data.array(), stored):
-        return held
+    known = module.constants.get(name)
+    if known is not None and known.type == type_ and np.array_equal(known.data.array(), stored):
+        return known
     return module.add_constant(module.fresh_name(name), data, type_)
 
 

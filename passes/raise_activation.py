@@ -48,10 +48,10 @@ class RaiseActivation(PatternPass):
         """x * 0.5 * (1 + erf(x / sqrt(2))) = gelu(x);
         x * 0.5 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) = gelu(x){approximate=tanh}.
         """
-        found = _product_with(node, Erf, rw) or _product_with(node, Tanh, rw)
-        if found is None:
-            return rw.no("it is no product of a value with one of erf or tanh")
-        algebra, terms, x, curve = found
+        product = _product_with(node, Erf, rw) or _product_with(node, Tanh, rw)
+        if product is None:
+            return rw.no("it is not a product of a value with one of erf or tanh")
+        algebra, terms, x, curve = product
         near = _tolerance(node)
         if not _equal(terms, {(x,): 0.5, _key(x, curve): 0.5}, near):
             return rw.no("it is not 0.5 * x * (1 + f)", curve)
@@ -68,10 +68,10 @@ class RaiseActivation(PatternPass):
     @rewrites(Mul)
     def swish(self, node: Node[Mul], rw: Rewriter) -> Result:
         """x * sigmoid(alpha * x) = swish(x){alpha}."""
-        found = _product_with(node, Sigmoid, rw)
-        if found is None:
-            return rw.no("it is no product of a value with its sigmoid")
-        algebra, terms, x, curve = found
+        product = _product_with(node, Sigmoid, rw)
+        if product is None:
+            return rw.no("it is not a product of a value with its sigmoid")
+        algebra, terms, x, curve = product
         if not _equal(terms, {_key(x, curve): 1.0}, 0.0):
             return rw.no("it is more than x * sigmoid", curve)
         assert curve.producer is not None
@@ -83,10 +83,10 @@ class RaiseActivation(PatternPass):
     @rewrites(Mul)
     def mish(self, node: Node[Mul], rw: Rewriter) -> Result:
         """x * tanh(softplus(x)) = mish(x)."""
-        found = _product_with(node, Tanh, rw)
-        if found is None:
-            return rw.no("it is no product of a value with a tanh")
-        algebra, terms, x, curve = found
+        product = _product_with(node, Tanh, rw)
+        if product is None:
+            return rw.no("it is not a product of a value with a tanh")
+        algebra, terms, x, curve = product
         if not _equal(terms, {_key(x, curve): 1.0}, 0.0):
             return rw.no("it is more than x * tanh", curve)
         assert curve.producer is not None
@@ -100,10 +100,10 @@ class RaiseActivation(PatternPass):
     @rewrites(Mul, Div)
     def hard_swish(self, node: Node[Any], rw: Rewriter) -> Result:
         """x * clip(x + 3, 0, 6) / 6 = hard_swish(x)."""
-        found = _product_with(node, Clip, rw) or _product_with(node, Add, rw)
-        if found is None:
-            return rw.no("it is no product of a value with a clip")
-        algebra, terms, x, curve = found
+        product = _product_with(node, Clip, rw) or _product_with(node, Add, rw)
+        if product is None:
+            return rw.no("it is not a product of a value with a clip")
+        algebra, terms, x, curve = product
         if not _equal(terms, {_key(x, curve): 1 / 6}, _tolerance(node)):
             return rw.no("it is not x * clip / 6", curve)
         line = _clipped(algebra, curve, 6.0)
@@ -115,10 +115,10 @@ class RaiseActivation(PatternPass):
     def gated_by_hard_sigmoid(self, node: Node[Mul], rw: Rewriter) -> Result:
         """x * hard_sigmoid(x){1/6, 1/2} = hard_swish(x)."""
         near = _tolerance(node)
-        found = _product_with(node, HardSigmoid, rw)
-        if found is None:
-            return rw.no("it is no product of a value with a hard_sigmoid")
-        _, terms, x, curve = found
+        product = _product_with(node, HardSigmoid, rw)
+        if product is None:
+            return rw.no("it is not a product of a value with a hard_sigmoid")
+        _, terms, x, curve = product
         if not _equal(terms, {_key(x, curve): 1.0}, 0.0):
             return rw.no("it is more than x * hard_sigmoid", curve)
         assert curve.producer is not None
@@ -136,12 +136,12 @@ class RaiseActivation(PatternPass):
         terms = algebra.terms(node.result)
         (key, factor), *_ = terms.items()
         if _tolerance(node) == 0 or len(terms) != 1 or len(key) != 1 or factor <= 0:
-            return rw.no("it is no value times a positive number")
+            return rw.no("it is not a value times a positive number")
         line = _clipped(algebra, key[0], 1 / factor)
         if line is None:
             return rw.no("its operand is not clipped to [0, 1 / factor]", key[0])
         if line.offset == 0:
-            return rw.no("a scaled clip is no hard_sigmoid", key[0])
+            return rw.no("a scaled clip is not a hard_sigmoid", key[0])
         op = HardSigmoid(alpha=line.scale * factor, beta=line.offset * factor)
         return rw.op(op, line.value)
 
@@ -199,11 +199,11 @@ def _key(*values: Value) -> tuple[Value, ...]:
     return tuple(sorted(values, key=lambda v: v.name))
 
 
-def _equal(found: Terms, wanted: Terms, near: float) -> bool:
+def _equal(terms: Terms, wanted: Terms, near: float) -> bool:
     """Whether two polynomials have the same terms, and coefficients within a relative error."""
-    if found.keys() != wanted.keys():
+    if terms.keys() != wanted.keys():
         return False
-    return all(abs(found[k] - v) <= near * abs(v) for k, v in wanted.items())
+    return all(abs(terms[k] - v) <= near * abs(v) for k, v in wanted.items())
 
 
 def _product_with(
@@ -244,8 +244,8 @@ def _clipped(algebra: Algebra, value: Value, high: float) -> Affine | None:
 def _one_more(algebra: Algebra, value: Value, curve: type[Any]) -> Value | None:
     """The f of 1 + f, where an op of this class makes f for this alone."""
     terms = algebra.terms(value)
-    found = [key[0] for key in terms if len(key) == 1]
-    if len(found) != 1 or terms != {(): 1.0, (found[0],): 1.0}:
+    linear = [key[0] for key in terms if len(key) == 1]
+    if len(linear) != 1 or terms != {(): 1.0, (linear[0],): 1.0}:
         return None
-    node = algebra.belongs(found[0])
-    return found[0] if node is not None and isinstance(node.op, curve) else None
+    node = algebra.belongs(linear[0])
+    return linear[0] if node is not None and isinstance(node.op, curve) else None

@@ -52,54 +52,54 @@ class RaiseNormalization(PatternPass):
         """d / sqrt(mean(d^2) + e) with d = x - mean(x) = layer_normalization(x, 1){axis, e};
         over all spatial axes of rank 4 or more it is instance_normalization(x, 1, 0).
         """
-        found = _scaled(node, rw)
-        if found is None:
-            return rw.no("it is no value over the root of a mean of squares")
-        centred = found.over.producer
+        scaled = _scaled(node, rw)
+        if scaled is None:
+            return rw.no("it is not a value over the root of a mean of squares")
+        centred = scaled.over.producer
         if centred is None or not isinstance(centred.op, Sub):
-            return rw.no("no mean is taken off", found.over)
+            return rw.no("no mean is taken off", scaled.over)
         x, mean = centred.need("a"), centred.need("b").producer
         if mean is None or not isinstance(mean.op, ReduceMean) or mean.need("x") is not x:
             return rw.no("what is taken off is not the mean", centred.need("b"))
-        if not mean.op.keepdims or _axes(mean) != found.axes:
+        if not mean.op.keepdims or _axes(mean) != scaled.axes:
             return rw.no("the mean is over other axes", mean.result)
-        stray = _read_elsewhere(node, (*found.chain, centred, mean))
+        stray = _read_elsewhere(node, (*scaled.chain, centred, mean))
         if stray is not None:
             return rw.no("a value of the chain is read elsewhere too", stray)
         shape = x.tensor.shape
         assert shape is not None
-        if found.axes != tuple(range(found.axes[0], len(shape))):
+        if scaled.axes != tuple(range(scaled.axes[0], len(shape))):
             return rw.no("its axes are not the last ones", x)
-        if len(shape) > 3 and found.axes[0] == 2:
+        if len(shape) > 3 and scaled.axes[0] == 2:
             if not isinstance(shape[1], int):
                 return rw.no("the number of channels is unknown", x)
             scale, bias = _numbers(rw, x, (shape[1],), 1.0), _numbers(rw, x, (shape[1],), 0.0)
-            return rw.op(InstanceNormalization(epsilon=found.epsilon), x, scale, bias)
-        sizes = [d for d in shape[found.axes[0] :] if isinstance(d, int)]
-        if len(sizes) != len(found.axes):
+            return rw.op(InstanceNormalization(epsilon=scaled.epsilon), x, scale, bias)
+        sizes = [d for d in shape[scaled.axes[0] :] if isinstance(d, int)]
+        if len(sizes) != len(scaled.axes):
             return rw.no("the normalized size is unknown", x)
-        op = LayerNormalization(axis=found.axes[0] - len(shape), epsilon=found.epsilon)
+        op = LayerNormalization(axis=scaled.axes[0] - len(shape), epsilon=scaled.epsilon)
         return rw.op(op, x, _numbers(rw, x, tuple(sizes), 1.0))
 
     @rewrites(Div, Mul)
     def mean_square(self, node: Node[Any], rw: Rewriter) -> Result:
         """x / sqrt(mean(x^2) + e) = rms_normalization(x, 1){axis, e}."""
-        found = _scaled(node, rw)
-        if found is None:
-            return rw.no("it is no value over the root of a mean of squares")
-        x, shape = found.over, found.over.tensor.shape
+        scaled = _scaled(node, rw)
+        if scaled is None:
+            return rw.no("it is not a value over the root of a mean of squares")
+        x, shape = scaled.over, scaled.over.tensor.shape
         if x.producer is not None and isinstance(x.producer.op, Sub):
             return rw.no("a mean may have been taken off", x)
-        stray = _read_elsewhere(node, found.chain)
+        stray = _read_elsewhere(node, scaled.chain)
         if stray is not None:
             return rw.no("a value of the chain is read elsewhere too", stray)
         assert shape is not None
-        if found.axes != tuple(range(found.axes[0], len(shape))):
+        if scaled.axes != tuple(range(scaled.axes[0], len(shape))):
             return rw.no("its axes are not the last ones", x)
-        sizes = [d for d in shape[found.axes[0] :] if isinstance(d, int)]
-        if len(sizes) != len(found.axes):
+        sizes = [d for d in shape[scaled.axes[0] :] if isinstance(d, int)]
+        if len(sizes) != len(scaled.axes):
             return rw.no("the normalized size is unknown", x)
-        op = RMSNormalization(axis=found.axes[0] - len(shape), epsilon=found.epsilon)
+        op = RMSNormalization(axis=scaled.axes[0] - len(shape), epsilon=scaled.epsilon)
         return rw.op(op, x, _numbers(rw, x, tuple(sizes), 1.0))
 
     @rewrites(Reshape)
@@ -107,10 +107,10 @@ class RaiseNormalization(PatternPass):
         """reshape(instance_normalization(reshape(x, [N,G,...]), 1, 0)) = group_normalization(x)."""
         normal = node.need("x").producer
         if normal is None or not isinstance(normal.op, InstanceNormalization):
-            return rw.no("its operand is no instance normalization", node.need("x"))
+            return rw.no("its operand is not an instance normalization", node.need("x"))
         split = normal.need("x").producer
         if split is None or not isinstance(split.op, Reshape):
-            return rw.no("what is normalized is no reshape", normal.need("x"))
+            return rw.no("what is normalized is not a reshape", normal.need("x"))
         stray = _read_elsewhere(node, (normal, split))
         if stray is not None:
             return rw.no("a value of the chain is read elsewhere too", stray)
@@ -125,7 +125,7 @@ class RaiseNormalization(PatternPass):
             return rw.no("the groups are not of channels", split.result)
         scale, bias = rw.array(normal.need("scale")), rw.array(normal.need("bias"))
         if scale is None or bias is None:
-            return rw.no("its scale and bias are no known constants", normal.result)
+            return rw.no("its scale and bias are not known constants", normal.result)
         each = channels // groups
         op = GroupNormalization(num_groups=groups, epsilon=normal.op.epsilon)
         made = [np.repeat(a, each) for a in (scale, bias)]
@@ -158,15 +158,15 @@ def _scaled(node: Node[Any], rw: Rewriter) -> _Scaled | None:
         if value is None or made is None:
             continue
         if isinstance(made.op, Reciprocal):
-            found = _over_root(value, made.need("x").producer, (made,), rw)
+            scaled = _over_root(value, made.need("x").producer, (made,), rw)
         elif isinstance(made.op, Div) and Algebra(rw).number(made.need("a")) == 1:
-            found = _over_root(value, made.need("b").producer, (made,), rw)
+            scaled = _over_root(value, made.need("b").producer, (made,), rw)
         elif isinstance(made.op, Pow) and Algebra(rw).number(made.operands[1]) == -0.5:
-            found = _over_sum(value, made.operands[0], (made,), rw)
+            scaled = _over_sum(value, made.operands[0], (made,), rw)
         else:
             continue
-        if found is not None:
-            return found
+        if scaled is not None:
+            return scaled
     return None
 
 
@@ -238,7 +238,7 @@ def _merge(node: Node[Any], rw: Rewriter, combine: Any) -> Result:
     normal, factor = value.producer, rw.array(other)
     kinds = LayerNormalization | RMSNormalization | InstanceNormalization | GroupNormalization
     if normal is None or not isinstance(normal.op, kinds) or factor is None:
-        return rw.no("it is no normalization with a constant", value)
+        return rw.no("it is not a normalization with a constant", value)
     if isinstance(normal.op, RMSNormalization) and isinstance(node.op, Add):
         return rw.no("rms_normalization has no bias", value)
     if node.op.clamp is not None or normal.mode != node.mode:
@@ -248,10 +248,10 @@ def _merge(node: Node[Any], rw: Rewriter, combine: Any) -> Result:
     if value.tensor.elem not in _FLOATS or other.tensor.elem is not value.tensor.elem:
         return rw.no("it is not of floats", value)
     scale = rw.array(normal.need("scale"))
-    held = normal.operands[2] if len(normal.operands) > 2 else None
-    bias = rw.array(held)
-    if scale is None or (held is not None and bias is None):
-        return rw.no("its scale and bias are no known constants", value)
+    operand = normal.operands[2] if len(normal.operands) > 2 else None
+    bias = rw.array(operand)
+    if scale is None or (operand is not None and bias is None):
+        return rw.no("its scale and bias are not known constants", value)
     fitted = _fitted(factor, scale.shape, value, normal)
     if fitted is None:
         return rw.no("the constant has another shape than the scale", other)
@@ -265,8 +265,8 @@ def _merge(node: Node[Any], rw: Rewriter, combine: Any) -> Result:
 
 
 def _cast(array: Any, elem: Elem) -> Array:
-    found: Array = np.asarray(array, order="C").astype(elem.dtype)
-    return found
+    converted: Array = np.asarray(array, order="C").astype(elem.dtype)
+    return converted
 
 
 def _fitted(factor: Array, shape: tuple[int, ...], value: Value, normal: Node[Any]) -> Array | None:

@@ -81,7 +81,7 @@ class RoundWeights(DataPass):
     def run(self, graph: Graph, ctx: PassContext) -> int:
         self._check_options()
         data = self.data(graph, ctx)
-        found = moments_of(
+        moments = moments_of(
             graph.module,
             integer_products(graph, self.target, self.name, ctx),
             data.samples,
@@ -90,7 +90,7 @@ class RoundWeights(DataPass):
         )
         changes = 0
         with single_threaded():
-            work = in_threads(self._rounded, found, _THREADS, threading.Event())
+            work = in_threads(self._rounded, moments, _THREADS, threading.Event())
             for product, rounding in itertools.chain.from_iterable(work):
                 if rounding is None:
                     ctx.warn(f"%{product.x.name} is not finite on the data", product.node)
@@ -164,8 +164,8 @@ def _settled(
     rows: Any, grid: Grid, second: Any, nearest: Any, damping: float, sweeps: int
 ) -> tuple[npt.NDArray[np.float64], int]:
     """Whole numbers whose rows err no more than the nearest ones; how many err less."""
-    held, step = damped(second, damping), grid.step
-    found = settled(rounded_in_order(rows, grid, held), rows, grid, held, sweeps)
-    before, after = (squared_error(rows - w * step, held) for w in (nearest, found))
+    hessian, step = damped(second, damping), grid.step
+    rounded = settled(rounded_in_order(rows, grid, hessian), rows, grid, hessian, sweeps)
+    before, after = (squared_error(rows - w * step, hessian) for w in (nearest, rounded))
     better = after < before
-    return np.where(better[:, :, None], found, nearest), int(better.sum())
+    return np.where(better[:, :, None], rounded, nearest), int(better.sum())

@@ -53,7 +53,7 @@ class SimplifyArithmetic(PatternPass):
         """clip(clip(x, a, b), lo, hi) = clip(x, clip(a, lo, hi), clip(b, lo, hi)); relu too."""
         inner = node.need("x").producer
         if inner is None or not isinstance(inner.op, Clip | Relu) or inner.mode != node.mode:
-            return rw.no("its producer is no clip", node.need("x"))
+            return rw.no("its producer is not a clip", node.need("x"))
         (a, b), (low, high) = _range(inner.op), _range(node.op)
         if a > b or low > high:
             return rw.no("its bounds are the wrong way round", node.need("x"))
@@ -73,12 +73,12 @@ class SimplifyArithmetic(PatternPass):
         if len(others) > 1 or first.tensor.elem is not Elem.F32:
             return rw.no("it is not of two values of float32", first)
         x, c = (first, others[0]) if rw.array(first) is None else (others[0], first)
-        held = rw.array(c)
-        if held is None or held.size != 1 or not same_shape(x, node.result):
+        bound = rw.array(c)
+        if bound is None or bound.size != 1 or not same_shape(x, node.result):
             return rw.no("no operand is one constant number", c)
-        number = float(held.reshape(())[()])
+        number = float(bound.reshape(())[()])
         if math.isnan(number):
-            return rw.no("the constant is no number", c)
+            return rw.no("the constant is not a number", c)
         if isinstance(node.op, Max):
             return rw.op(Clip(min=number), x)
         return rw.op(Clip(max=number), x)
@@ -116,7 +116,7 @@ class SimplifyArithmetic(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, Neg | Abs):
-            return rw.no("its producer is no change of sign", x)
+            return rw.no("its producer is not a change of sign", x)
         if isinstance(node.op, Abs):
             return x if isinstance(inner.op, Abs) else rw.op(Abs(), inner.need("x"))
         if isinstance(inner.op, Abs):
@@ -153,7 +153,7 @@ class SimplifyArithmetic(PatternPass):
         """log(softmax(x)) = log_softmax(x)."""
         inner = node.need("x").producer
         if inner is None or not isinstance(inner.op, Softmax) or not rw.only_use(node.need("x")):
-            return rw.no("its operand is no softmax that it alone reads", node.need("x"))
+            return rw.no("its operand is not a softmax that it alone reads", node.need("x"))
         return rw.op(LogSoftmax(axis=inner.op.axis), inner.need("x"))
 
 

@@ -31,7 +31,7 @@ class SimplifyLayout(PatternPass):
             return x
         producer = x.producer
         if producer is None or not isinstance(producer.op, Transpose):
-            return rw.no("its producer is no transpose", x)
+            return rw.no("its producer is not a transpose", x)
         first = _perm(producer)
         if first is None:
             return rw.no("the rank is unknown", x)
@@ -71,7 +71,7 @@ class SimplifyLayout(PatternPass):
         if wanted is not None and None not in wanted and 0 not in wanted:
             numbers = reshape_target(wanted, source.tensor.shape, False)
         if numbers is None:
-            return rw.no("the target can't be said from the operand before", source)
+            return rw.no("the target does not follow from the operand before", source)
         return rw.op(Reshape(), source, _shape(rw, numbers))
 
     @rewrites(Squeeze, Unsqueeze, Flatten, Expand, Tile)
@@ -89,7 +89,7 @@ class SimplifyLayout(PatternPass):
         x = node.need("x")
         inner, rank = x.producer, x.tensor.rank
         if inner is None or not isinstance(inner.op, Unsqueeze):
-            return rw.no("its producer is no unsqueeze", x)
+            return rw.no("its producer is not an unsqueeze", x)
         if rank is None:
             return rw.no("the rank is unknown", x)
         outer = {a % (rank + len(node.op.axes)) for a in node.op.axes}
@@ -103,7 +103,7 @@ class SimplifyLayout(PatternPass):
         x = node.need("x")
         inner, rank = x.producer, x.tensor.rank
         if inner is None or not isinstance(inner.op, Squeeze | Unsqueeze):
-            return rw.no("its producer is no squeeze or unsqueeze", x)
+            return rw.no("its producer is not a squeeze or unsqueeze", x)
         if rank is None or not node.op.axes or not inner.op.axes:
             return rw.no("the axes are unknown", x)
         outer = {a % rank for a in node.op.axes}

@@ -57,7 +57,7 @@ class SimplifyLogic(PatternPass):
         """where(not c, a, b) = where(c, b, a)."""
         inner = node.need("condition").producer
         if inner is None or not isinstance(inner.op, Not):
-            return rw.no("its condition is no negation", node.need("condition"))
+            return rw.no("its condition is not a negation", node.need("condition"))
         return rw.op(Where(), inner.need("x"), node.need("b"), node.need("a"))
 
     @rewrites(Where)
@@ -68,8 +68,8 @@ class SimplifyLogic(PatternPass):
         if first is a and second is b:
             return rw.no("no branch asks for the same condition", flags)
         shape = inferred_shape(node)
-        found = Where().infer(flags.tensor, first.tensor, second.tensor)[0].shape
-        if shape is None or None in shape or found != shape:
+        joined = Where().infer(flags.tensor, first.tensor, second.tensor)[0].shape
+        if shape is None or None in shape or joined != shape:
             return rw.no("the branch that goes widens it", flags)
         return rw.op(Where(), flags, first, second)
 
@@ -78,7 +78,7 @@ class SimplifyLogic(PatternPass):
         """not(not(x)) = x."""
         inner = node.need("x").producer
         if inner is None or not isinstance(inner.op, Not):
-            return rw.no("its producer is no negation", node.need("x"))
+            return rw.no("its producer is not a negation", node.need("x"))
         return inner.need("x")
 
     @rewrites(And, Or)
@@ -100,7 +100,7 @@ class SimplifyLogic(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, Cast):
-            return rw.no("its producer is no cast", x)
+            return rw.no("its producer is not a cast", x)
         source = inner.need("x")
         if not _holds(x.tensor.elem, source.tensor.elem):
             return rw.no("the first cast may lose something", x)
@@ -118,8 +118,8 @@ class SimplifyLogic(PatternPass):
             if source is None or (isinstance(node.op, PRelu) and index == 0):
                 continue
             operands = [source if i == index else v for i, v in enumerate(node.operands)]
-            found = node.op.infer(*(v.tensor for v in operands if v is not None))[0]
-            if isinstance(found, TensorType) and found.shape == wanted:
+            type = node.op.infer(*(v.tensor for v in operands if v is not None))[0]
+            if isinstance(type, TensorType) and type.shape == wanted:
                 return rw.op(node.op, *operands)
         return rw.no("no operand is repeated to a shape that another one has", node.result)
 

@@ -58,7 +58,7 @@ class SimplifyReductions(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, _KEEPING) or not rw.only_use(x):
-            return rw.no("its producer is no reduction that it alone reads", x)
+            return rw.no("its producer is not a reduction that it alone reads", x)
         axes, rank = _axes(inner), x.tensor.rank
         if axes is None or rank is None or not inner.op.keepdims:
             return rw.no("the reduction keeps no axes", x)
@@ -72,7 +72,7 @@ class SimplifyReductions(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, _KEEPING) or not rw.only_use(x):
-            return rw.no("its producer is no reduction that it alone reads", x)
+            return rw.no("its producer is not a reduction that it alone reads", x)
         axes, rank = _axes(inner), inner.need("x").tensor.rank
         if axes is None or rank is None or inner.op.keepdims:
             return rw.no("the reduction keeps its axes", x)
@@ -99,7 +99,7 @@ class SimplifyReductions(PatternPass):
         x = node.need("x")
         inner, axes = x.producer, _axes(node)
         if inner is None or not isinstance(inner.op, Transpose) or axes is None:
-            return rw.no("its producer is no transpose", x)
+            return rw.no("its producer is not a transpose", x)
         perm = inner.op.perm or tuple(reversed(range(x.tensor.rank or 0)))
         left = [p for i, p in enumerate(perm) if i not in axes]
         if left != sorted(left):
@@ -116,8 +116,8 @@ class SimplifyReductions(PatternPass):
         """reduce_sum(x){a} * (1 / n) = reduce_mean(x){a}, where n elements are summed."""
         a, b = node.need("a"), node.need("b")
         total, factor = (a, b) if rw.array(a) is None else (b, a)
-        held, inner = rw.array(factor), total.producer
-        if held is None or held.size != 1 or held.ndim > (total.tensor.rank or 0):
+        number, inner = rw.array(factor), total.producer
+        if number is None or number.size != 1 or number.ndim > (total.tensor.rank or 0):
             return rw.no("no operand is one constant number", factor)
         if inner is None or not isinstance(inner.op, ReduceSum) or not rw.only_use(total):
             return rw.no("no operand is a sum that it alone reads", total)
@@ -126,7 +126,7 @@ class SimplifyReductions(PatternPass):
             return rw.no("how many are summed is unknown", total)
         sizes = [x.tensor.shape[axis] for axis in axes]
         count = float(np.prod([s if isinstance(s, int) else 0 for s in sizes]))
-        if not count or np.float32(1 / count) != held.reshape(())[()]:
+        if not count or np.float32(1 / count) != number.reshape(())[()]:
             return rw.no("the factor is not one over the number of summands", factor)
         if node.op.clamp is not None:
             return rw.no("it has an activation", total)

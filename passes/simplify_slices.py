@@ -44,7 +44,7 @@ class SimplifySlices(PatternPass):
         """slice(x) = x, where it takes everything."""
         x, bounds = node.need("x"), _bounds(node, rw)
         if bounds is None:
-            return rw.no("its bounds are no known constants", x)
+            return rw.no("its bounds are not known constants", x)
         if any(step != 1 for _, _, step in bounds.values()):
             return rw.no("it takes steps", x)
         open_ended = all(start == 0 and end == _END for start, end, _ in bounds.values())
@@ -59,22 +59,22 @@ class SimplifySlices(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, Slice):
-            return rw.no("its producer is no slice", x)
+            return rw.no("its producer is not a slice", x)
         if not rw.only_use(x):
             return rw.no("the first slice is read elsewhere too", x)
         first, second = _bounds(inner, rw), _bounds(node, rw)
         if first is None or second is None:
-            return rw.no("its bounds are no known constants", x)
+            return rw.no("its bounds are not known constants", x)
         joined = dict(first)
         for axis, bound in second.items():
-            held = first.get(axis)
-            if held is None:
+            outer = first.get(axis)
+            if outer is None:
                 joined[axis] = bound
-            elif held[2] != 1 or bound[2] != 1 or min(*held, *bound) < 0:
+            elif outer[2] != 1 or bound[2] != 1 or min(*outer, *bound) < 0:
                 return rw.no(f"both cut axis {axis}, by steps or from its end", x)
             else:
-                end = _END if bound[1] == _END else held[0] + bound[1]
-                joined[axis] = (held[0] + bound[0], min(held[1], end), 1)
+                end = _END if bound[1] == _END else outer[0] + bound[1]
+                joined[axis] = (outer[0] + bound[0], min(outer[1], end), 1)
         return _slice(rw, inner.need("x"), joined)
 
     @rewrites(Gather)
@@ -82,12 +82,12 @@ class SimplifySlices(PatternPass):
         """gather(x, [i, i + 1, ..., j]) = slice(x, i, j + 1)."""
         x, indices = node.need("x"), rw.array(node.need("indices"))
         if indices is None or indices.ndim != 1 or not indices.size:
-            return rw.no("its indices are no constant list", node.need("indices"))
+            return rw.no("its indices are not a constant list", node.need("indices"))
         if isinstance(x, Constant):
             return rw.no("it reads a table", x)
         numbers = [int(i) for i in indices]
         if numbers[0] < 0 or numbers != list(range(numbers[0], numbers[-1] + 1)):
-            return rw.no("its indices are no run", node.need("indices"))
+            return rw.no("its indices are not consecutive", node.need("indices"))
         shape = x.tensor.shape
         size = None if shape is None else shape[node.op.axis]
         if shape is None or not isinstance(size, int):
@@ -101,7 +101,7 @@ class SimplifySlices(PatternPass):
         x, index = node.need("x"), rw.array(node.need("indices"))
         inner, rank = x.producer, x.tensor.rank
         if inner is None or not isinstance(inner.op, Unsqueeze) or rank is None:
-            return rw.no("its producer is no unsqueeze", x)
+            return rw.no("its producer is not an unsqueeze", x)
         if index is None or index.ndim or int(index) not in (0, -1):
             return rw.no("it does not pick the one index", node.need("indices"))
         if [axis % rank for axis in inner.op.axes] != [node.op.axis % rank]:
@@ -137,13 +137,13 @@ class SimplifySlices(PatternPass):
         if first.tensor.rank is None:
             return rw.no("the rank is unknown", first)
         axis = node.op.axis % first.tensor.rank
-        found = [_cut(part, axis, rw) for part in node.present_operands]
-        cuts = [cut for cut in found if cut is not None]
-        if len(cuts) < len(found):
+        parts = [_cut(part, axis, rw) for part in node.present_operands]
+        cuts = [cut for cut in parts if cut is not None]
+        if len(cuts) < len(parts):
             return rw.no("not every part is cut along the axis by known numbers", first)
         for left, right in pairwise(cuts):
             if left.x is not right.x or left.end != right.start:
-                return rw.no("the parts are no neighbours in one value", left.x)
+                return rw.no("the parts are not neighbours in one value", left.x)
         x, start, end = cuts[0].x, cuts[0].start, cuts[-1].end
         size = x.tensor.shape[axis] if x.tensor.shape else None
         if start == 0 and (end == _END or (isinstance(size, int) and end >= size)):
@@ -164,7 +164,7 @@ class SimplifySlices(PatternPass):
         x = node.need("x")
         inner = x.producer
         if inner is None or not isinstance(inner.op, Pad) or not rw.only_use(x):
-            return rw.no("its producer is no pad that it alone reads", x)
+            return rw.no("its producer is not a pad that it alone reads", x)
         if {node.op.mode, inner.op.mode} != {"constant"}:
             return rw.no("one of them repeats elements", x)
         if node.operand("axes") is not None or inner.operand("axes") is not None:
@@ -173,7 +173,7 @@ class SimplifySlices(PatternPass):
             return rw.no("they add different values", x)
         p, q = rw.array(inner.need("pads")), rw.array(node.need("pads"))
         if p is None or q is None or min(p.min(initial=0), q.min(initial=0)) < 0:
-            return rw.no("their amounts are no known constants, or one of them crops", x)
+            return rw.no("their amounts are not known constants, or one of them crops", x)
         total = rw.constant(np.add(p, q), f"{node.name}_pads", Elem.I64)
         return rw.op(node.op, inner.need("x"), total, node.operand("value"))
 
@@ -192,10 +192,10 @@ def _bounds(node: Node[Slice], rw: Rewriter) -> _Bounds | None:
         if value is not None and array is None:
             return None
         given.append(default if array is None else array.tolist())
-    found: _Bounds = {}
+    bounds: _Bounds = {}
     for start, end, axis, step in zip(*given, strict=True):
-        found[axis % rank] = (start, _END if end >= _FAR and step > 0 else end, step)
-    return found
+        bounds[axis % rank] = (start, _END if end >= _FAR and step > 0 else end, step)
+    return bounds
 
 
 def _slice(rw: Rewriter, x: Value, bounds: _Bounds) -> Value:

@@ -45,25 +45,25 @@ class SmoothActivations(DataPass):
         products = self._products(graph, target, ctx)
         if not products:
             return 0
-        found = inputs_of(graph.module, products, data.samples, data.masking)
+        measured = inputs_of(graph.module, products, data.samples, data.masking)
         changes = 0
         with single_threaded():
-            for group, inputs in found:
+            for group, inputs in measured:
                 changes += self._smooth(group, inputs, target, ctx)
         return changes + (graph.module.drop_unused_constants() if changes else 0)
 
     def _products(self, graph: Graph, target: Target, ctx: PassContext) -> list[Product]:
         """Dense products that the target runs in integers, and whose input can be divided."""
         dense = [p for n in graph.nodes() if isinstance(p := product_of(n), Product) and p.is_dense]
-        found: list[Product] = []
+        products: list[Product] = []
         for group in sharing(dense).values():
             reason = self._refusal(group, target)
             for product in group:
                 if reason is None:
-                    found.append(product)
+                    products.append(product)
                 else:
                     ctx.decline(self.name, product.node, reason)
-        return found
+        return products
 
     def _refusal(self, group: list[Product], target: Target) -> str | None:
         """Why what these products read can't be divided; None where it can."""

@@ -190,6 +190,6 @@ def test_texts_that_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "text").write_bytes("ü\r\n".encode())
     assert read_text(tmp_path / "text", "list", "") == "ü\r\n"
-    for name, reason in (("binary", "it is no text"), ("none", "No such file"), ("", "directory")):
+    for name, reason in (("binary", "it is not text"), ("none", "No such file"), ("", "directory")):
         with pytest.raises(QdqcError, match=f"can't read the list: .*{reason}.*\nnote: make one"):
             read_text(tmp_path / name, "list", "make one")

@@ -70,11 +70,11 @@ class Value:
         if name == self._name:
             return
         self.module.leave(self)
-        held, self._name = self._name, name
+        before, self._name = self._name, name
         try:
             self.module.enter(self)
         except ValueError:
-            self._name = held
+            self._name = before
             self.module.enter(self)
             raise
 
@@ -85,9 +85,9 @@ class Value:
 
     @property
     def users(self) -> tuple[Node[Any], ...]:
-        """The nodes that read the value, each once; graph outputs are no nodes."""
-        found = dict.fromkeys(u.user for u in self._uses.values() if isinstance(u.user, Node))
-        return tuple(found)
+        """The nodes that read the value, each once; graph outputs are not nodes."""
+        nodes = dict.fromkeys(u.user for u in self._uses.values() if isinstance(u.user, Node))
+        return tuple(nodes)
 
     @property
     def is_used(self) -> bool:
@@ -106,7 +106,7 @@ class Value:
     def tensor(self) -> TensorType:
         """The type, where it must be a tensor. Raises TypeError."""
         if not isinstance(self.type, TensorType):
-            raise TypeError(f"%{self._name} is no tensor")
+            raise TypeError(f"%{self._name} is not a tensor")
         return self.type
 
     @property
@@ -260,10 +260,10 @@ class Node(Generic[OpT]):
 
     def need(self, name: str) -> Value:
         """The operand that the op calls ``name``, where it must be present. Raises KeyError."""
-        found = self.operand(name)
-        if found is None:
+        value = self.operand(name)
+        if value is None:
             raise KeyError(f"'{self.op.name}' lacks its operand '{name}'")
-        return found
+        return value
 
     def operand_types(self) -> tuple[Type | None, ...]:
         """Types as inference sees them: quantized values stand for float32 numbers, and
@@ -278,9 +278,9 @@ class Node(Generic[OpT]):
 
     def set_operand(self, index: int, value: Value | None) -> None:
         """Replace one operand; absent ones that are then the last are left out."""
-        held = self._operands[index]
-        if held is not None:
-            held.drop_use(self, index)
+        before = self._operands[index]
+        if before is not None:
+            before.drop_use(self, index)
         self._operands[index] = value
         if value is not None:
             value.add_use(self, index)
@@ -289,9 +289,9 @@ class Node(Generic[OpT]):
 
     def set_operands(self, values: Sequence[Value | None]) -> None:
         """Replace all operands; trailing absent ones are left out."""
-        for index, held in enumerate(self._operands):
-            if held is not None:
-                held.drop_use(self, index)
+        for index, before in enumerate(self._operands):
+            if before is not None:
+                before.drop_use(self, index)
         count = len(values)
         while count and values[count - 1] is None:
             count -= 1
@@ -316,13 +316,13 @@ class Node(Generic[OpT]):
     def captures(self) -> list[Value]:
         """Values of outer graphs that the nested graphs read, each once."""
         inner = set(self.nested_graphs())
-        found: dict[Value, None] = {}
+        captured: dict[Value, None] = {}
         for graph in inner:
             reads = [v for n in graph.nodes() for v in n.present_operands]
             for value in (*reads, *graph.outputs):
                 if not isinstance(value, Constant) and value.graph not in inner:
-                    found[value] = None
-        return list(found)
+                    captured[value] = None
+        return list(captured)
 
     def nested_graphs(self) -> Iterator[Graph]:
         """All graphs inside this node, outer ones first."""

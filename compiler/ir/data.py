@@ -79,12 +79,12 @@ class Data:
     def of(cls, array: npt.ArrayLike, elem: Elem | None = None) -> Data:
         """Data of an array that must not change from here on."""
         whole = np.asarray(array)
-        found = elem or Elem.of(whole.dtype)
-        if found is Elem.STRING:
+        stored = elem or Elem.of(whole.dtype)
+        if stored is Elem.STRING:
             strings = tuple(str(s) for s in whole.reshape(-1))
-            return cls(found, whole.shape, None, strings=strings)
-        packed = pack(whole.astype(found.dtype, copy=False), found)
-        return cls(found, whole.shape, packed)
+            return cls(stored, whole.shape, None, strings=strings)
+        packed = pack(whole.astype(stored.dtype, copy=False), stored)
+        return cls(stored, whole.shape, packed)
 
     @classmethod
     def elided(cls, elem: Elem, shape: tuple[int, ...], digest: str) -> Data:

@@ -140,15 +140,15 @@ class Expr:
 
     def symbols(self) -> set[str]:
         """Every symbol that occurs."""
-        found: set[str] = set()
+        names: set[str] = set()
         for monomial, _ in self.terms:
             for atom in monomial:
                 if isinstance(atom, str):
-                    found.add(atom)
+                    names.add(atom)
                 else:
-                    found |= atom.num.symbols()
-                    found |= atom.den.symbols() if isinstance(atom.den, Expr) else set()
-        return found
+                    names |= atom.num.symbols()
+                    names |= atom.den.symbols() if isinstance(atom.den, Expr) else set()
+        return names
 
     def substitute(self, values: Mapping[str, int | Expr]) -> int | Expr:
         """The expression with symbols replaced, in normal form again."""
@@ -217,7 +217,7 @@ def symbol(name: str) -> Expr:
 
 
 def broadcast(a: Dim, b: Dim) -> Dim:
-    """One dimension of two operands that broadcast; None where it can't be told.
+    """One dimension of two operands that broadcast; None where it is unknown.
 
     Raises ValueError for two different sizes of which neither is 1.
     """

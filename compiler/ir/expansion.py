@@ -47,17 +47,17 @@ class Parts:
 
     def number(self, value: npt.ArrayLike, label: str, elem: Elem | None = None) -> Constant:
         """A constant in the element type of the first operand, unless another is given."""
-        found = elem or self.elem
-        array = np.asarray(value).astype(found.dtype)
+        wanted = elem or self.elem
+        array = np.asarray(value).astype(wanted.dtype)
         name = self.module.fresh_name(f"{self.node.name}_{label}")
-        return self.module.add_constant(name, Data.of(array, found))
+        return self.module.add_constant(name, Data.of(array, wanted))
 
     def shape(self, *dims: int) -> Constant:
         """The target of a Reshape."""
         return self.number(dims, "shape", Elem.I64)
 
     def axes(self, first: int) -> tuple[int, ...] | None:
-        """The axes of the first operand from ``first`` on; None where they can't be told."""
+        """The axes of the first operand from ``first`` on; None where they are unknown."""
         x = self.operands[0]
         if x is not None and x.shape is not None:
             return tuple(range(first % len(x.shape), len(x.shape)))

@@ -2,7 +2,7 @@
 
 A value of a field is a number, a text, a boolean, a type, an array (``Data``), or a tuple of
 values. Printing leaves out fields at their default; reading checks the field's annotation and
-names the field that does not fit. A field of type ``Flat`` takes every name that is no field.
+names the field that does not fit. A field of type ``Flat`` takes every name that is not a field.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _unescaped(name: str, fields: Container[str]) -> str:
 @functools.cache
 def hints(cls: type) -> dict[str, Any]:
     """Resolved annotations of the dataclass fields, in order."""
-    found = typing.get_type_hints(cls)
-    return {f.name: found[f.name] for f in dataclasses.fields(cls)}
+    annotations = typing.get_type_hints(cls)
+    return {f.name: annotations[f.name] for f in dataclasses.fields(cls)}
 
 
 def encode(obj: Any, elide: bool = False) -> list[tuple[str, str]]:
@@ -87,10 +87,10 @@ def _spelling(cls: type, name: str) -> tuple[bool, str | None]:
     """Whether numbers of a field read back as floats without a point, and its default's text."""
     annotation = hints(cls)[name]
     typed = _holds(float, annotation) and not _holds(int, annotation)
-    found = next(f for f in dataclasses.fields(typing.cast(Any, cls)) if f.name == name)
-    if found.default is dataclasses.MISSING:
+    field = next(f for f in dataclasses.fields(typing.cast(Any, cls)) if f.name == name)
+    if field.default is dataclasses.MISSING:
         return typed, None
-    return typed, print_value(found.default, typed)
+    return typed, print_value(field.default, typed)
 
 
 def decode(cls: type[T], values: Mapping[str, Any], what: str) -> T:
@@ -142,10 +142,10 @@ def _describe(annotation: Any) -> str:
 
 def _fit(value: Any, annotation: Any, what: str) -> Any:
     """The value as the annotation wants it. Raises FieldError."""
-    found = _try_fit(value, annotation)
-    if found is _MISFIT:
+    fitted = _try_fit(value, annotation)
+    if fitted is _MISFIT:
         raise FieldError(f"{what} is {_describe(annotation)}, not {print_value(value)}")
-    return found
+    return fitted
 
 
 _MISFIT = object()

@@ -38,8 +38,8 @@ class Graph:
         return tuple(self._outputs)
 
     def set_outputs(self, values: Sequence[Value]) -> None:
-        for index, held in enumerate(self._outputs):
-            held.drop_use(self, index)
+        for index, before in enumerate(self._outputs):
+            before.drop_use(self, index)
         self._outputs = list(values)
         for index, value in enumerate(self._outputs):
             value.add_use(self, index)
@@ -112,8 +112,8 @@ class Graph:
         for graph in node.graphs:
             graph.owner = node
         try:
-            found = list(op.infer_node(node)) if types is None else list(types)
-            for index, type in enumerate(found):
+            result_types = list(op.infer_node(node)) if types is None else list(types)
+            for index, type in enumerate(result_types):
                 given = names[index] if index < len(names) else None
                 specs = op.result_specs
                 optional = index < len(specs) and specs[index].optional
@@ -210,8 +210,8 @@ class Module:
 
     def enter(self, value: Value) -> None:
         """Take up a value's name. Raises ValueError when another value has it."""
-        held = self._values.get(value.name)
-        if held is not None and held is not value:
+        present = self._values.get(value.name)
+        if present is not None and present is not value:
             raise ValueError(f"the name '%{value.name}' is taken")
         self._values[value.name] = value
         if isinstance(value, Constant):
@@ -244,8 +244,8 @@ class Module:
 
     def add_constant(self, name: str, data: Data, type: TensorType | None = None) -> Constant:
         """A new constant. Raises ValueError when the name is taken."""
-        found = type if type is not None else TensorType(data.elem, data.shape)
-        return Constant(self, name, found, data)
+        stated = type if type is not None else TensorType(data.elem, data.shape)
+        return Constant(self, name, stated, data)
 
     def drop_unused_constants(self) -> int:
         """Forget constants that nobody reads; returns how many."""

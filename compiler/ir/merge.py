@@ -29,22 +29,22 @@ def compatible(a: Type, b: Type) -> bool:
     return len(a.shape) == len(b.shape) and all(map(_same_dim, a.shape, b.shape))
 
 
-def merge_types(held: Type, found: Type) -> Type:
-    """``held`` with what ``found`` knows better: a number over a symbol over nothing.
+def merge_types(first: Type, second: Type) -> Type:
+    """``first`` with what ``second`` knows better: a number over a symbol over nothing.
 
-    Element type, quantization and range stay those of ``held``; the types must be compatible.
+    Element type, quantization and range stay those of ``first``; the types must be compatible.
     """
-    if not isinstance(held, TensorType) or not isinstance(found, TensorType):
-        return held
-    if held.shape is None or found.shape is None:
-        shape = found.shape if held.shape is None else held.shape
+    if not isinstance(first, TensorType) or not isinstance(second, TensorType):
+        return first
+    if first.shape is None or second.shape is None:
+        shape = second.shape if first.shape is None else first.shape
     else:
-        shape = tuple(map(_better, held.shape, found.shape))
-    value = held.value if found.value is None else found.value
-    return replace(held, shape=shape, value=value)
+        shape = tuple(map(_better, first.shape, second.shape))
+    value = first.value if second.value is None else second.value
+    return replace(first, shape=shape, value=value)
 
 
-def _better(held: Dim, found: Dim) -> Dim:
-    if isinstance(held, int) or found is None:
-        return held
-    return found if isinstance(found, int) or not isinstance(held, Expr) else held
+def _better(first: Dim, second: Dim) -> Dim:
+    if isinstance(first, int) or second is None:
+        return first
+    return second if isinstance(second, int) or not isinstance(first, Expr) else first

@@ -128,7 +128,7 @@ class Op:
     not_negative: ClassVar[bool] = False
     """Whether no float that the op computes is below zero, whatever the operands."""
     clamp = cast("tuple[float, float] | None", None)
-    """A fused activation. Without annotation it is no field, but of ops that declare it as one."""
+    """A fused activation. Not annotated: it is a field only of the ops that declare it as one."""
     operand_specs: ClassVar[tuple[OperandSpec, ...]] = ()
     result_specs: ClassVar[tuple[OperandSpec, ...]] = ()
 
@@ -185,11 +185,11 @@ class Op:
 
 
 def _need_tensors(types: Sequence[Type | None], specs: Sequence[OperandSpec]) -> None:
-    """Raises ValueError for an operand that is no tensor, or a hole among any number of them."""
-    for index, found in enumerate(types):
+    """Raises ValueError for an operand that is not a tensor, or a hole among any number of them."""
+    for index, type in enumerate(types):
         spec = specs[min(index, len(specs) - 1)]
         name = f"operand {index}" if spec.variadic else spec.name
-        if found is None and spec.variadic:
+        if type is None and spec.variadic:
             raise ValueError(f"{name} is absent, but none of '{spec.name}' may be")
-        if found is not None and not isinstance(found, TensorType):
-            raise ValueError(f"{name} is {print_type(found)}, but a tensor is needed")
+        if type is not None and not isinstance(type, TensorType):
+            raise ValueError(f"{name} is {print_type(type)}, but a tensor is needed")

@@ -125,21 +125,21 @@ def print_data(data: Data, elide: bool = False) -> str:
     return f'resource("sha256:{data.digest}")'
 
 
-def print_type(found: Type, elide: bool = False) -> str:
+def print_type(type: Type, elide: bool = False) -> str:
     """``f32[N,3,32,32]`` with its range or its quantization behind it."""
-    if isinstance(found, SequenceType):
-        return f"seq<{print_type(found.item, elide)}>"
-    if isinstance(found, OptionalType):
-        return f"opt<{print_type(found.item, elide)}>"
-    if found.shape is None:
-        text = f"{found.elem.text}[*]"
+    if isinstance(type, SequenceType):
+        return f"seq<{print_type(type.item, elide)}>"
+    if isinstance(type, OptionalType):
+        return f"opt<{print_type(type.item, elide)}>"
+    if type.shape is None:
+        text = f"{type.elem.text}[*]"
     else:
-        dims = ",".join("?" if d is None else str(d) for d in found.shape)
-        text = f"{found.elem.text}[{dims}]"
-    if found.quant is not None:
-        text += " " + _print_quant(found.quant, elide)
-    if found.range is not None:
-        text += " " + _print_range(found.range)
+        dims = ",".join("?" if d is None else str(d) for d in type.shape)
+        text = f"{type.elem.text}[{dims}]"
+    if type.quant is not None:
+        text += " " + _print_quant(type.quant, elide)
+    if type.range is not None:
+        text += " " + _print_range(type.range)
     return text
 
 
@@ -165,8 +165,8 @@ def _print_narrow(value: Any) -> str:
     return print_float(float(str(np.float32(exact))))
 
 
-def _print_range(found: Range) -> str:
-    numbers = (found.min, found.max, found.threshold)
+def _print_range(range: Range) -> str:
+    numbers = (range.min, range.max, range.threshold)
     return f"range({', '.join(print_float(n) for n in numbers)})"
 
 

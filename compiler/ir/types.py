@@ -102,10 +102,10 @@ class Elem(enum.Enum):
     @classmethod
     def of(cls, dtype: npt.DTypeLike) -> Elem:
         """The element type of a numpy dtype. Raises KeyError for one that ONNX has not."""
-        found = np.dtype(dtype)
-        if found.kind in "OUST":
+        plain = np.dtype(dtype)
+        if plain.kind in "OUST":
             return cls.STRING
-        return _DTYPES[found]
+        return _DTYPES[plain]
 
 
 _ELEMS = {e.text: e for e in Elem}
@@ -219,8 +219,8 @@ class TensorType:
     def with_quant(self, elem: Elem, quant: Quant) -> TensorType:
         return TensorType(elem, self.shape, quant)
 
-    def with_range(self, found: Range | None) -> TensorType:
-        return replace(self, range=found)
+    def with_range(self, range: Range | None) -> TensorType:
+        return replace(self, range=range)
 
     def substitute(self, values: Mapping[str, int | Expr]) -> TensorType:
         """The type with symbols of its shape replaced."""

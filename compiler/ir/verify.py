@@ -29,11 +29,11 @@ Reads: TypeAlias = "dict[Value, set[tuple[int, int]]]"
 
 def verify(module: Module, checks: Sequence[Check] = ()) -> list[Diagnostic]:
     """Everything that is wrong with a module; ``checks`` run only if nothing else is."""
-    found = list(_Verifier(module).run())
-    if not found:
+    diagnostics = list(_Verifier(module).run())
+    if not diagnostics:
         for further in checks:
-            found.extend(further(module))
-    return found
+            diagnostics.extend(further(module))
+    return diagnostics
 
 
 def check(module: Module, stage: str = "", checks: Sequence[Check] = ()) -> None:
@@ -41,13 +41,13 @@ def check(module: Module, stage: str = "", checks: Sequence[Check] = ()) -> None
 
     ``stage`` says when the module was looked at: ``pass 'fuse-pad' (3 of 9)``.
     """
-    found = verify(module, checks)
-    if not found:
+    diagnostics = verify(module, checks)
+    if not diagnostics:
         return
-    first = found[0]
+    first = diagnostics[0]
     notes = list(first.notes)
-    if len(found) > 1:
-        notes.append(f"{len(found) - 1} more such errors follow from here on")
+    if len(diagnostics) > 1:
+        notes.append(f"{len(diagnostics) - 1} more such errors follow from here on")
     if stage:
         notes.append(f"found after {stage}")
     raise QdqcError(first.message, node=first.node, loc=first.loc, file=first.file, notes=notes)
@@ -78,10 +78,10 @@ class _Verifier:
             yield _error(f"constant {_named(constant)}: {problem}")
         type, data = constant.type, constant.data
         if not isinstance(type, TensorType):
-            yield _error(f"constant {_named(constant)} is no tensor")
+            yield _error(f"constant {_named(constant)} is not a tensor")
         elif type.elem is not data.elem or type.shape != data.shape:
-            held = print_type(TensorType(data.elem, data.shape))
-            yield _error(f"constant {_typed(constant)} holds data of type {held}")
+            stored = print_type(TensorType(data.elem, data.shape))
+            yield _error(f"constant {_typed(constant)} holds data of type {stored}")
 
     def _graph(self, graph: Graph, owner: Node[Any] | None) -> Iterator[Diagnostic]:
         """The graph and all inside it; what it defines is out of sight afterwards."""
@@ -95,7 +95,7 @@ class _Verifier:
             for problem in type_problems(value.type):
                 yield _error(f"graph input {_named(value)}: {problem}", owner)
         for name in graph.input_attrs.keys() - {v.name for v in graph.inputs}:
-            yield _error(f"attributes are given for '{name}', which is no graph input", owner)
+            yield _error(f"attributes are given for '{name}', which is not a graph input", owner)
         self.visible.update(defined)
         previous: Node[Any] | None = None
         count = 0
@@ -198,11 +198,11 @@ def _inferred(node: Node[Any]) -> Iterator[Diagnostic]:
         if index >= len(types):
             yield _error(f"gives {len(types)} results, {_named(value)} is one more", node)
             continue
-        found = types[index]
-        if found is not None and not compatible(value.type, found):
+        inferred = types[index]
+        if inferred is not None and not compatible(value.type, inferred):
             yield _error(
                 f"result {_named(value)} is declared {print_type(value.type, elide=True)}, "
-                f"but the operands give {print_type(found)}",
+                f"but the operands give {print_type(inferred)}",
                 node,
             )
 

@@ -23,13 +23,13 @@ def type_problems(type: Type) -> Iterator[str]:
         yield from _range(type.range)
 
 
-def _range(found: Range) -> Iterator[str]:
-    if any(math.isnan(n) for n in (found.min, found.max, found.threshold)):
+def _range(range: Range) -> Iterator[str]:
+    if any(math.isnan(n) for n in (range.min, range.max, range.threshold)):
         yield "its range holds a NaN"
-    elif found.min > found.max:
-        yield f"its range is inverted: min {found.min:g}, max {found.max:g}"
-    elif found.threshold < 0:
-        yield f"its range has a negative threshold, {found.threshold:g}"
+    elif range.min > range.max:
+        yield f"its range is inverted: min {range.min:g}, max {range.max:g}"
+    elif range.threshold < 0:
+        yield f"its range has a negative threshold, {range.threshold:g}"
 
 
 def _quant(type: TensorType, quant: Quant) -> Iterator[str]:

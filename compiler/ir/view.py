@@ -90,7 +90,9 @@ def topological_order(readers: Mapping[K, Iterable[K]]) -> list[K]:
 
     view: networkx.DiGraph[K] = networkx.DiGraph()
     view.add_nodes_from(readers)
-    view.add_edges_from((key, reader) for key, found in readers.items() for reader in found)
+    view.add_edges_from(
+        (key, reader) for key, successors in readers.items() for reader in successors
+    )
     place = {key: index for index, key in enumerate(view)}
     try:
         return list(networkx.lexicographical_topological_sort(view, key=place.__getitem__))
@@ -113,8 +115,8 @@ def dominators(graph: Graph) -> dict[N, N | None]:
     view.add_edges_from((ENTRY, node) for node in dict.fromkeys((*roots, *fed)))
     if not roots:
         return {}
-    found: Mapping[Any, Any] = networkx.immediate_dominators(view, ENTRY)
-    return {n: None if found[n] == ENTRY else found[n] for n in graph.nodes()}
+    immediate: Mapping[Any, Any] = networkx.immediate_dominators(view, ENTRY)
+    return {n: None if immediate[n] == ENTRY else immediate[n] for n in graph.nodes()}
 
 
 def cut_values(graph: Graph) -> list[Value]:
@@ -134,15 +136,15 @@ def cut_values(graph: Graph) -> list[Value]:
         if value.graph is graph:
             last[value] = len(nodes)
     alive = {value for value in graph.inputs if value in last}
-    found: list[Value] = []
+    cuts: list[Value] = []
     for node, index in place.items():
         alive = {value for value in alive if last[value] > index}
         alive.update(v for v in node.present_results if last.get(v, -1) > index)
         if len(alive) == 1 and index < len(nodes) - 1:
             (only,) = alive
-            if not found or found[-1] is not only:
-                found.append(only)
-    return [value for value in found if not value.is_input]
+            if not cuts or cuts[-1] is not only:
+                cuts.append(only)
+    return [value for value in cuts if not value.is_input]
 
 
 def convex_hull(nodes: Iterable[N]) -> set[N]:
@@ -175,8 +177,8 @@ def region_inputs(nodes: Iterable[N]) -> list[Value]:
     """What a set of nodes reads from outside, constants included, in order."""
     members = list(nodes)
     made = {result for node in members for result in node.present_results}
-    found = dict.fromkeys(value for node in members for value in reads(node))
-    return [value for value in found if value not in made]
+    values = dict.fromkeys(value for node in members for value in reads(node))
+    return [value for value in values if value not in made]
 
 
 def region_outputs(nodes: Iterable[N]) -> list[Value]:

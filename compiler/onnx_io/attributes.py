@@ -21,7 +21,7 @@ from qdqc.ops.onnx_table import shorten
 __all__ = ["constant_data", "read_attributes", "write_attribute"]
 
 _BYTES = "bytes:base64,"
-"""Begins the text of an attribute whose bytes are no text."""
+"""Begins the text of an attribute whose bytes are not text."""
 
 
 def read_attributes(node: NodeProto, reader: TensorReader) -> dict[str, Any]:
@@ -73,9 +73,9 @@ def _read(attribute: AttributeProto, reader: TensorReader, label: str) -> Any:
     if kind == AttributeProto.TENSORS:
         return tuple(reader.read(t, label) for t in attribute.tensors)
     if kind == AttributeProto.TYPE_PROTO:
-        found = read_type(attribute.tp)
-        if found is not None:
-            return found
+        type = read_type(attribute.tp)
+        if type is not None:
+            return type
     raise ValueError("has a type that qdqc does not know")
 
 

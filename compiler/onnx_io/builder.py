@@ -107,9 +107,9 @@ class Builder:
         version = self._version(node)
         operands: list[Value | None] = [scope[name] if name else None for name in node.input]
         if self._domain(node) in ("", "com.microsoft"):
-            found = read_quantized(node, operands, scope, self.source.reader)
-            if found is not None:
-                op, kept, declared = found
+            quantized = read_quantized(node, operands, scope, self.source.reader)
+            if quantized is not None:
+                op, kept, declared = quantized
                 self._insert(node, op, kept, graph, scope, [], declared)
                 return
         attrs = read_attributes(node, self.source.reader)
@@ -191,10 +191,10 @@ class Builder:
         scope = Scope(self.module, path, outer)
         nodes = ordered_nodes(proto, Wiring(outer.names(), self.source.file))
         for index, info in enumerate(proto.input):
-            found = self.source.declared.stated(path, info.name)
-            if found is None and index < len(handed):
-                found = handed[index]
-            type = found if found is not None else TensorType(Elem.F32)
+            stated = self.source.declared.stated(path, info.name)
+            if stated is None and index < len(handed):
+                stated = handed[index]
+            type = stated if stated is not None else TensorType(Elem.F32)
             scope.set(info.name, graph.add_input(scope.free(info.name), type))
         self.fill(proto, nodes, graph, scope, [o.name for o in proto.output])
         return graph
@@ -228,11 +228,11 @@ class Builder:
             name = outputs[index]
             if result is None or name is None:
                 continue
-            told = declared or self.source.declared.stated(scope.path, name)
+            stated = declared or self.source.declared.stated(scope.path, name)
             known = inferred[index] if index < len(inferred) else None
-            if known is None and not _is_full(told):
-                told = self.source.declared.searched(scope.path, name)
-            result.type = self._type(node, made, known, told)
+            if known is None and not _is_full(stated):
+                stated = self.source.declared.searched(scope.path, name)
+            result.type = self._type(node, made, known, stated)
             scope.set(name, result)
 
     def _type(
@@ -243,30 +243,30 @@ class Builder:
         declared: Type | None,
     ) -> Type:
         """The type of a result: what the op infers, else what is declared, else a guess."""
-        found = declared if inferred is None else inferred
+        type = declared if inferred is None else inferred
         if inferred is not None and declared is not None:
             quantized = isinstance(declared, TensorType) and declared.quant is not None
             first, second = (declared, inferred) if quantized else (inferred, declared)
-            found = merge_types(first, second) if compatible(first, second) else first
-        if found is None:
+            type = merge_types(first, second) if compatible(first, second) else first
+        if type is None:
             elems = (v.elem for v in node.present_operands if v.elem is not None)
-            found = TensorType(next(elems, Elem.F32))
-        size = found.size if isinstance(found, TensorType) else None
+            type = TensorType(next(elems, Elem.F32))
+        size = type.size if isinstance(type, TensorType) else None
         if isinstance(size, int) and size > _MOST_ELEMENTS:
             message = f"its result would have {size} elements"
             raise self._wrong(proto, message, "check the input shapes")
-        limit, taken = self.source.memory_limit, byte_size(found)
+        limit, taken = self.source.memory_limit, byte_size(type)
         if limit is not None and taken is not None and taken > limit:
             what, file = f"its result takes {taken} bytes", self.source.file
             raise over_limit(what, limit, file, proto.op_type, node_loc(proto))
-        return found
+        return type
 
 
-def _is_full(found: Type | None) -> bool:
+def _is_full(type: Type | None) -> bool:
     """Whether nothing more is to be known of a declared type."""
-    if not isinstance(found, TensorType):
-        return found is not None
-    return found.shape is not None and None not in found.shape
+    if not isinstance(type, TensorType):
+        return type is not None
+    return type.shape is not None and None not in type.shape
 
 
 def _handed(node: NodeProto, operands: Sequence[Value | None]) -> list[Type | None]:
@@ -288,14 +288,14 @@ def _handed(node: NodeProto, operands: Sequence[Value | None]) -> list[Type | No
     return [_slice(t, cut[i]) if i in cut else _state(t) for i, t in enumerate(types)]
 
 
-def _state(found: Type | None) -> Type | None:
+def _state(type: Type | None) -> Type | None:
     """What a Scan carries: the type without the contents, which change from round to round."""
-    return found.with_shape(found.shape) if isinstance(found, TensorType) else found
+    return type.with_shape(type.shape) if isinstance(type, TensorType) else type
 
 
-def _slice(found: Type | None, axis: int) -> Type | None:
+def _slice(type: Type | None, axis: int) -> Type | None:
     """What a Scan cuts from a tensor: its type without one axis."""
-    if not isinstance(found, TensorType) or found.shape is None:
-        return found
-    at = axis % len(found.shape) if found.shape else 0
-    return TensorType(found.elem, (*found.shape[:at], *found.shape[at + 1 :]))
+    if not isinstance(type, TensorType) or type.shape is None:
+        return type
+    at = axis % len(type.shape) if type.shape else 0
+    return TensorType(type.elem, (*type.shape[:at], *type.shape[at + 1 :]))

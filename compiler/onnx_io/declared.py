@@ -82,11 +82,11 @@ def _add_info(
     target: ValueInfoProto, info: ValueInfoProto, request: ShapeRequest, name: str | None
 ) -> None:
     target.name = info.name
-    found = read_type(info.type)
-    if found is None:
+    type = read_type(info.type)
+    if type is None:
         target.type.CopyFrom(info.type)
     else:
-        target.type.CopyFrom(write_type(request.apply(name, found)))
+        target.type.CopyFrom(write_type(request.apply(name, type)))
 
 
 def _add_weight(graph: GraphProto, name: str, tensor: TensorProto) -> None:
@@ -112,15 +112,15 @@ class Declarations:
 
     def stated(self, path: str, name: str) -> Type | None:
         """What the file says."""
-        found = self._stated.get((path, name))
-        return None if found is None else self._request.apply(None if path else name, found)
+        type = self._stated.get((path, name))
+        return None if type is None else self._request.apply(None if path else name, type)
 
     def searched(self, path: str, name: str) -> Type | None:
         """What can be found out: by onnx's inference, else by onnxruntime, else the file."""
-        found = self._inferred.get((path, name))
-        if found is None and not path:
-            found = self._runtime.get(name)
-        return self.stated(path, name) if found is None else found
+        type = self._inferred.get((path, name))
+        if type is None and not path:
+            type = self._runtime.get(name)
+        return self.stated(path, name) if type is None else type
 
     @cached_property
     def _light(self) -> ModelProto:
@@ -133,10 +133,10 @@ class Declarations:
             # A native library: whatever it throws, we only know less.
             with contextlib.suppress(Exception):
                 light = onnx.shape_inference.infer_shapes(light, data_prop=True)
-        found: dict[tuple[str, str], Type] = {}
-        _collect(light.graph, "", found)
-        _drop_invented(light.graph, found)
-        return found
+        types: dict[tuple[str, str], Type] = {}
+        _collect(light.graph, "", types)
+        _drop_invented(light.graph, types)
+        return types
 
     @cached_property
     def _runtime(self) -> dict[str, Type]:
@@ -144,16 +144,16 @@ class Declarations:
         return ask_onnxruntime(self._light, [o for o in made if ("", o) not in self._inferred])
 
 
-def _collect(graph: GraphProto, path: str, found: dict[tuple[str, str], Type]) -> None:
+def _collect(graph: GraphProto, path: str, types: dict[tuple[str, str], Type]) -> None:
     for field in ("input", "output", "value_info"):
         for name, type in declared_types(getattr(graph, field)).items():
-            found.setdefault((path, name), type)
+            types.setdefault((path, name), type)
     for node in graph.node:
         for attribute, inner in subgraphs(node):
-            _collect(inner, inner_path(path, node, attribute), found)
+            _collect(inner, inner_path(path, node, attribute), types)
 
 
-def _drop_invented(graph: GraphProto, found: dict[tuple[str, str], Type]) -> None:
+def _drop_invented(graph: GraphProto, types: dict[tuple[str, str], Type]) -> None:
     """Leave open what onnx's inference gave a name of its own: ``unk__7`` means unknown.
 
     A model's own symbols may have such names too (tf2onnx makes them): its inputs state those.
@@ -162,10 +162,10 @@ def _drop_invented(graph: GraphProto, found: dict[tuple[str, str], Type]) -> Non
     for type in declared_types(graph.input).values():
         if isinstance(type, TensorType):
             own.update(*(d.symbols() for d in type.shape or () if isinstance(d, Expr)))
-    for key, type in found.items():
+    for key, type in types.items():
         if isinstance(type, TensorType) and type.shape is not None:
             dims = tuple(None if _is_invented(d, own) else d for d in type.shape)
-            found[key] = type if dims == type.shape else type.with_shape(dims)
+            types[key] = type if dims == type.shape else type.with_shape(dims)
 
 
 def _is_invented(dim: Dim, own: Collection[str]) -> bool:
@@ -200,13 +200,13 @@ def ask_onnxruntime(light: ModelProto, names: Collection[str]) -> dict[str, Type
         described = session.get_outputs()
     except Exception:  # a native library: whatever it throws, we only know less
         return {}
-    found: dict[str, Type] = {}
+    types: dict[str, Type] = {}
     for output in described:
         elem = _RUNTIME_ELEMS.get(output.type)
         if elem is not None:
             dims = tuple(d if isinstance(d, int) and d >= 0 else None for d in output.shape)
-            found[output.name] = TensorType(elem, dims)
-    return found
+            types[output.name] = TensorType(elem, dims)
+    return types
 
 
 _RUNTIME_ELEMS = {elem_spelling(elem): elem for elem in Elem}

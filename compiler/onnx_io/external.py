@@ -41,10 +41,10 @@ class ExternalFiles:
     def map(self, location: str) -> Buffer:
         """The bytes of a file, mapped and not read. Raises ExternalError."""
         path = self._resolved(location)
-        held = self._maps.get(path)
-        if held is None:
-            held = self._maps[path] = self._opened(path, location)
-        return held
+        view = self._maps.get(path)
+        if view is None:
+            view = self._maps[path] = self._opened(path, location)
+        return view
 
     def _resolved(self, location: str) -> Path:
         if not location or "\0" in location or len(location) > _LONGEST:
@@ -55,12 +55,12 @@ class ExternalFiles:
         try:
             path = (self.folder / location).resolve()
             inside = path.is_relative_to(self.folder)
-            found = inside and path.is_file()
+            exists = inside and path.is_file()
         except (OSError, RuntimeError) as error:
             raise ExternalError(f"can't resolve '{location}': {error}", _INSIDE) from error
         if not inside:
             raise _outside(location)
-        if not found:
+        if not exists:
             raise ExternalError(
                 f"keeps its data in '{location}', which is not there",
                 f"put that file into {self.folder}, beside the model",
@@ -77,22 +77,22 @@ class ExternalFiles:
             reason = f"can't open '{location}': {error.strerror or error}"
             raise ExternalError(reason, "check the file and its permissions") from error
         with os.fdopen(handle, "rb"):
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode) or not self._is_still(path, found):
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or not self._is_still(path, status):
                 raise _outside(location)
-            if found.st_nlink > 1:
+            if status.st_nlink > 1:
                 raise ExternalError(
                     f"keeps its data in '{location}', a file that has other hard links",
                     "put a copy of the file beside the model",
                 )
-            view = mmap.mmap(handle, 0, access=mmap.ACCESS_READ) if found.st_size else b""
+            view = mmap.mmap(handle, 0, access=mmap.ACCESS_READ) if status.st_size else b""
             return np.frombuffer(view, dtype=np.uint8)
 
-    def _is_still(self, path: Path, found: os.stat_result) -> bool:
+    def _is_still(self, path: Path, status: os.stat_result) -> bool:
         """Whether the path leads where it led before, to the file that is open."""
         try:
             again = path.resolve(strict=True)
-            return again == path and os.path.samestat(again.stat(), found)
+            return again == path and os.path.samestat(again.stat(), status)
         except (OSError, RuntimeError):
             return False
 

@@ -91,7 +91,7 @@ def _by_name(
     if isinstance(given, Mapping):
         return given
     if len(given) != len(types):
-        listed = ", ".join(f"{name}: {print_type(found)}" for name, found in types.items())
+        listed = ", ".join(f"{name}: {print_type(type)}" for name, type in types.items())
         raise QdqcError(
             f"{len(given)} input shapes are given, but the model has {len(types)} inputs",
             file=file,
@@ -108,19 +108,19 @@ def _module_name(source: str | Path | ModelProto, model: ModelProto) -> str:
 
 def _opsets(model: ModelProto, file: str | None) -> dict[str, int]:
     """Opsets by domain. Raises QdqcError for those that are out of reach."""
-    found: dict[str, int] = {}
+    versions: dict[str, int] = {}
     for entry in model.opset_import:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
-        found[domain] = max(entry.version, found.get(domain, 0))
+        versions[domain] = max(entry.version, versions.get(domain, 0))
         if not 0 < entry.version < 1 << 31:
             raise QdqcError(
-                f"opset {entry.version} of '{domain}' is no version",
+                f"opset {entry.version} of '{domain}' is not a version",
                 file=file,
                 notes=["the model is damaged; export it again"],
             )
-    version = found.get("")
+    version = versions.get("")
     if version is None and all(n.domain not in ("", "ai.onnx") for n in model.graph.node):
-        return found
+        return versions
     if version is None:
         version = 1
     if version < OLDEST:
@@ -138,7 +138,7 @@ def _opsets(model: ModelProto, file: str | None) -> dict[str, int]:
             file=file,
             notes=notes,
         )
-    return found
+    return versions
 
 
 def _inlined(model: ModelProto, file: str | None) -> ModelProto:

@@ -47,17 +47,17 @@ def read_quantized(
     if x is None or x.elem is None:
         return None
     rank = x.tensor.rank
-    found = _parameters(node, rank, scope, reader)
-    if found is None:
+    parameters = _parameters(node, rank, scope, reader)
+    if parameters is None:
         return None
     if node.op_type == "QuantizeLinear":
-        elem = found.elem or Elem.U8
+        elem = parameters.elem or Elem.U8
         if x.elem is not Elem.F32 or x.quant is not None:
             return None
-        if not _only_dequantized(node.output[0], found, rank, scope, reader):
+        if not _only_dequantized(node.output[0], parameters, rank, scope, reader):
             return None
-        return Quantize(), [x], TensorType(elem, x.shape, found.quant)
-    source = _quantized_source(node, x, found, scope, reader)
+        return Quantize(), [x], TensorType(elem, x.shape, parameters.quant)
+    source = _quantized_source(node, x, parameters, scope, reader)
     return None if source is None else (Dequantize(), [source], TensorType(Elem.F32, x.shape))
 
 
@@ -68,8 +68,8 @@ def _restated(
     if x is None or x.quant is None:
         return None
     name, rank = node.output[0], x.tensor.rank
-    found = [_parameters(n, rank, scope, reader) for n in scope.readers.get(name, ())]
-    wanted = found[0] if found else None
+    parameters = [_parameters(n, rank, scope, reader) for n in scope.readers.get(name, ())]
+    wanted = parameters[0] if parameters else None
     if wanted is None or not _only_dequantized(name, wanted, rank, scope, reader):
         return None
     return Restate(), [x], x.tensor.with_quant(x.tensor.elem, wanted.quant)
@@ -121,10 +121,10 @@ def _constant(node: NodeProto, index: int, scope: Scope) -> Constant | None:
     if index >= len(node.input) or not node.input[index]:
         return None
     try:
-        found = scope[node.input[index]]
+        value = scope[node.input[index]]
     except KeyError:
         return None
-    return found if isinstance(found, Constant) and not found.data.is_elided else None
+    return value if isinstance(value, Constant) and not value.data.is_elided else None
 
 
 def _only_dequantized(
@@ -145,25 +145,25 @@ def _only_dequantized(
             return False
         if name in list(node.input)[1:]:
             return False
-        found = _parameters(node, rank, scope, reader)
-        if found is None or found.quant != wanted.quant:
+        parameters = _parameters(node, rank, scope, reader)
+        if parameters is None or parameters.quant != wanted.quant:
             return False
-        if wanted.elem is not None and found.elem not in (None, wanted.elem):
+        if wanted.elem is not None and parameters.elem not in (None, wanted.elem):
             return False
     return True
 
 
 def _quantized_source(
-    node: NodeProto, x: Value, found: _Parameters, scope: Scope, reader: TensorReader
+    node: NodeProto, x: Value, parameters: _Parameters, scope: Scope, reader: TensorReader
 ) -> Value | None:
     """The operand with its scale in its type; None where it can't have it."""
-    held = x.tensor
-    if held.quant is not None and held.quant == found.quant:
+    before = x.tensor
+    if before.quant is not None and before.quant == parameters.quant:
         return x
-    if found.elem not in (None, held.elem):
+    if parameters.elem not in (None, before.elem):
         return None
-    typed = held.with_quant(held.elem, found.quant)
-    shared = not _only_dequantized(node.input[0], found, held.rank, scope, reader)
+    typed = before.with_quant(before.elem, parameters.quant)
+    shared = not _only_dequantized(node.input[0], parameters, before.rank, scope, reader)
     if isinstance(x, Constant):
         if not shared and not x.is_used:
             x.type = typed
@@ -171,7 +171,7 @@ def _quantized_source(
         twin = next((c for c in _twins(x) if c.type == typed), None)
         name = x.module.fresh_name(x.name)
         return twin or x.module.add_constant(name, x.data, typed)
-    if not x.is_input or shared or held.quant is not None or scope.path:
+    if not x.is_input or shared or before.quant is not None or scope.path:
         return None
     if node.input[0] in scope.outputs:
         return None

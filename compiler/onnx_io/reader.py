@@ -50,7 +50,7 @@ def read_model(path: Path) -> ModelProto:
             raise _no_model(file, looks) from None
         notes = ["the file is cut short or damaged: compare its size with the original's"]
         raise QdqcError(
-            f"this is no whole ONNX model ({len(blob)} bytes do not parse as protobuf)",
+            f"this is not a whole ONNX model ({len(blob)} bytes do not parse as protobuf)",
             file=file,
             notes=notes,
         ) from error

@@ -60,21 +60,21 @@ _SPELLINGS = {
 def elem_spelling(elem: Elem) -> str:
     """``tensor(float)`` as schemas write it."""
     text = elem.text
-    found = _SPELLINGS.get(elem)
-    if found is None and elem.is_integer:
-        found = ("uint" if text[0] == "u" else "int") + text[1:]
-    if found is None:
-        found = {"f4e2m1": "float4e2m1", "f8e8m0": "float8e8m0"}.get(text, text)
-    return f"tensor({found})"
+    spelling = _SPELLINGS.get(elem)
+    if spelling is None and elem.is_integer:
+        spelling = ("uint" if text[0] == "u" else "int") + text[1:]
+    if spelling is None:
+        spelling = {"f4e2m1": "float4e2m1", "f8e8m0": "float8e8m0"}.get(text, text)
+    return f"tensor({spelling})"
 
 
-def type_spelling(found: Type) -> str:
+def type_spelling(type: Type) -> str:
     """A type without its shape, as schemas write it: ``seq(tensor(float))``."""
-    if isinstance(found, SequenceType):
-        return f"seq({type_spelling(found.item)})"
-    if isinstance(found, OptionalType):
-        return f"optional({type_spelling(found.item)})"
-    return elem_spelling(found.elem)
+    if isinstance(type, SequenceType):
+        return f"seq({type_spelling(type.item)})"
+    if isinstance(type, OptionalType):
+        return f"optional({type_spelling(type.item)})"
+    return elem_spelling(type.elem)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class Schema:
 
     def attribute_type(self, name: str) -> int | None:
         """The number of an attribute's type; None for one that the schema has not."""
-        found = self.raw.attributes.get(name)
-        return None if found is None else int(cast(Any, found.type))
+        attribute = self.raw.attributes.get(name)
+        return None if attribute is None else int(cast(Any, attribute.type))
 
 
 @functools.cache
@@ -156,8 +156,8 @@ def unchanged_until(domain: str, type: str, version: int, opset: int) -> bool:
 
 def _attributes_kept(old: Schema, new: Schema) -> bool:
     for name, attribute in old.raw.attributes.items():
-        held = new.raw.attributes.get(name)
-        if held is None or held.type != attribute.type:
+        kept = new.raw.attributes.get(name)
+        if kept is None or kept.type != attribute.type:
             return False
         if old.defaults.get(name) != new.defaults.get(name):
             return False

@@ -48,11 +48,11 @@ class Scope:
 
     def __getitem__(self, name: str) -> Value:
         """The value of a name in this graph or an outer one. Raises KeyError."""
-        found = self._values.get(name)
-        if found is None and name in self._contents:
-            found = self._values[name] = self._constant(name)
-        if found is not None:
-            return found
+        value = self._values.get(name)
+        if value is None and name in self._contents:
+            value = self._values[name] = self._constant(name)
+        if value is not None:
+            return value
         if self.outer is None:
             raise KeyError(name)
         return self.outer[name]

@@ -34,12 +34,12 @@ def parse_dim(text: str) -> Dim:
         return symbol(text)
     if len(text) <= _LONGEST:
         try:
-            found = _evaluate(ast.parse(text, mode="eval").body)
+            dim = _evaluate(ast.parse(text, mode="eval").body)
         except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
             return symbol(text)
-        if isinstance(found, int):
-            return found if 0 <= found < _LARGEST else None
-        return found
+        if isinstance(dim, int):
+            return dim if 0 <= dim < _LARGEST else None
+        return dim
     return symbol(text[:_LONGEST])
 
 
@@ -64,44 +64,44 @@ def _evaluate(tree: ast.expr) -> int | Expr:
     raise ValueError("no expression over dimensions")
 
 
-def _dim(found: TensorShapeProto.Dimension) -> Dim:
-    if found.HasField("dim_value"):
-        return found.dim_value if 0 <= found.dim_value < _LARGEST else None
-    return parse_dim(found.dim_param) if found.HasField("dim_param") else None
+def _dim(dim: TensorShapeProto.Dimension) -> Dim:
+    if dim.HasField("dim_value"):
+        return dim.dim_value if 0 <= dim.dim_value < _LARGEST else None
+    return parse_dim(dim.dim_param) if dim.HasField("dim_param") else None
 
 
-def read_type(found: TypeProto) -> Type | None:
+def read_type(proto: TypeProto) -> Type | None:
     """The type that an ONNX file states; None where it states none that the IR has."""
-    kind = found.WhichOneof("value")
+    kind = proto.WhichOneof("value")
     if kind in ("tensor_type", "sparse_tensor_type"):
-        tensor = found.tensor_type if kind == "tensor_type" else None
+        tensor = proto.tensor_type if kind == "tensor_type" else None
         elem = None if tensor is None else elem_of_code(tensor.elem_type)
         if tensor is None or elem is None:
             return None
         shape = tuple(map(_dim, tensor.shape.dim)) if tensor.HasField("shape") else None
         return TensorType(elem, shape)
     if kind == "sequence_type":
-        item = read_type(found.sequence_type.elem_type)
+        item = read_type(proto.sequence_type.elem_type)
         return None if item is None else SequenceType(item)
     if kind == "optional_type":
-        item = read_type(found.optional_type.elem_type)
+        item = read_type(proto.optional_type.elem_type)
         return None if item is None else OptionalType(item)
     return None
 
 
-def write_type(found: Type) -> TypeProto:
+def write_type(type: Type) -> TypeProto:
     """The type as ONNX files state it; scales and ranges have no place there."""
     out = TypeProto()
-    if isinstance(found, SequenceType):
-        out.sequence_type.elem_type.CopyFrom(write_type(found.item))
+    if isinstance(type, SequenceType):
+        out.sequence_type.elem_type.CopyFrom(write_type(type.item))
         return out
-    if isinstance(found, OptionalType):
-        out.optional_type.elem_type.CopyFrom(write_type(found.item))
+    if isinstance(type, OptionalType):
+        out.optional_type.elem_type.CopyFrom(write_type(type.item))
         return out
-    out.tensor_type.elem_type = elem_code(found.elem)
-    if found.shape is not None:
+    out.tensor_type.elem_type = elem_code(type.elem)
+    if type.shape is not None:
         out.tensor_type.shape.SetInParent()
-        for dim in found.shape:
+        for dim in type.shape:
             entry = out.tensor_type.shape.dim.add()
             if isinstance(dim, int):
                 entry.dim_value = dim
@@ -143,51 +143,51 @@ class ShapeRequest:
         for name, dims in wanted.items():
             self._take(name, tuple(dims))
 
-    def apply(self, name: str | None, found: Type) -> Type:
+    def apply(self, name: str | None, type: Type) -> Type:
         """A declared type with the request in it; ``name`` is that of a graph input."""
-        if not isinstance(found, TensorType):
-            return found
+        if not isinstance(type, TensorType):
+            return type
         if name is not None and name in self._shapes:
-            return replace(found, shape=self._shapes[name])
-        return found.substitute(self.symbols) if self.symbols else found
+            return replace(type, shape=self._shapes[name])
+        return type.substitute(self.symbols) if self.symbols else type
 
     def _take(self, name: str, wanted: tuple[int | str, ...]) -> None:
-        held = self._inputs.get(name)
-        if held is None:
+        declared = self._inputs.get(name)
+        if declared is None:
             near = suggestion(name, self._inputs)
             raise self._wrong(f"the model has no input '{name}'{near}")
-        if not isinstance(held, TensorType):
-            raise self._wrong(f"input '{name}' is no tensor and takes no shape")
-        if held.shape is not None and len(held.shape) != len(wanted):
+        if not isinstance(declared, TensorType):
+            raise self._wrong(f"input '{name}' is not a tensor and takes no shape")
+        if declared.shape is not None and len(declared.shape) != len(wanted):
             raise self._wrong(
                 f"the shape {_listed(wanted)} given for input '{name}' has "
-                f"{len(wanted)} dimensions, but the model's has {len(held.shape)}"
+                f"{len(wanted)} dimensions, but the model's has {len(declared.shape)}"
             )
-        old = held.shape if held.shape is not None else (None,) * len(wanted)
+        old = declared.shape if declared.shape is not None else (None,) * len(wanted)
         dims = [self._dim(name, wanted, i, d) for i, d in enumerate(old)]
         self._shapes[name] = tuple(dims)
 
-    def _dim(self, name: str, wanted: tuple[int | str, ...], index: int, held: Dim) -> Dim:
+    def _dim(self, name: str, wanted: tuple[int | str, ...], index: int, own: Dim) -> Dim:
         given = wanted[index]
         if isinstance(given, int) and not 0 <= given < _LARGEST:
             raise self._wrong(f"dimension {index} of input '{name}' can't be {given}")
-        found = given if isinstance(given, int) else parse_dim(given)
-        if isinstance(held, int):
-            if found != held and found is not None:
+        dim = given if isinstance(given, int) else parse_dim(given)
+        if isinstance(own, int):
+            if dim != own and dim is not None:
                 raise self._wrong(
                     f"the shape {_listed(wanted)} given for input '{name}' contradicts the "
-                    f"model, whose dimension {index} is fixed to {held}"
+                    f"model, whose dimension {index} is fixed to {own}"
                 )
-            return held
-        if held is None or found is None:
-            return held if found is None else found
-        if (name_of := _lone_symbol(held)) is not None:
-            before = self.symbols.setdefault(name_of, found)
-            if before != found:
+            return own
+        if own is None or dim is None:
+            return own if dim is None else dim
+        if (name_of := _lone_symbol(own)) is not None:
+            before = self.symbols.setdefault(name_of, dim)
+            if before != dim:
                 raise self._wrong(
-                    f"the shapes give both {before} and {found} for the model's dimension '{held}'"
+                    f"the shapes give both {before} and {dim} for the model's dimension '{own}'"
                 )
-        return found
+        return dim
 
     def _wrong(self, message: str) -> QdqcError:
         listed = [f"input %{n} : {print_type(t)}" for n, t in self._inputs.items()]
@@ -201,8 +201,8 @@ def _listed(dims: tuple[int | str, ...]) -> str:
 
 def declared_types(infos: Sequence[ValueInfoProto]) -> dict[str, Type]:
     """Types by name, of those value infos whose types the IR has."""
-    found = {info.name: read_type(info.type) for info in infos}
-    return {name: type for name, type in found.items() if type is not None}
+    types = {info.name: read_type(info.type) for info in infos}
+    return {name: type for name, type in types.items() if type is not None}
 
 
 def input_types(graph: GraphProto, file: str | None) -> dict[str, Type]:

@@ -32,18 +32,18 @@ def check_sizes(
         total += reader.stated_size(tensor, dims, name)
     if limit is not None and total > limit:
         raise over_limit(f"the weights of the model take {total} bytes", limit, file)
-    for name, found in inputs.items():
-        size = byte_size(found)
+    for name, type in inputs.items():
+        size = byte_size(type)
         if limit is not None and size is not None and size > limit:
             raise over_limit(f"input '{name}' takes {size} bytes", limit, file)
 
 
-def byte_size(found: Type) -> int | None:
+def byte_size(type: Type) -> int | None:
     """Bytes of a value whose shape is known; None for others."""
-    size = found.size if isinstance(found, TensorType) else None
-    if not isinstance(found, TensorType) or not isinstance(size, int):
+    size = type.size if isinstance(type, TensorType) else None
+    if not isinstance(type, TensorType) or not isinstance(size, int):
         return None
-    return packed_size(found.elem, size)
+    return packed_size(type.elem, size)
 
 
 def over_limit(

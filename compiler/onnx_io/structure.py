@@ -63,7 +63,7 @@ def inner_path(path: str, node: NodeProto, attribute: str) -> str:
 
 
 def check_texts(model: ModelProto, file: str | None) -> None:
-    """Refuse names that are no text; protobuf hands them out as bytes. Raises QdqcError."""
+    """Refuse names that are not text; protobuf hands them out as bytes. Raises QdqcError."""
     texts = chain(
         (entry.domain for entry in model.opset_import),
         _graph_texts(model.graph),
@@ -159,9 +159,11 @@ def _makers(nodes: Sequence[NodeProto], given: AbstractSet[str], wiring: Wiring)
     for index, node in enumerate(nodes):
         for name in filter(None, node.output):
             if name in makers or name in given:
-                held = f"node '{node_label(nodes[makers[name]])}'" if name in makers else "an input"
+                first = (
+                    f"node '{node_label(nodes[makers[name]])}'" if name in makers else "an input"
+                )
                 raise QdqcError(
-                    f"the name '{name}' is defined twice: by {held} and by this node",
+                    f"the name '{name}' is defined twice: by {first} and by this node",
                     node=node.op_type,
                     loc=node_loc(node),
                     file=wiring.file,
@@ -182,9 +184,9 @@ def _free_names(graph: GraphProto) -> list[str]:
     """Names that a nested graph reads and does not define."""
     own = _given_names(graph)
     own.update(name for node in graph.node for name in node.output)
-    found = [name for node in graph.node for name in reads(node)]
-    found += [info.name for info in graph.output]
-    return [name for name in dict.fromkeys(found) if name not in own]
+    names = [name for node in graph.node for name in reads(node)]
+    names += [info.name for info in graph.output]
+    return [name for name in dict.fromkeys(names) if name not in own]
 
 
 def _undefined(name: str, node: NodeProto, known: Iterable[str], wiring: Wiring) -> QdqcError:
@@ -199,7 +201,7 @@ def _undefined(name: str, node: NodeProto, known: Iterable[str], wiring: Wiring)
 
 
 def _cycle(nodes: Sequence[NodeProto], readers: dict[int, list[int]], wiring: Wiring) -> QdqcError:
-    graph: nx.DiGraph[int] = nx.DiGraph((a, b) for a, found in readers.items() for b in found)
+    graph: nx.DiGraph[int] = nx.DiGraph((a, b) for a, after in readers.items() for b in after)
     ring = [source for source, _ in nx.find_cycle(graph)]
     labels = [f"'{node_label(nodes[i])}'" for i in ring[:_SHOWN]]
     more = f" and {len(ring) - _SHOWN} more" if len(ring) > _SHOWN else ""

@@ -131,7 +131,7 @@ class TensorReader:
             offset = int(entries.get("offset") or 0)
             length = int(entries.get("length") or wanted)
         except ValueError as error:
-            raise self._bad(label, "has an offset or length that is no number") from error
+            raise self._bad(label, "has an offset or length that is not a number") from error
         if length != wanted:
             raise self._bad(
                 label, f"declares {_shape_text(elem, shape)}, {wanted} bytes, but length {length}"

@@ -51,8 +51,8 @@ class Attention(Op):
     ) -> tuple[TensorType, TensorType, TensorType, TensorType]:
         same_elem(q=q, k=k, past_key=past_key)
         same_elem(v=v, past_value=past_value)
-        for name, found in (("q", q), ("k", k), ("v", v)):
-            need_rank(found, name, 3, 4)
+        for name, type in (("q", q), ("k", k), ("v", v)):
+            need_rank(type, name, 3, 4)
         queries = _by_head(q, self.q_num_heads, "q_num_heads")
         keys = _by_head(k, self.kv_num_heads, "kv_num_heads")
         values = _by_head(v, self.kv_num_heads, "kv_num_heads")
@@ -74,13 +74,13 @@ class Attention(Op):
         )
 
 
-def _by_head(found: TensorType, heads: int | None, field: str) -> tuple[Dim, ...] | None:
+def _by_head(type: TensorType, heads: int | None, field: str) -> tuple[Dim, ...] | None:
     """[batch, heads, length, width] of a tensor in either layout."""
-    if found.shape is None or len(found.shape) == 4:
-        return found.shape
+    if type.shape is None or len(type.shape) == 4:
+        return type.shape
     if not heads:
         raise ValueError(f"operands of rank 3 need {field}")
-    batch, length, width = found.shape
+    batch, length, width = type.shape
     return (batch, heads, length, None if width is None else width // heads)
 
 

@@ -15,7 +15,7 @@ _WIDE = (Elem.I64, Elem.I32, Elem.U64, Elem.U32)
 
 
 def _converted(value: Dim, elem: Elem) -> Dim:
-    """A dimension after the conversion; None where it can't be told."""
+    """A dimension after the conversion; None where it is unknown."""
     if elem is Elem.BOOL:
         return int(value != 0) if isinstance(value, int) else None
     if isinstance(value, Expr):

@@ -186,10 +186,10 @@ class ConvTranspose(Op):
             return size * stride + (min(0, short) if isinstance(short, int) else 0)
         pads = spatial(self.pads, 2 * count, 0, "pads")
         both = 0 if self.auto_pad == "VALID" else pads[i] + pads[count + i]
-        found = (size - 1) * stride + extra + (kernel - 1) * dilation + 1 - both
-        if isinstance(found, int) and found < 0:
-            raise ValueError(f"pads leave {found} elements along axis {2 + i}")
-        return found
+        out = (size - 1) * stride + extra + (kernel - 1) * dilation + 1 - both
+        if isinstance(out, int) and out < 0:
+            raise ValueError(f"pads leave {out} elements along axis {2 + i}")
+        return out
 
     def quant(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None
@@ -262,7 +262,7 @@ class Col2Im(Op):
         if isinstance(size, int) and size > 0 and rows is not None:
             channels = rows // size
             if isinstance(rows, int) and rows % size:
-                raise ValueError(f"x has columns of {rows}, which are no blocks of {size}")
+                raise ValueError(f"x has columns of {rows}, which are not blocks of {size}")
         return (TensorType(x.elem, (batch, channels, *image)),)
 
 

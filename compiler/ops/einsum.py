@@ -47,9 +47,9 @@ class Einsum(Op):
         shape = (*(sizes[c] for c in head), *(batch if dots else ()), *(sizes[c] for c in tail))
         return (TensorType(xs[0].elem, shape),)
 
-    def _joined(self, label: str, held: Dim, dim: Dim) -> Dim:
+    def _joined(self, label: str, before: Dim, dim: Dim) -> Dim:
         try:
-            return broadcast(held, dim)
+            return broadcast(before, dim)
         except ValueError as error:
             raise ValueError(f"axis {label} of '{self.equation}': {error}") from None
 

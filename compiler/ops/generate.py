@@ -63,8 +63,8 @@ class Range(Op):
 
     def infer(self, start: TensorType, limit: TensorType, delta: TensorType) -> tuple[TensorType]:
         same_elem(start=start, limit=limit, delta=delta)
-        for name, found in {"start": start, "limit": limit, "delta": delta}.items():
-            need_rank(found, name, 0, 1)
+        for name, type in {"start": start, "limit": limit, "delta": delta}.items():
+            need_rank(type, name, 0, 1)
         known = [t.value[0] for t in (start, limit, delta) if t.value]
         if len(known) < 3:
             return (TensorType(start.elem, (None,)),)
@@ -75,8 +75,8 @@ class Range(Op):
             raise ValueError("delta is 0")
         if isinstance(start, int) and isinstance(limit, int) and isinstance(delta, int):
             count = max(0, -((start - limit) // delta))
-            held = range(start, limit, delta) if count <= VALUE_LIMIT else None
-            return typed(elem, (count,), held)
+            numbers = range(start, limit, delta) if count <= VALUE_LIMIT else None
+            return typed(elem, (count,), numbers)
         if start is None or limit is None or not isinstance(delta, int):
             return TensorType(elem, (None,))
         span = limit - start if delta > 0 else start - limit

@@ -59,9 +59,9 @@ class Gather(Op):
                     raise ValueError(f"index {index} is out of range for axis {axis} of {size}")
         shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
         value = None
-        held = contents(x)
-        if held is not None and wanted is not None:
-            value = tuple(held[index] for index in wanted)
+        numbers = contents(x)
+        if numbers is not None and wanted is not None:
+            value = tuple(numbers[index] for index in wanted)
         return (typed(x.elem, shape, value),)
 
     def quant(self, x: TensorType, indices: TensorType) -> QuantTraits:
@@ -112,11 +112,11 @@ class GatherND(Op):
         return (TensorType(x.elem, (*indices.shape[:-1], *x.shape[taken:])),)
 
 
-def _may_be(found: tuple[Dim, ...], wanted: tuple[Dim, ...]) -> bool:
+def _may_be(shape: tuple[Dim, ...], wanted: tuple[Dim, ...]) -> bool:
     """Whether no two sizes contradict each other."""
-    pairs = zip(found, wanted, strict=False)
+    pairs = zip(shape, wanted, strict=False)
     clash = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
-    return len(found) == len(wanted) and not clash
+    return len(shape) == len(wanted) and not clash
 
 
 def _same_shape(indices: TensorType, updates: TensorType) -> None:
@@ -302,9 +302,9 @@ class ReverseSequence(Op):
         if x.shape is not None:
             batch = axis_in(self.batch_axis, len(x.shape), "batch_axis")
             axis_in(self.time_axis, len(x.shape), "time_axis")
-            count, held = x.shape[batch], lengths.shape[0] if lengths.shape else None
-            if isinstance(count, int) and isinstance(held, int) and count != held:
-                raise ValueError(f"lengths has {held} entries, but x has {count} sequences")
+            count, entries = x.shape[batch], lengths.shape[0] if lengths.shape else None
+            if isinstance(count, int) and isinstance(entries, int) and count != entries:
+                raise ValueError(f"lengths has {entries} entries, but x has {count} sequences")
         return (TensorType(x.elem, x.shape),)
 
 

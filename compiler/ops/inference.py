@@ -50,34 +50,34 @@ def typed(elem: Elem, shape: tuple[Dim, ...] | None, value: Iterable[Dim] | None
     """A tensor type with known contents; they are left out where inference has no use for them."""
     if value is None or shape is None or elem.is_float:
         return TensorType(elem, shape)
-    held = tuple(value)
+    numbers = tuple(value)
     if len(shape) == 1 and not isinstance(shape[0], int):
-        shape = (len(held),)
-    if len(held) > VALUE_LIMIT or product(shape) != len(held):
+        shape = (len(numbers),)
+    if len(numbers) > VALUE_LIMIT or product(shape) != len(numbers):
         return TensorType(elem, shape)
-    return TensorType(elem, shape, value=held)
+    return TensorType(elem, shape, value=numbers)
 
 
-def contents(found: TensorType) -> tuple[Dim, ...] | None:
+def contents(type: TensorType) -> tuple[Dim, ...] | None:
     """Known contents of a tensor of rank 0 or 1."""
-    return found.value if found.shape is not None and len(found.shape) < 2 else None
+    return type.value if type.shape is not None and len(type.shape) < 2 else None
 
 
-def grid(found: TensorType) -> npt.NDArray[np.object_] | None:
+def grid(type: TensorType) -> npt.NDArray[np.object_] | None:
     """Known contents as an array of dimensions in the tensor's shape."""
-    shape = found.static_shape
-    if found.value is None or shape is None:
+    shape = type.static_shape
+    if type.value is None or shape is None:
         return None
-    out = np.empty(len(found.value), dtype=np.object_)
-    out[:] = found.value
+    out = np.empty(len(type.value), dtype=np.object_)
+    out[:] = type.value
     return out.reshape(shape)
 
 
 def traits(
-    found: TensorType, kind: Kind = Kind.FLOAT, fixed: tuple[float, float] | None = None
+    type: TensorType, kind: Kind = Kind.FLOAT, fixed: tuple[float, float] | None = None
 ) -> QuantTraits:
     """Traits of an op on an operand of that type: only float32 numbers are ever quantized."""
-    return QuantTraits(kind, fixed=fixed) if found.elem is Elem.F32 else QuantTraits()
+    return QuantTraits(kind, fixed=fixed) if type.elem is Elem.F32 else QuantTraits()
 
 
 def axis_in(axis: int, rank: int, what: str = "axis") -> int:
@@ -89,25 +89,25 @@ def axis_in(axis: int, rank: int, what: str = "axis") -> int:
 
 def axes_in(axes: Sequence[int], rank: int, what: str = "axis") -> tuple[int, ...]:
     """Axes counted from the front, each once. Raises ValueError."""
-    found = tuple(axis_in(axis, rank, what) for axis in axes)
-    if len(set(found)) != len(found):
+    positive = tuple(axis_in(axis, rank, what) for axis in axes)
+    if len(set(positive)) != len(positive):
         raise ValueError(f"{what} {list(axes)} names an axis twice for rank {rank}")
-    return found
+    return positive
 
 
-def need_rank(found: TensorType, name: str, low: int, high: int | None = None) -> None:
+def need_rank(type: TensorType, name: str, low: int, high: int | None = None) -> None:
     """Check a rank between ``low`` and ``high`` (default: ``low`` itself or unknown)."""
     top = low if high is None else high
-    if found.rank is not None and not low <= found.rank <= top:
+    if type.rank is not None and not low <= type.rank <= top:
         wanted = str(low) if top == low else f"{low} to {top}"
-        raise ValueError(f"{name} has rank {found.rank}, but rank {wanted} is needed")
+        raise ValueError(f"{name} has rank {type.rank}, but rank {wanted} is needed")
 
 
-def need_elem(found: TensorType, name: str, *elems: Elem) -> None:
+def need_elem(type: TensorType, name: str, *elems: Elem) -> None:
     """Check that an operand has one of these element types."""
-    if found.elem not in elems:
+    if type.elem not in elems:
         wanted = " or ".join(e.text for e in elems)
-        raise ValueError(f"{name} is {found.elem.text}, but {wanted} is needed")
+        raise ValueError(f"{name} is {type.elem.text}, but {wanted} is needed")
 
 
 def elem_named(text: str) -> Elem:
@@ -116,7 +116,7 @@ def elem_named(text: str) -> Elem:
         return Elem.named(text)
     except KeyError:
         hint = suggestion(text, [e.text for e in Elem])
-        raise ValueError(f"'{text}' is no element type{hint}") from None
+        raise ValueError(f"'{text}' is not an element type{hint}") from None
 
 
 def listed(dims: Sequence[Dim] | None) -> str:
@@ -124,14 +124,14 @@ def listed(dims: Sequence[Dim] | None) -> str:
     return "[" + ", ".join("?" if d is None else str(d) for d in dims or ()) + "]"
 
 
-def need_broadcast(found: TensorType, name: str, shape: tuple[Dim, ...] | None) -> None:
+def need_broadcast(type: TensorType, name: str, shape: tuple[Dim, ...] | None) -> None:
     """Check that an operand broadcasts to a shape that it does not change."""
-    if found.shape is None or shape is None:
+    if type.shape is None or shape is None:
         return
-    pairs = zip(reversed(found.shape), reversed(shape), strict=False)
+    pairs = zip(reversed(type.shape), reversed(shape), strict=False)
     wrong = any(isinstance(a, int) and isinstance(b, int) and a not in (1, b) for a, b in pairs)
-    if wrong or len(found.shape) > len(shape):
-        raise ValueError(f"{name} of {listed(found.shape)} does not broadcast to {listed(shape)}")
+    if wrong or len(type.shape) > len(shape):
+        raise ValueError(f"{name} of {listed(type.shape)} does not broadcast to {listed(shape)}")
 
 
 def same_elem(**operands: TensorType | None) -> None:
@@ -148,26 +148,26 @@ def known(*dims: Dim) -> Dim:
     return next((d for d in given if isinstance(d, int)), given[0] if given else None)
 
 
-def whole_numbers(found: TensorType | None) -> tuple[int, ...] | None:
+def whole_numbers(type: TensorType | None) -> tuple[int, ...] | None:
     """Known contents, where all of them are numbers."""
-    if found is None or found.value is None:
+    if type is None or type.value is None:
         return None
-    numbers = tuple(d for d in found.value if isinstance(d, int))
-    return numbers if len(numbers) == len(found.value) else None
+    numbers = tuple(d for d in type.value if isinstance(d, int))
+    return numbers if len(numbers) == len(type.value) else None
 
 
-def dims_operand(found: TensorType, name: str) -> tuple[Dim, ...] | None:
+def dims_operand(type: TensorType, name: str) -> tuple[Dim, ...] | None:
     """The dimensions that an i64 operand of rank 1 gives; None where their number is unknown."""
-    need_elem(found, name, Elem.I64)
-    need_rank(found, name, 1)
-    if found.value is not None:
-        return found.value
-    length = None if found.shape is None else found.shape[0]
+    need_elem(type, name, Elem.I64)
+    need_rank(type, name, 1)
+    if type.value is not None:
+        return type.value
+    length = None if type.shape is None else type.shape[0]
     return (None,) * length if isinstance(length, int) and length <= VALUE_LIMIT else None
 
 
 def least(dim: Dim) -> int | None:
-    """The smallest value that an expression can take, where that is easily told.
+    """The smallest value that an expression can take, where that is easily seen.
 
     Symbols stand for sizes of 1 or more: inference does not follow empty dynamic dimensions.
     """

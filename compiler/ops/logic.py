@@ -175,17 +175,17 @@ class Where(Op):
     def _contents(
         self, condition: TensorType, a: TensorType, b: TensorType
     ) -> tuple[Dim, ...] | None:
-        held = tuple(v for v in map(contents, (condition, a, b)) if v is not None)
-        if len(held) < 3:
+        known = tuple(v for v in map(contents, (condition, a, b)) if v is not None)
+        if len(known) < 3:
             return None
-        count = max(map(len, held)) if all(held) else 0
-        chosen, left, right = (v * count if len(v) == 1 else v for v in held)
+        count = max(map(len, known)) if all(known) else 0
+        chosen, left, right = (v * count if len(v) == 1 else v for v in known)
         if not len(chosen) == len(left) == len(right) == count:
             return None
-        found: list[Dim] = []
+        picked: list[Dim] = []
         for flag, x, y in zip(chosen, left, right, strict=True):
-            found.append(x if flag == 1 or x == y else y if flag == 0 else None)
-        return tuple(found)
+            picked.append(x if flag == 1 or x == y else y if flag == 0 else None)
+        return tuple(picked)
 
     def quant(self, condition: TensorType, a: TensorType, b: TensorType) -> QuantTraits:
         return traits(a, Kind.ARITHMETIC)

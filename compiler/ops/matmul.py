@@ -95,10 +95,10 @@ class Gemm(Op):
             need_broadcast(c, "c", (rows, columns))
         return (TensorType(a.elem, (rows, columns)),)
 
-    def _sides(self, found: TensorType, transposed: bool) -> tuple[Dim, Dim]:
-        if found.shape is None:
+    def _sides(self, type: TensorType, transposed: bool) -> tuple[Dim, Dim]:
+        if type.shape is None:
             return None, None
-        first, second = found.shape
+        first, second = type.shape
         return (second, first) if transposed else (first, second)
 
     def quant(self, a: TensorType, b: TensorType, c: TensorType | None = None) -> QuantTraits:

@@ -41,9 +41,9 @@ def _channels(x: TensorType) -> Dim:
 
 def _per_channel(channels: Dim, **operands: TensorType) -> None:
     """Check operands that hold one number per channel."""
-    for name, found in operands.items():
-        need_rank(found, name, 1)
-        size = None if found.shape is None else found.shape[0]
+    for name, type in operands.items():
+        need_rank(type, name, 1)
+        size = None if type.shape is None else type.shape[0]
         if isinstance(size, int) and isinstance(channels, int) and size != channels:
             raise ValueError(f"{name} has {size} entries, but x has {channels} channels")
 

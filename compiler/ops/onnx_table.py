@@ -94,14 +94,14 @@ def load_ops() -> None:
     """Import every file of ``compiler/ops``, so that the registry holds all ops."""
     import qdqc.ops
 
-    for found in pkgutil.iter_modules(qdqc.ops.__path__):
-        importlib.import_module(f"qdqc.ops.{found.name}")
+    for file in pkgutil.iter_modules(qdqc.ops.__path__):
+        importlib.import_module(f"qdqc.ops.{file.name}")
 
 
 def candidates(domain: str, type: str) -> list[type[Op]]:
     """The ops that an ONNX node of this type may be."""
-    found = [c for c in OPS if c.onnx is not None and c.onnx.type == type]
-    return [c for c in found if c.onnx is not None and c.onnx.domain == domain]
+    spelt = [c for c in OPS if c.onnx is not None and c.onnx.type == type]
+    return [c for c in spelt if c.onnx is not None and c.onnx.domain == domain]
 
 
 def attribute_fields(cls: type[Op]) -> dict[str, str]:
@@ -125,10 +125,10 @@ def nativize(spelt: Spelt, module: Module) -> tuple[Op, list[Value | None]] | No
     adapted = replace(spelt, attrs=dict(spelt.attrs))
     adapter = SPELLINGS.get(spelt.type) if spelt.domain == "" else None
     if adapter is not None:
-        found = adapter(adapted, module)
-        if found is None:
+        changed = adapter(adapted, module)
+        if changed is None:
             return None
-        adapted = found
+        adapted = changed
     for cls in candidates(adapted.domain, adapted.type):
         native = _fit(cls, adapted)
         if native is not None:
@@ -146,7 +146,7 @@ def reveal(node: Node[Any]) -> tuple[Op, list[Value | None]] | None:
         return None
     load_ops()
     module = node.graph.module
-    held = set(module.constants)
+    before = set(module.constants)
     count = max((i + 1 for i, r in enumerate(node.results) if r is not None), default=0)
     spelt = Spelt(
         node.op.type,
@@ -157,10 +157,10 @@ def reveal(node: Node[Any]) -> tuple[Op, list[Value | None]] | None:
         count,
         node.name,
     )
-    found = nativize(spelt, module)
-    if found is not None and _takes(node, *found):
-        return found
-    for name in module.constants.keys() - held:
+    native = nativize(spelt, module)
+    if native is not None and _takes(node, *native):
+        return native
+    for name in module.constants.keys() - before:
         module.leave(module.constants[name])
     return None
 
@@ -170,12 +170,12 @@ def _takes(node: Node[Any], op: Op, operands: Sequence[Value | None]) -> bool:
     types = [None if r is None else r.type for r in node.results]
     trial = node.graph.insert(op, operands, types, before=node)
     try:
-        found = op.infer_node(trial)
+        inferred = op.infer_node(trial)
     except (ValueError, ArithmeticError):
         return False
     finally:
         node.graph.erase(trial)
-    pairs = zip(types, found, strict=False)
+    pairs = zip(types, inferred, strict=False)
     return all(a is None or b is None or compatible(a, b) for a, b in pairs)
 
 
@@ -199,8 +199,8 @@ def _fit(cls: type[Op], spelt: Spelt) -> tuple[Op, list[Value | None]] | None:
         inputs, arrays = {}, {}
     values |= arrays
     if facts.result_count is not None:
-        told = [f for f in facts.attr_inputs if f in values]
-        if not told and not values.get(facts.result_count):
+        as_attributes = [f for f in facts.attr_inputs if f in values]
+        if not as_attributes and not values.get(facts.result_count):
             values[facts.result_count] = spelt.results
     taken = set(inputs.values())
     operands = [v for i, v in enumerate(spelt.operands) if i not in taken]
@@ -281,7 +281,7 @@ def _plain(value: Any, annotation: Any, field: str, is_elem: bool) -> Any:
 
 def _from_array(array: Array, annotation: Any, is_list: bool, field: str) -> Any:
     if array.dtype.kind == "O":
-        raise ValueError(f"{field}: strings are no attribute")
+        raise ValueError(f"{field}: strings are not an attribute")
     items = [x.item() for x in array.reshape(-1)]
     if array.dtype.kind not in "iub":
         wide = array.dtype == np.float64

@@ -52,15 +52,15 @@ class Variadic(Op):
             raise ValueError("at least one operand is needed")
         same_elem(**{f"operand {i}": x for i, x in enumerate(xs)})
         shape = broadcast_shapes(*(x.shape for x in xs))
-        found = xs[0]
+        joined = xs[0]
         for x in xs[1:]:
-            both = pairs(found, x)
+            both = pairs(joined, x)
             value = None if both is None else tuple(self.compute(a, b) for a, b in both)
-            found = TensorType(x.elem, shape, value=value)
-        return (typed(xs[0].elem, shape, found.value),)
+            joined = TensorType(x.elem, shape, value=value)
+        return (typed(xs[0].elem, shape, joined.value),)
 
     def compute(self, a: Dim, b: Dim) -> Dim:
-        """The result on two dimensions; None where it can't be told."""
+        """The result on two dimensions; None where it is unknown."""
         return None
 
 
@@ -81,7 +81,7 @@ class Binary(Op):
         return (typed(self.gives or a.elem, broadcast_shapes(a.shape, b.shape), value),)
 
     def compute(self, a: Dim, b: Dim) -> Dim:
-        """The result on dimensions, 1 or 0 for a boolean; None where it can't be told."""
+        """The result on dimensions, 1 or 0 for a boolean; None where it is unknown."""
         return None
 
 

@@ -74,11 +74,11 @@ class Window(Op):
         pads = spatial(self.pads, 2 * count, 0, "pads")
         strides = spatial(self.strides, count, 1, "strides")
         dilations = spatial(self.dilations, count, 1, "dilations")
-        for i, (size, found) in enumerate(zip(x.shape[2:], shape[2:], strict=True)):
-            if isinstance(size, int) and isinstance(found, int):
+        for i, (size, windows) in enumerate(zip(x.shape[2:], shape[2:], strict=True)):
+            if isinstance(size, int) and isinstance(windows, int):
                 reach = dilations[i] * (self.kernel_shape[i] - 1) + 1
                 span = size + pads[i] + pads[count + i] - reach
-                if found <= -(-span // strides[i]):
+                if windows <= -(-span // strides[i]):
                     return True
         return False
 

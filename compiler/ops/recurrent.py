@@ -35,8 +35,8 @@ class _Recurrent(Op):
         """Types of all hidden states and of the last ones."""
         floats = {n: t for n, t in others.items() if n != "lengths"}
         same_elem(x=x, w=w, r=r, **floats)
-        for name, found in {"x": x, "w": w, "r": r}.items():
-            need_rank(found, name, 3)
+        for name, type in {"x": x, "w": w, "r": r}.items():
+            need_rank(type, name, 3)
         count = 2 if self.direction == "bidirectional" else 1
         hidden = self._hidden(w, r)
         rows = None if hidden is None else hidden * self.gates
@@ -62,12 +62,12 @@ class _Recurrent(Op):
         return size
 
 
-def _check(found: TensorType, name: str, wanted: tuple[Dim, ...]) -> None:
+def _check(type: TensorType, name: str, wanted: tuple[Dim, ...]) -> None:
     """Raises ValueError where two sizes contradict each other."""
-    need_rank(found, name, len(wanted))
-    pairs = zip(found.shape or (), wanted, strict=False)
+    need_rank(type, name, len(wanted))
+    pairs = zip(type.shape or (), wanted, strict=False)
     if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs):
-        raise ValueError(f"{name} has shape {listed(found.shape)}, not {listed(wanted)}")
+        raise ValueError(f"{name} has shape {listed(type.shape)}, not {listed(wanted)}")
 
 
 class _OneState(_Recurrent):

@@ -77,12 +77,12 @@ class Reduce(Op):
                 dims.append(dim)
             elif self.keepdims:
                 dims.append(1)
-        held = contents(x) if x.shape else None
-        value = None if held is None else self.compute(held)
+        numbers = contents(x) if x.shape else None
+        value = None if numbers is None else self.compute(numbers)
         return (typed(x.elem, tuple(dims), None if value is None else (value,)),)
 
     def compute(self, values: tuple[Dim, ...]) -> Dim:
-        """The result on dimensions; None where it can't be told."""
+        """The result on dimensions; None where it is unknown."""
         return None
 
 

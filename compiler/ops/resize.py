@@ -78,23 +78,23 @@ class Resize(Op):
             wanted = self._in_proportion(tuple(x.shape[a] for a in axes), wanted)
         return (TensorType(x.elem, _placed(x.shape, axes, wanted, "sizes")),)
 
-    def _in_proportion(self, held: tuple[Dim, ...], wanted: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    def _in_proportion(self, sizes: tuple[Dim, ...], wanted: tuple[Dim, ...]) -> tuple[Dim, ...]:
         """Sizes by the one scale that makes them no larger (or no smaller) than wanted."""
-        pairs = list(zip(held, wanted, strict=True))
+        pairs = list(zip(sizes, wanted, strict=True))
         scales = [w / h for h, w in pairs if isinstance(h, int) and isinstance(w, int) and h]
         if len(scales) != len(pairs):
             return (None,) * len(pairs)
         choose = min if self.keep_aspect_ratio_policy == "not_larger" else max
         scale = choose(scales, default=1.0)
-        return tuple(math.floor(h * scale + 0.5) for h in held if isinstance(h, int))
+        return tuple(math.floor(h * scale + 0.5) for h in sizes if isinstance(h, int))
 
     def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
-        found = super().infer_node(node)
+        types = super().infer_node(node)
         x, scales = node.operand_types()[0], node.operand("scales")
         if not isinstance(scales, Constant) or not isinstance(x, TensorType):
-            return found
+            return types
         if not scales.data.size or scales.data.is_elided:
-            return found
+            return types
         return (self.scaled(x, scales.data.array().astype(np.float32)),)
 
     def scaled(self, x: TensorType, scales: npt.NDArray[np.float32]) -> TensorType:
@@ -113,8 +113,8 @@ class Resize(Op):
         return traits(x, Kind.PRESERVING if self.mode == "nearest" else Kind.FLOAT)
 
 
-def _is_absent(found: TensorType | None) -> bool:
-    return found is None or found.shape == (0,)
+def _is_absent(type: TensorType | None) -> bool:
+    return type is None or type.shape == (0,)
 
 
 def _scaled(dim: Dim, scale: np.float32) -> Dim:

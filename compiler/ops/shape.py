@@ -161,8 +161,8 @@ class Transpose(_Moving):
         perm = self.perm or tuple(reversed(range(rank)))
         if sorted(perm) != list(range(rank)):
             raise ValueError(f"perm {list(perm)} does not order the axes of rank {rank}")
-        held = grid(x)
-        value = None if held is None else held.transpose(perm).reshape(-1)
+        numbers = grid(x)
+        value = None if numbers is None else numbers.transpose(perm).reshape(-1)
         return (typed(x.elem, tuple(x.shape[p] for p in perm), value),)
 
 
@@ -259,9 +259,9 @@ class Tile(_Moving):
         if len(counts) != len(x.shape):
             raise ValueError(f"repeats has {len(counts)} entries, but x has rank {len(x.shape)}")
         dims = tuple(map(_times, x.shape, counts))
-        numbers, held = whole_numbers(repeats), contents(x)
+        numbers, entries = whole_numbers(repeats), contents(x)
         small = numbers is not None and len(numbers) == 1 and numbers[0] <= VALUE_LIMIT
-        value = held * numbers[0] if held and numbers and small else None
+        value = entries * numbers[0] if entries and numbers and small else None
         return (typed(x.elem, dims, value),)
 
 
@@ -348,5 +348,5 @@ def _image(x: TensorType, block: int) -> tuple[Dim, Dim, Dim, Dim]:
 
 def _parts(dim: Dim, count: int, what: str) -> Dim:
     if isinstance(dim, int) and dim % count:
-        raise ValueError(f"{dim} {what} are no multiple of {count}")
+        raise ValueError(f"{dim} {what} are not a multiple of {count}")
     return None if dim is None else dim // count

@@ -10,13 +10,13 @@ from qdqc.ops.inference import axis_in, elem_named, listed, need_elem, need_rank
 __all__ = ["DFT", "STFT", "BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"]
 
 
-def _number(found: TensorType | None, name: str) -> Dim:
+def _number(type: TensorType | None, name: str) -> Dim:
     """The one integer that an operand holds; None where it is unknown or absent."""
-    if found is None:
+    if type is None:
         return None
-    need_elem(found, name, Elem.I32, Elem.I64)
-    need_rank(found, name, 0, 1)
-    return found.value[0] if found.value else None
+    need_elem(type, name, Elem.I32, Elem.I64)
+    need_rank(type, name, 0, 1)
+    return type.value[0] if type.value else None
 
 
 def _bins(length: Dim, onesided: bool) -> Dim:
@@ -24,10 +24,10 @@ def _bins(length: Dim, onesided: bool) -> Dim:
     return length // 2 + 1 if onesided and length is not None else length
 
 
-def _need_complex(found: TensorType, name: str) -> None:
-    last = found.shape[-1] if found.shape else None
+def _need_complex(type: TensorType, name: str) -> None:
+    last = type.shape[-1] if type.shape else None
     if isinstance(last, int) and last not in (1, 2):
-        raise ValueError(f"{name} of {listed(found.shape)} needs 1 or 2 as its last size")
+        raise ValueError(f"{name} of {listed(type.shape)} needs 1 or 2 as its last size")
 
 
 class DFT(Op):

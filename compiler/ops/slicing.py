@@ -91,9 +91,9 @@ def _bound(bound: int | Expr, size: int | Expr) -> Dim:
         return size
     if bound <= -_WHOLE:
         return 0
-    found = size + bound if bound < 0 else bound
-    room = least(found if bound < 0 else size - found)
-    return found if room is not None and room >= 0 else None
+    place = size + bound if bound < 0 else bound
+    room = least(place if bound < 0 else size - place)
+    return place if room is not None and room >= 0 else None
 
 
 class Slice(Op):
@@ -115,10 +115,10 @@ class Slice(Op):
         steps: TensorType | None = None,
     ) -> tuple[TensorType]:
         given = {"starts": starts, "ends": ends, "axes": axes, "steps": steps}
-        for name, found in given.items():
-            if found is not None:
-                need_elem(found, name, Elem.I32, Elem.I64)
-                need_rank(found, name, 1)
+        for name, type in given.items():
+            if type is not None:
+                need_elem(type, name, Elem.I32, Elem.I64)
+                need_rank(type, name, 1)
         if x.shape is None:
             return (TensorType(x.elem, None),)
         count = _entries(given)
@@ -144,8 +144,8 @@ def _first(count: int | None) -> tuple[int, ...] | None:
 def _entries(given: dict[str, TensorType | None]) -> int | None:
     """How many axes are cut. Raises ValueError when operands disagree."""
     lengths: dict[str, int] = {}
-    for name, found in given.items():
-        length = None if found is None or found.shape is None else found.shape[0]
+    for name, type in given.items():
+        length = None if type is None or type.shape is None else type.shape[0]
         if isinstance(length, int):
             lengths[name] = length
     if len(set(lengths.values())) > 1:
@@ -158,17 +158,17 @@ def _cut(
     x: TensorType, axes: Sequence[int], bounds: Sequence[tuple[Dim, Dim, Dim]]
 ) -> Sequence[Dim] | None:
     """Known contents of a slice of known contents."""
-    held = grid(x)
-    if held is None:
+    numbers = grid(x)
+    if numbers is None:
         return None
     for axis, (start, end, step) in zip(axes, bounds, strict=True):
         if not (isinstance(start, int) and isinstance(end, int) and isinstance(step, int)):
             return None
-        places = _places(held.shape[axis], start, end, step)
+        places = _places(numbers.shape[axis], start, end, step)
         if places is None:
             return None
-        held = held.take(places, axis)
-    return held.reshape(-1).tolist()
+        numbers = numbers.take(places, axis)
+    return numbers.reshape(-1).tolist()
 
 
 class Split(Op):
@@ -208,11 +208,11 @@ class Split(Op):
         head, tail = x.shape[:axis], x.shape[axis + 1 :]
         parts: list[TensorType] = []
         position = 0
-        held = contents(x)
+        numbers = contents(x)
         for size in sizes:
             value = None
-            if held is not None and isinstance(size, int):
-                value = held[position : position + size]
+            if numbers is not None and isinstance(size, int):
+                value = numbers[position : position + size]
                 position += size
             parts.append(typed(x.elem, (*head, size, *tail), value))
         return tuple(parts)
@@ -265,10 +265,10 @@ class Concat(Op):
         )
         value: tuple[Dim, ...] | None = ()
         for x, shape in zip(xs, shapes, strict=True):
-            held = contents(x)
-            if held is None and rank == 1 and isinstance(shape[0], int):
-                held = (None,) * shape[0] if shape[0] <= VALUE_LIMIT else None
-            value = None if value is None or held is None else value + held
+            numbers = contents(x)
+            if numbers is None and rank == 1 and isinstance(shape[0], int):
+                numbers = (None,) * shape[0] if shape[0] <= VALUE_LIMIT else None
+            value = None if value is None or numbers is None else value + numbers
         return (typed(xs[0].elem, dims, value),)
 
     def quant(self, *xs: TensorType) -> QuantTraits:

@@ -60,7 +60,7 @@ def load_plugin(path: str | Path) -> ModuleType:
         return _loaded[key]
     if not file.is_file():
         near = suggestion(file.name, [p.name for p in file.parent.glob("*.py")])
-        raise QdqcError(f"the plugin '{path}' is no file{near}", file=str(path))
+        raise QdqcError(f"the plugin '{path}' is not a file{near}", file=str(path))
     name = f"qdqc_plugin_{file.stem}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, key)
     if spec is None or spec.loader is None:
@@ -78,7 +78,7 @@ def load_plugin(path: str | Path) -> ModuleType:
 
 
 def _load_foreign(name: str, value: str) -> None:
-    """A user's package; whatever it raises is told as an error of that package."""
+    """A user's package; whatever it raises is reported as an error of that package."""
     try:
         _import_all(importlib.import_module(value))
     except Exception as error:
@@ -87,15 +87,15 @@ def _load_foreign(name: str, value: str) -> None:
 
 
 def _import_all(package: ModuleType) -> None:
-    for found in pkgutil.iter_modules(getattr(package, "__path__", [])):
-        if not found.name.startswith("_"):
-            importlib.import_module(f"{package.__name__}.{found.name}")
+    for file in pkgutil.iter_modules(getattr(package, "__path__", [])):
+        if not file.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{file.name}")
     _take_pipelines(package)
 
 
 def _take_pipelines(module: ModuleType) -> None:
-    found: dict[str, str] = getattr(module, "PIPELINES", {})
-    for name, text in found.items():
+    pipelines: dict[str, str] = getattr(module, "PIPELINES", {})
+    for name, text in pipelines.items():
         if _pipelines.setdefault(name, text) != text:
             raise QdqcError(
                 f"the pipeline '@{name}' of '{module.__name__}' is already defined otherwise",

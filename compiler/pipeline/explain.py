@@ -53,10 +53,10 @@ class Explain(Instrument):
                 self.write(f"// ----- pass '{name}' did not run: it is not in the pipeline -----\n")
 
 
-def _reasons(found: Sequence[Mismatch]) -> list[str]:
+def _reasons(mismatches: Sequence[Mismatch]) -> list[str]:
     """One line a reason: how many nodes, why, and some of them."""
     groups: dict[str, dict[str, Mismatch]] = {}
-    for mismatch in found:  # the driver looks at a node more than once; each counts once
+    for mismatch in mismatches:  # the driver looks at a node more than once; each counts once
         groups.setdefault(mismatch.reason, {})[mismatch.node] = mismatch
     depth = {reason: max(m.depth for m in group.values()) for reason, group in groups.items()}
     order = sorted(groups, key=lambda reason: (-depth[reason], -len(groups[reason]), reason))

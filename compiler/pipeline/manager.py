@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["PassError", "PassManager", "run"]
 
 _MORE = 4
-"""So many further findings of the verifier are told behind the first."""
+"""So many further findings of the verifier are reported behind the first."""
 
 
 class PassError(Exception):
-    """A pass raised something that is no user error: a defect of that pass."""
+    """A pass raised something that is not a user error: a defect of that pass."""
 
 
 class PassManager:
@@ -82,9 +82,9 @@ class PassManager:
             for instrument in self.instruments:
                 instrument.end(module, report)
         if self.passes:
-            held = module.header.get("pipeline")
+            before = module.header.get("pipeline")
             ran = print_pipeline(self.passes)
-            module.header["pipeline"] = f"{held},{ran}" if held else ran
+            module.header["pipeline"] = f"{before},{ran}" if before else ran
         return report
 
     def _run_one(
@@ -119,14 +119,14 @@ class PassManager:
         return done, state if done.changes == 0 else None
 
     def _failure(self, module: Module, where: Where, error: Exception) -> Exception:
-        """The error as it is told: with the pass, its place and how to reproduce it."""
+        """The error as it is reported: with the pass, its place and how to reproduce it."""
         notes = [i.failed(module, where, error) for i in self.instruments]
-        told = "; ".join(note for note in notes if note)
-        how = told or "--crash-reproducer crash.qir writes what reproduces it"
+        hints = "; ".join(note for note in notes if note)
+        how = hints or "--crash-reproducer crash.qir writes what reproduces it"
         note = f"found after pass {where}; {how}"
         if isinstance(error, QdqcError):
             d = error.diagnostic
-            if not told and d.node is None and (d.file or d.position):
+            if not hints and d.node is None and (d.file or d.position):
                 return error  # about a file that the pass reads: the module plays no part in it
             return error.with_notes(note)
         return PassError(f"pass {where} failed with {type(error).__name__}: {error}\nnote: {note}")
@@ -162,10 +162,10 @@ def run(
 def _verify(module: Module) -> None:
     from qdqc.ir.verify import verify
 
-    found = [d for d in verify(module) if d.severity is Severity.ERROR]
-    if not found:
+    errors = [d for d in verify(module) if d.severity is Severity.ERROR]
+    if not errors:
         return
-    first, *others = found
+    first, *others = errors
     notes = [f"also: {d.render().partition(chr(10))[0]}" for d in others[:_MORE]]
     if len(others) > _MORE:
         notes.append(f"and {len(others) - _MORE} more")

@@ -58,8 +58,8 @@ class PassContext:
     def decline(self, rule: str, node: Node[Any], reason: str) -> None:
         """Note why a pass over the whole graph left a node alone."""
         if self.mismatches is not None:
-            found = Mismatch(rule, node.name, node.op.name, reason, 0, node.loc)
-            self.mismatches.append(found)
+            mismatch = Mismatch(rule, node.name, node.op.name, reason, 0, node.loc)
+            self.mismatches.append(mismatch)
 
     def warn(self, message: str, node: Node[Any] | None = None, *notes: str) -> None:
         """Report something that the user should know and that stops nothing."""

@@ -21,7 +21,7 @@ __all__ = ["DumpIR", "PrintIR", "check_names"]
 
 
 def check_names(names: Collection[str], switch: str) -> None:
-    """Raises QdqcError for a name that is no pass."""
+    """Raises QdqcError for a name that is not a pass."""
     known = PASSES.names()
     for name in names:
         if name not in known:

@@ -20,11 +20,11 @@ def snapshot(module: Module) -> Snapshot:
     comparing looks into them only where one was put in another's place. Contents that were put
     in the place of others count as changed, whatever they are.
     """
-    found: Snapshot = [module.name, print_value(module.header), dict(module.opsets)]
+    parts: Snapshot = [module.name, print_value(module.header), dict(module.opsets)]
     for constant in module.constants.values():
-        found += [constant, constant.name, constant.type, constant.data]
-    found.extend(_graph(module.graph))
-    return found
+        parts += [constant, constant.name, constant.type, constant.data]
+    parts.extend(_graph(module.graph))
+    return parts
 
 
 def _graph(graph: Graph) -> Iterator[Any]:

@@ -155,8 +155,8 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self.text = text
         self.file = file
-        found = _TOKEN.finditer(text)
-        self.tokens = [m for m in found if m.lastgroup != "space"]
+        matches = _TOKEN.finditer(text)
+        self.tokens = [m for m in matches if m.lastgroup != "space"]
         self.at = 0
 
     def pipeline(self) -> list[Step]:
@@ -206,7 +206,7 @@ class _Reader:
                 return json.loads(match[0])
             except json.JSONDecodeError:
                 self.at -= 1
-                raise self.error("this is no valid text: escapes are those of JSON") from None
+                raise self.error("this is not valid text: escapes are those of JSON") from None
         word = self.word("a value: a number, a word, a quoted text or a [list]")
         if word in _CONSTANTS:
             return _CONSTANTS[word]

@@ -36,7 +36,7 @@ class Affine:
 class Algebra:
     """Reads the nodes above a rule's root that exist for the root alone.
 
-    A value is dissolved into what makes it where nobody else reads it, it is no graph output,
+    A value is dissolved into what makes it where nobody else reads it, it is not a graph output,
     and its node has the precision and the graph of the root. All others are atoms.
     """
 
@@ -63,8 +63,8 @@ class Algebra:
 
     def terms(self, value: Value) -> Terms:
         """The polynomial that a value is; one that grows too large is an atom itself."""
-        found = self._terms(value, 0)
-        return {(value,): 1.0} if found is None else found
+        terms = self._terms(value, 0)
+        return {(value,): 1.0} if terms is None else terms
 
     def _terms(self, value: Value, depth: int) -> Terms | None:
         number = self.number(value)

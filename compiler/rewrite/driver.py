@@ -87,7 +87,7 @@ def _erase_dead(roots: Iterable[Node[Any]]) -> tuple[list[Node[Any]], list[Value
 
 
 def _inner_constants(node: Node[Any]) -> Iterator[Value]:
-    """Constants that nested graphs read; they belong to the module and are no captures."""
+    """Constants that nested graphs read; they belong to the module and are not captures."""
     for graph in node.nested_graphs():
         reads = [v for inner in graph.nodes() for v in inner.present_operands]
         yield from (v for v in (*reads, *graph.outputs) if isinstance(v, Constant))
@@ -103,15 +103,15 @@ def _try_rule(name: str, rule: Rule, node: Node[Any], ctx: PassContext) -> list[
     """Apply one rule to one node; the nodes to look at again, or None without a match."""
     rewriter = Rewriter(node, name, ctx)
     try:
-        found = rule(node, rewriter)
+        result = rule(node, rewriter)
     except Exception as error:
         error.add_note(f"in rule '{name}' at {node!r}")
         raise
-    if found is None:
+    if result is None:
         if rewriter.created or rewriter.constants:
             raise RuntimeError(f"rule '{name}' made nodes at {node!r} and then declined")
         return None
-    pairs = _pairs(name, node, found)
+    pairs = _pairs(name, node, result)
     _check_reads(name, node, rewriter)
     if not _can_take_over(pairs, rewriter):
         erase_dead(rewriter.created)
@@ -121,8 +121,8 @@ def _try_rule(name: str, rule: Rule, node: Node[Any], ctx: PassContext) -> list[
     return _replace(node, pairs, rewriter)
 
 
-def _pairs(name: str, node: Node[Any], found: Result) -> Pairs:
-    values = [found] if isinstance(found, Value) else list(found or ())
+def _pairs(name: str, node: Node[Any], result: Result) -> Pairs:
+    values = [result] if isinstance(result, Value) else list(result or ())
     if len(values) > len(node.results):
         raise RuntimeError(f"rule '{name}' gave {len(values)} values for {node!r}")
     values += [None] * (len(node.results) - len(values))
@@ -192,13 +192,13 @@ def _around(made: list[Node[Any]], values: list[Value]) -> list[Node[Any]]:
 
     In a fixed order, so that a pipeline makes the same names every time.
     """
-    found: dict[Node[Any], None] = dict.fromkeys(made)
+    near: dict[Node[Any], None] = dict.fromkeys(made)
     for value in (*values, *(v for n in made for v in n.present_operands)):
         if value.producer is not None:
-            found[value.producer] = None
+            near[value.producer] = None
     for value in values:
-        found.update(dict.fromkeys(value.users))
-    return [n for n in found if not n.erased]
+        near.update(dict.fromkeys(value.users))
+    return [n for n in near if not n.erased]
 
 
 def _inherit_type(old: Value, new: Value, given: bool) -> None:

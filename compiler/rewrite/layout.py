@@ -17,8 +17,8 @@ def inferred_shape(node: Node[Any]) -> tuple[Dim, ...] | None:
     A type that the source states may be an example's: exporters write sizes of the run that they
     traced for inner values of a model with symbols.
     """
-    found = node.op.infer_node(node)[0]
-    return found.shape if isinstance(found, TensorType) else None
+    type = node.op.infer_node(node)[0]
+    return type.shape if isinstance(type, TensorType) else None
 
 
 def same_shape(a: Value, b: Value) -> bool:
@@ -33,10 +33,10 @@ def reshape_target(
     """Numbers for a Reshape; None when they can't be said: two unknown ones, or -1 beside 0."""
     out: list[int] = []
     for index, dim in enumerate(target):
-        held = source[index] if source is not None and index < len(source) else None
+        same_place = source[index] if source is not None and index < len(source) else None
         if isinstance(dim, int):
             out.append(dim)
-        elif isinstance(dim, Expr) and dim == held and not allowzero:
+        elif isinstance(dim, Expr) and dim == same_place and not allowzero:
             out.append(0)
         else:
             out.append(-1)

@@ -38,11 +38,11 @@ class PatternPass(Pass):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        found: dict[tuple[type[Op], str], None] = dict.fromkeys(cls.rules)
+        rules: dict[tuple[type[Op], str], None] = dict.fromkeys(cls.rules)
         for name, member in vars(cls).items():
             for op in getattr(member, "rewrites_ops", ()):
-                found[op, name] = None
-        cls.rules = tuple(found)
+                rules[op, name] = None
+        cls.rules = tuple(rules)
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         rules = [(op, name, getattr(self, name)) for op, name in self.rules]

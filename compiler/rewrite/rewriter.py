@@ -85,8 +85,8 @@ class Rewriter:
         ``given`` takes the place of the graph's inputs. The nodes keep names and locations;
         the driver erases those that nobody reads.
         """
-        for value, found in zip(graph.inputs, given, strict=True):
-            value.replace_uses(found)
+        for value, operand in zip(graph.inputs, given, strict=True):
+            value.replace_uses(operand)
         outputs = list(graph.outputs)
         graph.set_outputs(())
         for node in graph.nodes():
@@ -136,5 +136,5 @@ class Rewriter:
         return len(value.uses) == 1 and not value.is_output and value.graph is self.root.graph
 
     def tensor(self, value: Value) -> TensorType:
-        """The value's type. Raises TypeError when it is no tensor."""
+        """The value's type. Raises TypeError when it is not a tensor."""
         return value.tensor

@@ -21,9 +21,9 @@ def module_digest(module: Module) -> str:
     plain = clone(module)
     plain.header.clear()
     for value in list(plain.value_names()):
-        held = plain.value(value)
-        if held is not None and isinstance(held.type, TensorType):
-            held.type = held.type.with_range(None)
+        copied = plain.value(value)
+        if copied is not None and isinstance(copied.type, TensorType):
+            copied.type = copied.type.with_range(None)
     for node in plain.walk():
         node.mode = None
     return hashlib.sha256(print_module(plain).encode()).hexdigest()

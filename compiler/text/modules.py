@@ -105,12 +105,12 @@ class ModuleReader(ValueReader):
         position = self.source.position(op_token)
         op = self._op(op_token, attributes or {})
         values = [None if t is None else self._value(t) for t in operands]
-        names, found = self._results(op, results, types or [], op_token)
+        names, result_types = self._results(op, results, types or [], op_token)
         try:
             self._open[-1][0].insert(
                 op,
                 values,
-                found,
+                result_types,
                 names,
                 loc=Loc(tuple(loc) if loc else UNKNOWN.names, position),
                 mode=mode,
@@ -141,10 +141,10 @@ class ModuleReader(ValueReader):
             )
         following = iter(types)
         names = [None if t == "_" else self._new_name(t) for t in tokens]
-        found = [None if name is None else next(following) for name in names]
+        by_name = [None if name is None else next(following) for name in names]
         fixed = sum(not spec.variadic for spec in op.result_specs)
         missing = max(0, fixed - len(names))
-        return names + [None] * missing, found + [None] * missing
+        return names + [None] * missing, by_name + [None] * missing
 
     def _name(self, token: Token) -> str:
         text = token[1:]
@@ -152,20 +152,20 @@ class ModuleReader(ValueReader):
 
     def _new_name(self, token: Token) -> str:
         name = self._name(token)
-        held = self._begun.value(name)
-        if held is not None:
+        present = self._begun.value(name)
+        if present is not None:
             raise self.source.error(
-                f"{print_name(name)} is defined twice", token, notes=[_first_definition(held)]
+                f"{print_name(name)} is defined twice", token, notes=[_first_definition(present)]
             )
         return name
 
     def _value(self, token: Token) -> Value:
         name = self._name(token)
-        found = self._begun.value(name)
-        if found is None:
+        value = self._begun.value(name)
+        if value is None:
             hint = suggestion(name, self._begun.value_names())
             raise self.source.error(f"{print_name(name)} is not defined here{hint}", token)
-        return found
+        return value
 
 
 def _first_definition(value: Value) -> str:

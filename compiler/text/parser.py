@@ -65,12 +65,12 @@ def parse_dim(text: str) -> Dim:
     with _READING:
         lark, _ = _grammar()
         try:
-            found: Any = lark.parse(text, start="dim")
+            dim: Any = lark.parse(text, start="dim")
         except UnexpectedInput:
             raise ValueError("write it like N, 2*N+1 or (H+1)//2") from None
         except ZeroDivisionError:
             raise ValueError("it divides by zero") from None
-    return found
+    return dim
 
 
 @functools.cache
@@ -108,8 +108,8 @@ def _unexpected(source: Source, error: Any) -> QdqcError:
     from qdqc.text.expected import describe, describe_token
 
     expected = error.accepts or error.expected
-    found = describe_token(error.token.type, str(error.token))
-    message = f"expected {describe(expected)}, found {found}"
+    actual = describe_token(error.token.type, str(error.token))
+    message = f"expected {describe(expected)}, found {actual}"
     return source.error(message, error.token)
 
 

@@ -25,11 +25,11 @@ _MADE = "model_transform makes one of an ONNX model"
 def save(module: Module, path: str | Path, *, elide: bool = False) -> None:
     """Write ``x.qir`` and, where it has larger constants, ``x.safetensors`` beside it.
 
-    Both appear whole or not at all; a file of that name that is no sidecar is left alone.
+    Both appear whole or not at all; a file of that name that is not a sidecar is left alone.
     ``elide`` writes the text alone, without the contents of larger constants. Raises QdqcError.
     """
-    found = {} if elide else tensors(module)
-    if not found:
+    weights = {} if elide else tensors(module)
+    if not weights:
         write_whole(path, _text_writer(module, Path(path), elide, None))
         return
     target = Path(path).resolve()
@@ -39,7 +39,7 @@ def save(module: Module, path: str | Path, *, elide: bool = False) -> None:
     if sidecar.exists():
         _open_own(sidecar)
     text = _text_writer(module, target, False, sidecar.name)
-    write_together([(sidecar, sidecar_writer(found)), (target, text)])
+    write_together([(sidecar, sidecar_writer(weights)), (target, text)])
 
 
 def load(path: str | Path, *, verify: bool = False) -> Module:
@@ -106,7 +106,7 @@ class SharedSidecar:
         self.path = self.folder / name
 
     @functools.cached_property
-    def _held(self) -> Sidecar | None:
+    def _written(self) -> Sidecar | None:
         return _open_own(self.path) if self.path.exists() else None
 
     def save(self, module: Module, name: str) -> Path:
@@ -115,14 +115,14 @@ class SharedSidecar:
         Raises QdqcError; the texts written before stay whole.
         """
         target = self.folder / name
-        found = tensors(module)
-        known = set(self._held.digests) if self._held is not None else set[str]()
-        text = _text_writer(module, target, False, self.path.name if found else None)
-        if found.keys() <= known:
+        weights = tensors(module)
+        known = set(self._written.digests) if self._held is not None else set[str]()
+        text = _text_writer(module, target, False, self.path.name if weights else None)
+        if weights.keys() <= known:
             write_whole(target, text)
             return target
-        write_together([(self.path, sidecar_writer(found, self._held)), (target, text)])
-        del self._held
+        write_together([(self.path, sidecar_writer(weights, self._written)), (target, text)])
+        del self._written
         return target
 
 

@@ -38,12 +38,12 @@ Span = tuple[int, int]
 
 def tensors(module: Module) -> dict[str, Data]:
     """Everything that the module's text refers to by digest, in the order of the text."""
-    found: dict[str, Data] = {}
+    weights: dict[str, Data] = {}
     seen: set[int] = set()
     for data in _references(module, seen):
         if data.strings is None and not data.is_elided and data.size > INLINE_LIMIT:
-            found.setdefault(data.digest, data)
-    return found
+            weights.setdefault(data.digest, data)
+    return weights
 
 
 def _references(module: Module, seen: set[int]) -> Iterator[Data]:
@@ -90,7 +90,7 @@ def _parameters(quant: Quant) -> Iterator[Data]:
 class Sidecar:
     """A sidecar that was opened: its tensors by digest, mapped when somebody asks.
 
-    Raises QdqcError where the file is missing or is no sidecar.
+    Raises QdqcError where the file is missing or is not a sidecar.
     """
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +110,7 @@ class Sidecar:
             raise QdqcError(f"can't read the weights: {error.strerror}", file=str(path)) from None
         except ValueError as error:
             raise QdqcError(
-                f"this is no sidecar of a .qir: {error}",
+                f"this is not a sidecar of a .qir: {error}",
                 file=str(path),
                 notes=["make it again with the command that made the .qir"],
             ) from None
@@ -141,30 +141,30 @@ class Sidecar:
         return self._map[span[0] : span[1]]
 
 
-def sidecar_writer(found: Mapping[str, Data], held: Sidecar | None = None) -> Content:
-    """What writes a sidecar of these tensors, behind those of ``held``.
+def sidecar_writer(weights: Mapping[str, Data], present: Sidecar | None = None) -> Content:
+    """What writes a sidecar of these tensors, behind those of ``present``.
 
     Fresh files put the most aligned sizes first, so that every tensor lies as aligned as its
     own size allows.
     """
     entries: dict[str, Span] = {}
     end = 0
-    if held is not None:
-        entries = {d: held.span(d) for d in held.digests}
-        end = held.nbytes
-    fresh = sorted((d for d in found if d not in entries), key=lambda d: -_even(found[d].nbytes))
-    for digest in fresh:
-        entries[digest] = (end, end + found[digest].nbytes)
+    if present is not None:
+        entries = {d: present.span(d) for d in present.digests}
+        end = present.nbytes
+    new = sorted((d for d in weights if d not in entries), key=lambda d: -_even(weights[d].nbytes))
+    for digest in new:
+        entries[digest] = (end, end + weights[digest].nbytes)
         end = entries[digest][1]
 
     def write(file: BinaryIO) -> None:
         file.write(_header(entries))
-        if held is not None:
-            with held.path.open("rb") as old:
-                old.seek(held.start)
+        if present is not None:
+            with present.path.open("rb") as old:
+                old.seek(present.start)
                 shutil.copyfileobj(old, file, 2**20)
-        for digest in fresh:
-            file.write(found[digest].buffer().data)
+        for digest in new:
+            file.write(weights[digest].buffer().data)
 
     return write
 
@@ -175,10 +175,10 @@ def _even(nbytes: int) -> int:
 
 
 def _header(entries: Mapping[str, Span]) -> bytes:
-    found: dict[str, Any] = {"__metadata__": {"format": _FORMAT}}
+    fields: dict[str, Any] = {"__metadata__": {"format": _FORMAT}}
     for digest, (begin, end) in entries.items():
-        found[digest] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
-    text = json.dumps(found, separators=(",", ":")).encode()
+        fields[digest] = {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+    text = json.dumps(fields, separators=(",", ":")).encode()
     padding = -(_LENGTH.size + len(text)) % _ALIGNMENT
     return _LENGTH.pack(len(text) + padding) + text + b" " * padding
 
@@ -197,7 +197,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Span], int]:
     except (ValueError, RecursionError):
         raise ValueError("its header is not JSON") from None
     if not isinstance(header, dict):
-        raise ValueError("its header is no list of tensors")
+        raise ValueError("its header is not a list of tensors")
     metadata: Any = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
         raise ValueError("it was not written by qdqc")

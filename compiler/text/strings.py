@@ -36,5 +36,5 @@ def from_text(text: str, *, weights: Module | str | Path | None = None) -> Modul
 
 
 def _finder(module: Module) -> Resolve:
-    held = tensors(module)
-    return lambda digest: held[digest].buffer() if digest in held else None
+    weights = tensors(module)
+    return lambda digest: weights[digest].buffer() if digest in weights else None

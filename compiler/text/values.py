@@ -75,11 +75,11 @@ class ValueReader:
             return float(text)
 
     def numbers(self, token: Token) -> tuple[float, ...]:
-        found = self._numbers.get(token)
-        if found is None:
-            found = tuple(self._number(t, token) for t in token[1:-1].split(","))
-            self._numbers[str(token)] = found
-        return found
+        read = self._numbers.get(token)
+        if read is None:
+            read = tuple(self._number(t, token) for t in token[1:-1].split(","))
+            self._numbers[str(token)] = read
+        return read
 
     def string(self, token: Token) -> str:
         return self.unquoted(token, str(token))
@@ -102,9 +102,9 @@ class ValueReader:
         return None
 
     def list(self, items: list[Any]) -> tuple[Any, ...]:
-        found = tuple(items)
-        self._refuse_deep(found)
-        return found
+        entries = tuple(items)
+        self._refuse_deep(entries)
+        return entries
 
     def attribute(self, items: list[Any]) -> tuple[str, Any]:
         self._refuse_deep(items[1])
@@ -116,12 +116,12 @@ class ValueReader:
 
     def attributes(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
         """Keys stay tokens where they can, so that an error finds its place."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key, value in items:
-            if key in found:
+            if key in values:
                 raise self.source.error(f"'{key}' is given twice", self.key_place(key, items))
-            found[key] = value
-        return found
+            values[key] = value
+        return values
 
     def key_place(self, key: str, items: list[tuple[str, Any]]) -> Token:
         """A token at or near a key."""
@@ -133,10 +133,10 @@ class ValueReader:
         return {str(k): v for k, v in items[0].items()}
 
     def tensor(self, token: Token) -> TensorType:
-        found = self._tensors.get(token)
-        if found is None:
-            found = self._tensors[str(token)] = self._read_tensor(token)
-        return found
+        type = self._tensors.get(token)
+        if type is None:
+            type = self._tensors[str(token)] = self._read_tensor(token)
+        return type
 
     def _read_tensor(self, token: Token) -> TensorType:
         name, _, rest = token.partition("[")
@@ -166,10 +166,10 @@ class ValueReader:
                 self._dims[text] = self.parse_dim(text)
             except ValueError as error:
                 raise self.source.error(f"bad dimension '{text}': {error}", token) from None
-        found = self._dims[text]
-        if isinstance(found, int) and found < 0:
+        dim = self._dims[text]
+        if isinstance(dim, int) and dim < 0:
             raise self.source.error(f"dimension '{text}' is negative", token)
-        return found
+        return dim
 
     def quantized(self, items: list[Any]) -> TensorType:
         return TensorType(items[0].elem, items[0].shape, items[1])
@@ -232,7 +232,7 @@ class ValueReader:
                 raise self.source.error(str(error), token) from None
         digest = _DIGEST.match(given)
         if digest is None or (token == "resource" and len(digest[1]) != 64):
-            raise self.source.error(f"'{given}' is no digest 'sha256:...'", token)
+            raise self.source.error(f"'{given}' is not a digest 'sha256:...'", token)
         if type.elem is Elem.STRING:
             raise self.source.error("strings stand in the text, as dense[...]", token)
         if token == "elided":
@@ -257,14 +257,14 @@ class ValueReader:
                 token,
                 notes=["write the model again with the command that made it"],
             )
-        found = Data(elem, shape, buffer, digest)
-        want = packed_size(elem, found.size)
+        data = Data(elem, shape, buffer, digest)
+        want = packed_size(elem, data.size)
         if buffer.nbytes != want:
             raise self.source.error(
                 f"the sidecar holds {buffer.nbytes} bytes for this constant, its type takes {want}",
                 token,
             )
-        return found
+        return data
 
     def add(self, items: list[Any]) -> int | Expr:
         return items[0] + items[1]

@@ -163,7 +163,7 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(QdqcError, match="No such file"):
         load_table(tmp_path / "none")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(QdqcError, match="it is no text"):
+    with pytest.raises(QdqcError, match="it is not text"):
         load_table(tmp_path / "binary")
     with pytest.raises(QdqcError):
         save_table(table, tmp_path / "none" / "t")

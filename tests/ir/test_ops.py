@@ -123,7 +123,7 @@ def test_ops_of_any_type_take_sequences():
     found = module.graph.add_input("s", SequenceType(F))
     node = module.graph.insert(Length(), [found])
     assert node.result.type == TensorType(Elem.I64, ())
-    with pytest.raises(TypeError, match="%s is no tensor"):
+    with pytest.raises(TypeError, match="%s is not a tensor"):
         _ = found.tensor
 
 

@@ -128,7 +128,7 @@ def two_values_of_a_name(b: Broken) -> None:
         (index_of_a_result, "'relu': result %a does not know its producer"),
         (graph_of_a_result, "'add': result %t does not know its producer"),
         (key_of_a_constant, "constant %w is entered as 'v'"),
-        (type_of_a_constant, "constant %w is no tensor"),
+        (type_of_a_constant, "constant %w is not a tensor"),
         (scale_of_a_constant, "constant %w: f32 can't be quantized"),
         (count_of_nodes, "'if': a graph has 1 nodes, but counts 2"),
         (module_of_a_graph, "'if': a nested graph does not belong to the node"),

@@ -177,7 +177,7 @@ ROW = TensorType(Elem.F32, (1, 1, 4))
         (o.Unsqueeze(axes=(0, -4)), (F,), "names an axis twice"),
         (o.Split(), (F,), "neither the sizes nor the number"),
         (o.Split(axis=1, split=(1, 1)), (F,), "does not add up to 3"),
-        (o.Cast(to="f31"), (F,), "'f31' is no element type"),
+        (o.Cast(to="f31"), (F,), "'f31' is not an element type"),
         (o.Where(), (F, F, F), "condition is f32, but bool is needed"),
         (o.Reshape(), (F, TensorType(Elem.I32, (2,))), "shape is i32, but i64 is needed"),
         (o.Gather(), (F, F), "indices is f32"),

@@ -179,7 +179,7 @@ def test_the_bias_of_a_gemm_is_a_row(rewritten: Any, shape: str, wanted: tuple[i
 
 
 def test_the_numbers_of_quantized_constants_are_not_their_integers(rewritten: Any) -> None:
-    """An integer 0 with zero point 7 is no zero, and an integer 1 no one."""
+    """An integer 0 with zero point 7 is not a zero, and an integer 1 no one."""
     body = """%q = quantize(%x) : u8[2,3,4] q(scale = 0.1, zero_point = 128)
     %a = add(%q, %c) : u8[2,3,4] q(scale = 0.1, zero_point = 128)
     %m = mul(%a, %d) : u8[2,3,4] q(scale = 0.1, zero_point = 128)

@@ -94,7 +94,7 @@ def failure(path: Path) -> str:
 
 def test_a_missing_plugin_suggests_a_near_file(tmp_path: Path) -> None:
     plugin(tmp_path, "", "my_pass.py")
-    assert "is no file; did you mean 'my_pass.py'?" in failure(tmp_path / "my_pas.py")
+    assert "is not a file; did you mean 'my_pass.py'?" in failure(tmp_path / "my_pas.py")
 
 
 def test_errors_in_a_plugin_have_its_file_and_line(tmp_path: Path) -> None:

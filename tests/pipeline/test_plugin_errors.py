@@ -78,7 +78,7 @@ def test_the_line_and_the_reason(tmp_path: Path, text: str, line: int, reason: s
 def test_a_file_that_is_no_python(tmp_path: Path) -> None:
     told = failure(tmp_path, "", "mine.txt")
     assert "a plugin is a Python file; its name ends in .py" in told
-    with pytest.raises(QdqcError, match="is no file"):
+    with pytest.raises(QdqcError, match="is not a file"):
         discovery.load_plugin(tmp_path)
 
 

@@ -110,7 +110,7 @@ def test_a_table_that_can_not_be_read(tmp_path: Path) -> None:
         load_qtable(tmp_path / "no.qtable")
     binary = tmp_path / "binary.qtable"
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(QdqcError, match="it is no text"):
+    with pytest.raises(QdqcError, match="it is not text"):
         load_qtable(binary)
 
 

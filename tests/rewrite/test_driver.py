@@ -94,7 +94,7 @@ def fuse(node: Node[Any], rw: Rewriter) -> Value | None:
     """unary(unary(x)) -> one node with both tags."""
     x = node.operands[0]
     if x is None or x.producer is None or not rw.only_use(x):
-        return rw.no("operand is no single-use node", x)
+        return rw.no("operand is not a single-use node", x)
     inner = x.producer
     return rw.op(Unary(tag=inner.op.tag + node.op.tag), inner.operands[0])
 
@@ -128,7 +128,7 @@ def test_a_value_that_others_read_is_not_swallowed() -> None:
     module.graph.set_outputs([*module.graph.outputs, module.value("n0")])  # type: ignore[list-item]
     ctx = PassContext(mismatches=[])
     assert run(module, fuse, ctx=ctx) == 0
-    assert {m.reason for m in ctx.mismatches or ()} == {"operand is no single-use node"}
+    assert {m.reason for m in ctx.mismatches or ()} == {"operand is not a single-use node"}
 
 
 def test_removal_keeps_the_name_of_a_graph_output() -> None:

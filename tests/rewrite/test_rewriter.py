@@ -163,7 +163,7 @@ def test_a_value_of_an_outer_graph_is_not_a_bodys_own() -> None:
 def test_a_type_that_must_be_a_tensor(root: Node[Any], rw: Rewriter, odd: Any) -> None:
     found = root.graph.add_input("s", odd)
     assert rw.tensor(root.result) == F
-    with pytest.raises(TypeError, match="%s is no tensor"):
+    with pytest.raises(TypeError, match="%s is not a tensor"):
         rw.tensor(found)
 
 

@@ -102,11 +102,11 @@ def test_shapes(type: str, contents: str, shape: tuple[int, ...]):
         ("f32[1]", "dense[none]", "elements are numbers"),
         ("f32[?]", "dense[1]", "a constant needs a tensor type with a known shape"),
         ("f32[*]", "dense[1]", "a constant needs a tensor type with a known shape"),
-        ("f32[1]", 'elided("sha256:xyz")', "'sha256:xyz' is no digest 'sha256:...'"),
+        ("f32[1]", 'elided("sha256:xyz")', "'sha256:xyz' is not a digest 'sha256:...'"),
         (
             "f32[1]",
             f'elided("sha256:{"a" * 65}")',
-            f"'sha256:{'a' * 65}' is no digest 'sha256:...'",
+            f"'sha256:{'a' * 65}' is not a digest 'sha256:...'",
         ),
     ],
 )
