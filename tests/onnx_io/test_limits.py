@@ -154,7 +154,7 @@ def test_a_result_over_the_limit_is_told_at_its_node() -> None:
     text = str(caught.value)
     assert "'ConstantOfShape': its result takes 4294967296 bytes" in text
     assert 'ONNX node "/fill"' in text
-    assert "--memory_limit" in text
+    assert "`memory_limit`" in text
 
 
 def test_the_command_takes_a_limit(
