@@ -25,14 +25,14 @@ function changeElement([sign, op, name, note, details]) {
 function drawChanges() {
   const words = document.getElementById("find-change").value.toLowerCase().split(/\s+/);
   const all = data.difference.changes;
-  const matching = all.filter((change, index) => {
+  const hits = all.filter((change, index) => {
     changes.text[index] ??= JSON.stringify(change).toLowerCase();
     return words.every((word) => changes.text[index].includes(word));
   });
-  const shown = matching.slice(0, MOST_CHANGES);
+  const shown = hits.slice(0, MOST_CHANGES);
   document.getElementById("changes").replaceChildren(...shown.map(changeElement));
-  const rest = matching.length > shown.length ? `, the first ${shown.length} are shown` : "";
-  document.getElementById("changes-count").textContent = `${matching.length} of ${all.length}${rest}`;
+  const rest = hits.length > shown.length ? `, the first ${shown.length} are shown` : "";
+  document.getElementById("changes-count").textContent = `${hits.length} of ${all.length}${rest}`;
 }
 
 const changes = { text: [], byName: new Map() };

@@ -149,6 +149,7 @@ function drawFront(front) {
   chart("front", [{ x: front.map((p) => p.ms), y: front.map((p) => p.score),
     text: front.map((p) => `${p.floats} float layers, predicted ${p.predicted.toFixed(2)} ms`),
     hovertemplate: "%{x:.2f} ms, %{y:.6f}<br>%{text}<extra></extra>", mode: "lines+markers",
-    marker: { size: 8, color: themeColour("--quantized") }, line: { color: themeColour("--quantized") } }],
+    marker: { size: 8, color: themeColour("--quantized") },
+    line: { color: themeColour("--quantized") } }],
   frame("Accuracy and latency of mixed models", "measured ms", "score"));
 }
