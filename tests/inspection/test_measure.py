@@ -60,7 +60,8 @@ def test_figures_of_one_value(measured: Measured, modules: tuple[Module, Module]
     )
     assert (figures.low, figures.high) == (all_exact.min(), all_exact.max())
     assert figures.covered == pytest.approx((-zero * scale, (255 - zero) * scale))
-    over = (all_exact < figures.covered[0] - scale / 2) | (all_exact > figures.covered[1] + scale / 2)
+    low, high = figures.covered
+    over = (all_exact < low - scale / 2) | (all_exact > high + scale / 2)
     assert figures.outside == pytest.approx(over.mean())
     assert figures.mean == pytest.approx(all_exact.mean(), abs=1e-5)
     assert figures.std == pytest.approx(all_exact.std(), rel=1e-5)

@@ -189,7 +189,7 @@ def test_sizes_of_memory(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "0", "1X", "1e9", "1 G G"])
 def test_what_is_no_size_of_memory(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="no size of memory"):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a size of memory"):
         memory(text)
 
 

@@ -119,7 +119,10 @@ def test_errors_write_nothing(
         ([], "the following arguments are required: COMMAND"),
         (["compare", "a.npz"], "the following arguments are required: B.npz"),
         (["compare", "a", "b", "--tolerance", "1"], "'1' is not a pair of similarities"),
-        (["compare", "a", "b", "--per_axis_compare", "-1"], "'-1' is not an axis; axes count from 0"),
+        (
+            ["compare", "a", "b", "--per_axis_compare", "-1"],
+            "'-1' is not an axis; axes count from 0",
+        ),
         (["statistic", "a", "--per_axis", "x"], "'x' is not an axis"),
     ],
 )
