@@ -39,7 +39,7 @@ class FusePreprocess(Pass):
         if not images:
             raise QdqcError(
                 "no input is an image whose preprocessing is known",
-                notes=["state it at model_transform: --mean, --scale, --pixel_format"],
+                notes=["state it at model_transform: `mean`, `scale`, `pixel_format`"],
             )
         for value, stated in images:
             if _takes_pixels(graph, value, stated, target_named(self.target)):

@@ -57,7 +57,7 @@ def finite(text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"'{text}' is no number such as 0.99")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number such as 0.99")
     return number
 
 
@@ -66,7 +66,9 @@ def floats(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(n) for n in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of numbers such as 1,2.5") from None
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a list of numbers such as 1,2.5"
+        ) from None
 
 
 def indices(text: str) -> tuple[int, ...]:
@@ -74,46 +76,50 @@ def indices(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(n) for n in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of whole numbers") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of whole numbers") from None
 
 
 def pair(text: str) -> tuple[int, int]:
     """``h,w`` as two whole numbers."""
-    found = indices(text)
-    if len(found) != 2:
-        raise argparse.ArgumentTypeError(f"'{text}' is no height and width such as 256,256")
-    return found[0], found[1]
+    numbers = indices(text)
+    if len(numbers) != 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a height and width such as 256,256")
+    return numbers[0], numbers[1]
 
 
 def tolerance(text: str) -> tuple[float, float]:
     """``cos,euclid`` as two numbers."""
-    found = floats(text)
-    if len(found) != 2:
-        raise argparse.ArgumentTypeError(f"'{text}' is no pair of similarities such as 0.99,0.99")
-    return found[0], found[1]
+    numbers = floats(text)
+    if len(numbers) != 2:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a pair of similarities such as 0.99,0.99"
+        )
+    return numbers[0], numbers[1]
 
 
 def shapes(text: str) -> list[list[int]]:
     """``[[1,3,224,224],[1]]`` as shapes; one shape may stand alone."""
     try:
-        found: Any = ast.literal_eval(text)
+        value: Any = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        found = None
-    if isinstance(found, list) and found and all(isinstance(n, int) for n in found):
-        found = [found]
-    if not isinstance(found, list) or not found or not all(map(_is_shape, found)):
-        raise argparse.ArgumentTypeError(f"'{text}' is no list of shapes such as [[1,3,224,224]]")
-    return found
+        value = None
+    if isinstance(value, list) and value and all(isinstance(n, int) for n in value):
+        value = [value]
+    if not isinstance(value, list) or not value or not all(map(_is_shape, value)):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a list of shapes such as [[1,3,224,224]]"
+        )
+    return value
 
 
 def memory(text: str) -> int:
     """``8GB``, ``500MiB`` or plain bytes as bytes."""
-    found = _MEMORY.fullmatch(text.strip())
-    size = 0 if found is None else int(float(found[1]) * _UNITS.get(found[2].upper(), 0))
+    match = _MEMORY.fullmatch(text.strip())
+    size = 0 if match is None else int(float(match[1]) * _UNITS.get(match[2].upper(), 0))
     if not size:
-        raise argparse.ArgumentTypeError(f"'{text}' is no size of memory such as 8GB or 500MiB")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size of memory such as 8GB or 500MiB")
     return size
 
 
-def _is_shape(found: object) -> bool:
-    return isinstance(found, list) and all(isinstance(n, int) and n >= 0 for n in found)
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(n, int) and n >= 0 for n in value)

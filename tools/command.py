@@ -98,7 +98,7 @@ class CommandParser(argparse.ArgumentParser):
             "-q", "--quiet", action="count", default=0, help="no progress; -qq: no warnings"
         )
         group.add_argument(
-            "-v", "--verbose", action="count", default=0, help="tell more; -vv: everything"
+            "-v", "--verbose", action="count", default=0, help="report more; -vv: everything"
         )
         group.add_argument("--report", metavar="FILE.json", help="write what was found as JSON")
 
@@ -111,13 +111,13 @@ class CommandParser(argparse.ArgumentParser):
     def parse_args(  # pyright: ignore[reportIncompatibleMethodOverride] - one overload of two
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
-        found, unknown = self.parse_known_args(args, namespace)
+        parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             name = unknown[0].partition("=")[0]
             hint = suggestion(name, self._option_string_actions)
             kind = "option" if name.startswith("-") else "argument"
             self.error(f"unknown {kind} '{name}'{hint}")
-        return found
+        return parsed
 
     def _spelling(self, word: str) -> str:
         """The option as it is declared, when it was written with dashes for underscores."""
@@ -153,7 +153,7 @@ class Invocation:
         """A line for people, on stderr; not with ``-q``."""
         self.progress.close()
         if self.verbosity >= 0:
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(as_options(text) + "\n")
 
     def warn(self, warning: object) -> None:
         """A warning: a Diagnostic or a text. Not with ``-qq``."""
@@ -191,7 +191,7 @@ def execute(
     """Parse the arguments, run the action and turn whatever happens into an exit code.
 
     0: done. 1: the user's input, or a failed comparison. 2: usage. 3: a defect of qdqc, with
-    a traceback. 130: interrupted. A reader that closes stdout early is no failure.
+    a traceback. 130: interrupted. A reader that closes stdout early is not a failure.
     """
     parsed: list[Invocation] = []
     try:
@@ -280,9 +280,9 @@ def _out_of_memory(error: MemoryError) -> str:
 
 def _internal(name: str, error: Exception) -> tuple[str, int]:
     trace = "".join(traceback.format_exception(error))
-    told = (
+    message = (
         f"internal error in {name}: this is a defect, not your input\n"
         f"note: run it again with --crash-reproducer crash.qir and report the file "
         f"with this traceback"
     )
-    return f"{trace}{told}", EXIT_INTERNAL
+    return f"{trace}{message}", EXIT_INTERNAL

@@ -31,7 +31,7 @@ def deploy_parser() -> CommandParser:
     _add_borders(parser)
     _add_check(parser)
     proof = parser.add_argument_group("look at what came out").add_argument
-    proof("--why", metavar="NODE", help="tell how one node runs, and which rules it keeps")
+    proof("--why", metavar="NODE", help="report how one node runs, and which rules it keeps")
     proof("--benchmark", action="store_true", help="time it beside the float model, on one thread")
     add_ir_options(parser)
     return parser

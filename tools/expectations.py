@@ -48,11 +48,11 @@ def find_expectations(text: str) -> list[Expectation]:
     return out
 
 
-def mismatches(expected: Sequence[Expectation], found: Sequence[Diagnostic]) -> list[str]:
+def mismatches(expected: Sequence[Expectation], diagnostics: Sequence[Diagnostic]) -> list[str]:
     """What was expected and did not come, and what came unexpected: one text each."""
     open_ = list(expected)
     out: list[str] = []
-    for diagnostic in found:
+    for diagnostic in diagnostics:
         line = diagnostic.position.line if diagnostic.position else None
         about = f"'{diagnostic.node}': " if diagnostic.node else ""
         if not _take(open_, diagnostic.severity, about + diagnostic.message, line):

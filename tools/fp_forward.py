@@ -66,10 +66,10 @@ def _parser() -> CommandParser:
 def _block(text: str) -> tuple[list[str], list[str]]:
     """Starts and ends of a block; a name that holds a colon can't be given here."""
     starts, colon, ends = text.partition(":")
-    found = names(starts), names(ends)
-    if not colon or not all(found) or ":" in ends:
-        raise argparse.ArgumentTypeError(f"'{text}' is no block such as start:end")
-    return found
+    block = names(starts), names(ends)
+    if not colon or not all(block) or ":" in ends:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a block such as start:end")
+    return block
 
 
 def _forward(invocation: Invocation) -> int:

@@ -50,7 +50,7 @@ def _deploy(invocation: Invocation) -> int:
         listener=listener_of(invocation),
     )
     if args.why:
-        node_named(deployed.typed, args.why)  # a wrong name is told before anything is written
+        node_named(deployed.typed, args.why)  # a wrong name is reported before anything is written
     samples = deployed.samples(args.test_input)
     passed = _check(deployed, samples, invocation)
     output, text = deployed.write(output, rejected=not passed)
@@ -81,7 +81,7 @@ def _output(args: Any, source: Path) -> Path:
 def _check(deployed: Deployed, samples: CheckSamples, invocation: Invocation) -> bool:
     """Show how near the model is to float. Returns whether it may be deployed.
 
-    Random inputs are no data of the user's: on them a failed comparison is only a warning.
+    Random inputs are not data of the user's: on them a failed comparison is only a warning.
     """
     from qdqc.report.comparison_text import render_comparison, similarity_entries
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from qdqc.diagnostics import EXIT_OK, QdqcError
 from qdqc.tools.arguments import count, tolerance
 from qdqc.tools.command import CommandParser, Invocation, execute
 from qdqc.tools.ir_options import add_plugin_option
+from qdqc.tools.parameters import as_options
 
 if TYPE_CHECKING:
     from qdqc.flow.inspect import Inspected
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "model_inspect",
-        "Hold a quantized model against the float one, and name what makes it wrong.",
+        "Compare a quantized model with the float one, and name what makes it wrong.",
         "model_inspect --reference net.qir --quantized net_int8.onnx --input photos --text\n"
         "  model_inspect --diff net.qir net_int8.qir\n"
         "  model_inspect --quantized net_int8.qir --dot net.dot --onnx net_looked_at.onnx",
@@ -78,8 +80,8 @@ def _inspect(invocation: Invocation) -> int:
     args = invocation.args
     exported = args.quantized or args.reference
     _check(args, exported)
-    found = _difference(invocation) if args.diff else None
-    measured = _measured(invocation, found) if _is_run(args) else None
+    shown = _difference(invocation) if args.diff else None
+    measured = _measured(invocation, shown) if _is_run(args) else None
     if args.dot or args.onnx:
         _export(exported, measured, invocation)
     return EXIT_OK
@@ -91,7 +93,7 @@ def _is_run(args: Any) -> bool:
 
 
 def _check(args: Any, exported: str | None) -> None:
-    """What can be told before any model is read. Raises QdqcError."""
+    """What can be checked before any model is read. Raises QdqcError."""
     from qdqc.files import refuse_inputs, refuse_unwritable
 
     if _is_run(args):
@@ -127,10 +129,10 @@ def _difference(invocation: Invocation) -> Difference:
     from qdqc.report.difference_text import difference_entries, render_difference
 
     before, after = invocation.args.diff
-    found = difference(quantized_stage(before), quantized_stage(after))
-    invocation.report["difference"] = difference_entries(found)
-    sys.stdout.write(render_difference(found, every=invocation.verbosity > 0) + "\n")
-    return found
+    changes = difference(quantized_stage(before), quantized_stage(after))
+    invocation.report["difference"] = difference_entries(changes)
+    sys.stdout.write(render_difference(changes, every=invocation.verbosity > 0) + "\n")
+    return changes
 
 
 def _measured(invocation: Invocation, shown: Difference | None) -> Measured:
@@ -154,7 +156,8 @@ def _measured(invocation: Invocation, shown: Difference | None) -> Measured:
         sketched=bool(args.output),
         listener=invocation.listener(),
     )
-    measured, causes = inspected.measured, inspected.causes
+    causes = [replace(c, advice=as_options(c.advice)) for c in inspected.causes]
+    inspected, measured = replace(inspected, causes=causes), inspected.measured
     invocation.report |= inspection_entries(measured, causes)
     if args.output:
         _write_page(inspected, shown, searched, invocation)
@@ -210,12 +213,12 @@ def _known(args: Any, reference: Module) -> Summary | None:
     from qdqc.data.dataset import open_dataset
     from qdqc.inspection.inputs import spread_of
 
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     if args.test_result:
-        found |= Archive(args.test_result)
+        arrays |= Archive(args.test_result)
     if args.test_input:
-        found |= next(iter(open_dataset(args.test_input, reference.graph)))
-    spreads = {name: spread_of(array) for name, array in found.items()}
+        arrays |= next(iter(open_dataset(args.test_input, reference.graph)))
+    spreads = {name: spread_of(array) for name, array in arrays.items()}
     return {name: s for name, s in spreads.items() if s is not None}
 
 

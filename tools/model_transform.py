@@ -101,7 +101,7 @@ def _add_preprocessing(parser: CommandParser) -> None:
         "--channel_format",
         default="nchw",
         choices=("nchw", "nhwc", "none"),
-        help="none: the input is no image",
+        help="none: the input is not an image",
     )
     add(
         "--preprocess_list",

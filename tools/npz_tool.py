@@ -1,4 +1,4 @@
-"""npz_tool: look into npz files, and hold one run against another."""
+"""npz_tool: look into npz files, and compare one run with another."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _compare_parser() -> CommandParser:
     )
     add = parser.add_argument
     add("target", metavar="A.npz", help="what is judged")
-    add("reference", metavar="B.npz", help="what it is held against; its order counts")
+    add("reference", metavar="B.npz", help="what it is compared with; its order counts")
     add(
         "--tolerance",
         type=tolerance,
@@ -82,7 +82,7 @@ def _compare_parser() -> CommandParser:
 def _axis(word: str) -> int:
     if word.isdecimal():
         return int(word)
-    raise argparse.ArgumentTypeError(f"'{word}' is no axis; axes count from 0")
+    raise argparse.ArgumentTypeError(f"'{word}' is not an axis; axes count from 0")
 
 
 def _compare(invocation: Invocation) -> int:
@@ -111,7 +111,7 @@ def _compare(invocation: Invocation) -> int:
 
 
 def _check_names(target: Archive, reference: Archive, invocation: Invocation) -> None:
-    """Tell of names that only one file has. Raises QdqcError when they share none."""
+    """Report names that only one file has. Raises QdqcError when they share none."""
     missing = [n for n in reference if n not in target]
     if len(missing) == len(reference):
         raise QdqcError(
@@ -121,17 +121,17 @@ def _check_names(target: Archive, reference: Archive, invocation: Invocation) ->
             notes=["dump both with names of the same model; npz_tool rename gives other names"],
         )
     extra = [n for n in target if n not in reference]
-    for path, found in ((reference.path, missing), (target.path, extra)):
-        if found and invocation.verbosity > 0:
-            invocation.warn(f"only {path} has {_listed(found)}: not compared")
+    for path, only in ((reference.path, missing), (target.path, extra)):
+        if only and invocation.verbosity > 0:
+            invocation.warn(f"only {path} has {_listed(only)}: not compared")
     if missing or extra:
         counts = f"{len(missing)} only in {reference.path}, {len(extra)} only in {target.path}"
         invocation.tell(f"names that both files have are compared ({counts})")
 
 
-def _listed(found: Sequence[str]) -> str:
-    shown = ", ".join(f"'{n}'" for n in found[:_SHOWN]) or "nothing"
-    return f"{shown} and {len(found) - _SHOWN} more" if len(found) > _SHOWN else shown
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{n}'" for n in names[:_SHOWN]) or "nothing"
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def _report(comparison: Comparison, invocation: Invocation) -> None:
@@ -221,7 +221,7 @@ def _visualize_parser() -> CommandParser:
     )
     add = parser.add_argument
     add("target", metavar="A.npz", help="what is judged")
-    add("reference", metavar="B.npz", help="what it is held against")
+    add("reference", metavar="B.npz", help="what it is compared with")
     add("key", nargs="?", metavar="NAME", help="the array (default: the one that is worst)")
     add("--count", type=int, default=10, metavar="K", help="elements that are listed")
     add("--per_axis", type=_axis, metavar="N", help="the worst indices along this axis too")
@@ -237,18 +237,18 @@ def _visualize(invocation: Invocation) -> int:
     args = invocation.args
     with Archive(args.target) as target, Archive(args.reference) as reference:
         name = args.key or _worst(target, reference, invocation)
-        found = apart(target, reference, name, max(0, args.count))
+        deviations = apart(target, reference, name, max(0, args.count))
         rows = similarities(name, target, reference)
-        sys.stdout.write(f"{render_similarity(next(rows))}\n{render_apart(found)}\n")
-        if args.per_axis is not None and args.per_axis < len(found.shape):
+        sys.stdout.write(f"{render_similarity(next(rows))}\n{render_apart(deviations)}\n")
+        if args.per_axis is not None and args.per_axis < len(deviations.shape):
             parts = worst_parts(target, reference, name, args.per_axis)
             sys.stdout.write("\n".join([f"worst along axis {args.per_axis}:", *parts]) + "\n")
-    invocation.report |= {"name": name, "largest": found.reach, "rms": found.rms}
+    invocation.report |= {"name": name, "largest": deviations.reach, "rms": deviations.rms}
     return EXIT_OK
 
 
 def _worst(target: Archive, reference: Archive, invocation: Invocation) -> str:
-    """The array with the lowest euclidean similarity, of those that can be held together."""
+    """The array with the lowest euclidean similarity, of those that can be compared."""
     from qdqc.runtime.comparison.compare_files import compare_files
 
     _check_names(target, reference, invocation)
@@ -344,7 +344,7 @@ def _write(arrays: dict[str, tuple[Archive, str]], invocation: Invocation) -> in
 
 
 COMMANDS: dict[str, tuple[Callable[[], CommandParser], Callable[[Invocation], int | None], str]] = {
-    "compare": (_compare_parser, _compare, "hold the arrays of two files against each other"),
+    "compare": (_compare_parser, _compare, "compare the arrays of two files"),
     "visualize_diff": (_visualize_parser, _visualize, "show where an array differs"),
     "statistic": (_statistic_parser, _statistic, "extremes, moments and odd elements"),
     "dump": (_dump_parser, _dump, "list the arrays of a file, or show one"),

@@ -28,6 +28,7 @@ _SAME = (
     "output_names",
     "percentile",
     "pixel_format",
+    "plot",
     "post_process",
     "preprocess_list",
     "quantized",
@@ -38,6 +39,7 @@ _SAME = (
     "scale",
     "target",
     "test_input",
+    "text",
     "tune_num",
     "workers",
 )

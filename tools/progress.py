@@ -46,7 +46,7 @@ class Progress:
             self._live = None
 
     def show(self, done: int, total: int = 0, note: str = "") -> None:
-        """Tell that so many samples are done, of ``total``; 0 where nobody knows.
+        """Report that so many samples are done, of ``total``; 0 where nobody knows.
 
         ``note`` says what was found so far.
         """
@@ -65,7 +65,7 @@ class Progress:
             sys.stderr.flush()
 
     def _text(self, done: int, total: int, now: float) -> str:
-        """Rate and time left go by what was done since the first sample that was told."""
+        """Rate and time left go by what was done since the first sample that was reported."""
         parts = [f"{self._unit} {done} of {total}" if total else f"{self._unit} {done}"]
         first, since = self._first or (0, now)
         if done > first and now > since:

@@ -49,7 +49,7 @@ def _parser() -> CommandParser:
     add(
         "--verify-diagnostics",
         action="store_true",
-        help="hold errors and warnings against comments such as // expected-error@+1 {{text}}",
+        help="check errors and warnings against comments such as // expected-error@+1 {{text}}",
     )
     add_ir_options(parser)
     return parser
@@ -149,10 +149,10 @@ def _run_one(source: _Source, passes: Sequence[Pass], invocation: Invocation) ->
 
 
 def _check(text: str, outcomes: Sequence[_Outcome]) -> int:
-    """Hold what happened against what the text expects."""
-    found = [w for o in outcomes for w in o.warnings]
-    found += [o.error.diagnostic for o in outcomes if o.error is not None]
-    problems = mismatches(find_expectations(text), found)
+    """Compare what happened with what the text expects."""
+    diagnostics = [w for o in outcomes for w in o.warnings]
+    diagnostics += [o.error.diagnostic for o in outcomes if o.error is not None]
+    problems = mismatches(find_expectations(text), diagnostics)
     for problem in problems:
         sys.stderr.write(f"error: {outcomes[0].source.file}: {problem}\n")
     return EXIT_INPUT if problems else EXIT_OK

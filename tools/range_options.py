@@ -34,7 +34,7 @@ def add_range_options(parser: CommandParser) -> None:
 
 
 def check_ranges(args: Any) -> None:
-    """What can be known before anything is read. Raises QdqcError."""
+    """What can be checked before anything is read. Raises QdqcError."""
     if args.search == "search_qtable" and not args.quantize_table:
         note = "give --quantize_table QTABLE"
         raise QdqcError("search_qtable writes a qtable, which needs a name", notes=[note])

@@ -23,7 +23,7 @@ def add_recipe_options(parser: CommandParser) -> None:
 
 
 def check_recipe(args: Any) -> None:
-    """What can be told before anything is read. Raises QdqcError."""
+    """What can be checked before anything is read. Raises QdqcError."""
     if bool(args.recipe) is not bool(args.tuned):
         raise QdqcError(
             "--recipe makes a tuned model, which --tuned names: one does not go without the other",

@@ -96,7 +96,7 @@ def _calibrate(invocation: Invocation) -> int:
         render_recipe(calibrated.tuned, invocation)
     _tell_scores(calibrated, invocation)
     save_table(calibrated.table, target)
-    _tell(calibrated, invocation)
+    _report(calibrated, invocation)
     if args.search == "search_qtable":
         table = _search_qtable(calibrated, invocation)
         save_table(table, target)
@@ -163,7 +163,7 @@ def _tell_scores(calibrated: Calibrated, invocation: Invocation) -> None:
     }
 
 
-def _tell(calibrated: Calibrated, invocation: Invocation) -> None:
+def _report(calibrated: Calibrated, invocation: Invocation) -> None:
     """What was written, and the values whose range few numbers make."""
     file, table = invocation.args.calibration_table, calibrated.table
     method, samples = table.header["method"], int(table.header["samples"])

@@ -96,7 +96,7 @@ def _files(args: Any) -> SearchFiles:
 
 
 def _refuse_files(args: Any, files: SearchFiles, strategy: str) -> None:
-    """What can be known of files before a search begins. Raises QdqcError.
+    """What can be checked of files before a search begins. Raises QdqcError.
 
     No output is an input, all can be written, and a plot can be drawn.
     """
@@ -156,7 +156,7 @@ def _compared(entries: Sequence[str]) -> dict[str, float] | None:
         try:
             compared[name] = float(weight or 1 / len(entries))
         except ValueError:
-            raise QdqcError(f"'{weight}' is no weight of '{name}'") from None
+            raise QdqcError(f"'{weight}' is not a weight of '{name}'") from None
     return compared or None
 
 
@@ -187,10 +187,10 @@ def _by_name(function: Any) -> Any:
     def process(outputs: Mapping[str, Any]) -> Mapping[str, Any]:
         import numpy as np
 
-        found = function(dict(outputs))
-        if isinstance(found, Mapping):
-            return {str(n): np.asarray(a) for n, a in found.items()}
-        several = found if isinstance(found, tuple | list) else [found]
+        result = function(dict(outputs))
+        if isinstance(result, Mapping):
+            return {str(n): np.asarray(a) for n, a in result.items()}
+        several = result if isinstance(result, tuple | list) else [result]
         return {str(i): np.asarray(a) for i, a in enumerate(several)}
 
     return process

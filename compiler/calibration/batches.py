@@ -57,14 +57,14 @@ class Digest:
     """sha256 over samples: the names, types, shapes and elements of all arrays."""
 
     def __init__(self) -> None:
-        self._found = hashlib.sha256()
+        self._hash = hashlib.sha256()
 
     def add(self, sample: Sample) -> None:
         for name, array in sample.items():
-            self._found.update(f"{name} {array.dtype} {array.shape}".encode())
+            self._hash.update(f"{name} {array.dtype} {array.shape}".encode())
             plain = array.astype(np.str_) if array.dtype.hasobject else array
-            self._found.update(np.ascontiguousarray(plain).reshape(-1).view(np.uint8).data)
+            self._hash.update(np.ascontiguousarray(plain).reshape(-1).view(np.uint8).data)
 
     def text(self) -> str:
         """In hexadecimal."""
-        return self._found.hexdigest()
+        return self._hash.hexdigest()

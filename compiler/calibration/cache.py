@@ -37,7 +37,7 @@ def default_folder() -> Path:
 class Cache:
     """A folder of statistics. Any number of runs may share it: entries are replaced whole.
 
-    A folder that can't be used is told once, by ``warn``, and calibration goes on without it.
+    A folder that can't be used is reported once, by ``warn``, and calibration goes on without it.
     """
 
     def __init__(self, folder: Path, warn: Callable[[Diagnostic], object]) -> None:
@@ -57,12 +57,12 @@ class Cache:
     def read(self, path: Path) -> bytes | None:
         """The contents of a file of the folder; None where it is not there."""
         try:
-            held = path.read_bytes() if self.usable else None
+            content = path.read_bytes() if self.usable else None
         except OSError:
             return None
         with contextlib.suppress(OSError):
             os.utime(path)
-        return held
+        return content
 
     def write(self, path: Path, content: bytes) -> None:
         """Put a file in its place, whole."""
@@ -76,7 +76,7 @@ class Cache:
         """Do without the folder from now on, and say so."""
         self.usable = False
         message = f"calibration goes on without its cache: {reason}"
-        notes = ("--cache DIR names another folder, --no_cache does without one",)
+        notes = ("`cache` names another folder, `no_cache` does without one",)
         self._warn(Diagnostic(Severity.WARNING, message, file=str(self.folder), notes=notes))
 
     def _prune(self) -> None:
@@ -91,13 +91,13 @@ class Cache:
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """When each of our files was used last, its size and its path."""
-        found: list[tuple[float, int, Path]] = []
+        files: list[tuple[float, int, Path]] = []
         for path in self.folder.iterdir():
             if _SUFFIX in path.name:
                 with contextlib.suppress(OSError):  # another run has just removed it
                     status = path.stat()
-                    found.append((status.st_mtime, status.st_size, path))
-        return found
+                    files.append((status.st_mtime, status.st_size, path))
+        return files
 
 
 class Entry:
@@ -115,11 +115,11 @@ class Entry:
 
         None where there are none, or where the file is damaged or belongs to another key.
         """
-        held = self._cache.read(self.path)
-        if held is None:
+        content = self._cache.read(self.path)
+        if content is None:
             return None
         try:
-            collector, notes = from_bytes(held)
+            collector, notes = from_bytes(content)
         except DamagedError:
             return None
         if notes.get("key") != self._key:

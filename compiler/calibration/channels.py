@@ -31,11 +31,11 @@ class ChannelMean:
         if not array.size:
             return
         with np.errstate(over="ignore", invalid="ignore"):
-            found = array.mean(axis=others, dtype=np.float32).astype(np.float64)
-        if not np.isfinite(found).all():
+            means = array.mean(axis=others, dtype=np.float32).astype(np.float64)
+        if not np.isfinite(means).all():
             return
         weight = array.size // channels
-        self.total = found * weight + (self.total if self.count else 0.0)
+        self.total = means * weight + (self.total if self.count else 0.0)
         self.count += weight
 
     def merge(self, other: ChannelMean) -> ChannelMean:
@@ -52,7 +52,7 @@ class ChannelMean:
 
 def channel_inputs(graph: Graph) -> list[str]:
     """Names of float values that a weighted op with a bias reads and whose channels are known."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for node in graph.nodes():
         traits = node.traits
         value = node.at(0)
@@ -62,5 +62,5 @@ def channel_inputs(graph: Graph) -> list[str]:
         if value.elem is not Elem.F32 or shape is None:
             continue
         if len(shape) > CHANNEL_AXIS and isinstance(shape[CHANNEL_AXIS], int):
-            found[value.name] = None
-    return list(found)
+            names[value.name] = None
+    return list(names)

@@ -34,12 +34,12 @@ _LOOKED_AT = 4
 """Batches of which the largest sample stands for all under a memory limit."""
 
 Progress: TypeAlias = Callable[[int, int], object]
-"""Told the number of samples done, and of how many; 0 where nobody knows."""
+"""Called with the number of samples done, and of how many; 0 where nobody knows."""
 
 Look: TypeAlias = Callable[[Sample], Mapping[str, Array]]
 """Runs the model on a sample and gives the values that were asked for."""
 
-Found: TypeAlias = tuple[Collector, str]
+BatchStatistics: TypeAlias = tuple[Collector, str]
 """The statistics of a batch, and the digest of its samples."""
 
 
@@ -58,9 +58,9 @@ class Resources:
     """What collecting may use.
 
     ``threads`` work in this process, or ``workers`` processes of one thread each where these
-    are more than one. Private memory stays below ``memory_limit`` bytes, reckoned with what
-    ``measure`` finds; 0 is no limit. ``key`` says what statistics in the ``cache`` depend on
-    beside the samples: the model and what runs it. ``tell`` hears of what people want to know.
+    are more than one. Private memory stays below ``memory_limit`` bytes, estimated from what
+    ``measure`` finds; 0 for no limit. ``key`` says what statistics in the ``cache`` depend on
+    beside the samples: the model and what runs it. ``tell`` gets lines for people.
     """
 
     threads: int = 1
@@ -101,22 +101,26 @@ def collect(
     parts = [plan]
     if resources.memory_limit:
         parts, resources = _within_limit(graph, plan, batches, open_taps, detail, resources)
-    found = Collector(detail=detail)
+    collector = Collector(detail=detail)
     for number, part in enumerate(parts):
-        told = None if progress is None else _part_of(progress, number, len(parts))
-        found.join(_Collection(part, batches, open_taps, detail, resources, masking).run(told))
-    if not found.samples:
+        report = None if progress is None else _part_of(progress, number, len(parts))
+        collector.join(
+            _Collection(part, batches, open_taps, detail, resources, masking).run(report)
+        )
+    if not collector.samples:
         raise QdqcError(
             "no calibration data: there are no samples",
-            notes=["give --dataset a folder of images, npz or npy files"],
+            notes=["give `dataset` a folder of images, npz or npy files"],
         )
     sources = [(name, plan.shared.get(name, name)) for name in plan.names]
-    found.statistics = {n: found.statistics[s] for n, s in sources if s in found.statistics}
-    return found
+    collector.statistics = {
+        n: collector.statistics[s] for n, s in sources if s in collector.statistics
+    }
+    return collector
 
 
 def _part_of(progress: Progress, number: int, parts: int) -> Progress:
-    """Tells how far all parts are from how far one is."""
+    """Progress of all parts from the progress of one."""
     return lambda done, total: progress(number * total + done, parts * total)
 
 
@@ -134,7 +138,7 @@ def _within_limit(
     """
     if not batches.numbered:
         raise QdqcError(
-            "--memory_limit needs samples that can be read more than once",
+            "`memory_limit` needs samples that can be read more than once",
             notes=["give a folder or file, or leave the limit out"],
         )
     sample = largest(itertools.chain(*map(batches.read, batches.numbers(0)[:_LOOKED_AT])))
@@ -174,19 +178,19 @@ class _Collection:
         self._open = functools.cache(lambda: open_taps((*plan.taps, *plan.integers)))
 
     def run(self, progress: Progress | None) -> Collector:
-        held, digests = self._taken_up()
-        if digests and held.samples == self._batches.total:
-            return held
-        with self._kept(held, digests) as keep:
-            for found, digest in self._results(len(digests)):
-                held.absorb(found)
+        collector, digests = self._taken_up()
+        if digests and collector.samples == self._batches.total:
+            return collector
+        with self._kept(collector, digests) as keep:
+            for seen, digest in self._results(len(digests)):
+                collector.absorb(seen)
                 digests.append(digest)
                 keep()
                 if progress is not None:
-                    progress(held.samples, self._batches.total)
-        return held
+                    progress(collector.samples, self._batches.total)
+        return collector
 
-    def _results(self, first: int) -> Iterator[Found]:
+    def _results(self, first: int) -> Iterator[BatchStatistics]:
         """What each batch gives from that one on, in order."""
         given, numbers = self._resources, self._batches.numbers(first)
         if given.workers < 2 or not self._batches.numbered:
@@ -194,12 +198,12 @@ class _Collection:
             yield from in_threads(self._look, batches, given.threads, self._stop)
             return
         for sent in in_processes(self._look_and_send, numbers, given.workers):
-            found, notes = from_bytes(sent)
-            yield found, notes["digest"]
+            collector, notes = from_bytes(sent)
+            yield collector, notes["digest"]
 
-    def _look(self, batch: Batch) -> Found:
+    def _look(self, batch: Batch) -> BatchStatistics:
         """The statistics of a batch alone; of its beginning when ``_stop`` is set."""
-        found, digest = Collector(self._plan.channels, self._detail), Digest()
+        collector, digest = Collector(self._plan.channels, self._detail), Digest()
         with self._opening:
             look = self._open()
         for sample in self._batches.read(batch):
@@ -210,21 +214,21 @@ class _Collection:
             values = look(sample)
             for name in self._plan.taps:
                 if name in values:
-                    found.update(name, self._kept_of(name, values[name], sample))
+                    collector.update(name, self._kept_of(name, values[name], sample))
             for name in self._plan.integers:
-                found.update_extremes(name, values[name])
-            found.end_sample()
-        return found, digest.text()
+                collector.update_extremes(name, values[name])
+            collector.end_sample()
+        return collector, digest.text()
 
     def _kept_of(self, name: str, array: Array, sample: Sample) -> Array:
         return array if self._masking is None else self._masking.kept(name, array, sample)
 
     def _look_and_send(self, batch: Batch) -> bytes:
-        found, digest = self._look(batch)
-        return to_bytes(found, {"digest": digest})
+        collector, digest = self._look(batch)
+        return to_bytes(collector, {"digest": digest})
 
     @contextlib.contextmanager
-    def _kept(self, held: Collector, digests: list[str]) -> Generator[Callable[[], None]]:
+    def _kept(self, collector: Collector, digests: list[str]) -> Generator[Callable[[], None]]:
         """Gives what writes the statistics to the cache; in the end they are written anyway."""
         entry = self._entry(self._detail)
         if entry is None:
@@ -232,10 +236,10 @@ class _Collection:
             return
         before = len(digests)
         try:
-            yield lambda: entry.save(held, digests)
+            yield lambda: entry.save(collector, digests)
         finally:
             if len(digests) > before:
-                entry.save(held, digests, at_once=True)
+                entry.save(collector, digests, at_once=True)
 
     def _taken_up(self) -> tuple[Collector, list[str]]:
         """What the cache holds of these samples; nothing where they have changed since.
@@ -245,12 +249,14 @@ class _Collection:
         total = self._batches.total
         entries = [self._entry(d) for d in Detail if d >= self._detail]
         loaded = [e.load() for e in entries if e is not None]
-        for held, digests in sorted((h for h in loaded if h), key=lambda h: -h[0].samples):
-            richer = held.detail is not self._detail
-            if (richer and held.samples != total) or not self._are_of(digests, held.samples):
+        for collector, digests in sorted((h for h in loaded if h), key=lambda h: -h[0].samples):
+            richer = collector.detail is not self._detail
+            if (richer and collector.samples != total) or not self._are_of(
+                digests, collector.samples
+            ):
                 continue
-            self._resources.tell(f"{held.samples} of {total} samples were found in the cache")
-            return held, digests
+            self._resources.tell(f"{collector.samples} of {total} samples were found in the cache")
+            return collector, digests
         return Collector(self._plan.channels, self._detail), []
 
     def _are_of(self, digests: list[str], samples: int) -> bool:
@@ -259,14 +265,14 @@ class _Collection:
         if samples != min(whole, total) or not samples:
             return False
         numbers = range(len(digests))
-        found = in_threads(self._digest, numbers, self._resources.threads, threading.Event())
-        return all(a == b for a, b in zip(found, digests, strict=True))
+        current = in_threads(self._digest, numbers, self._resources.threads, threading.Event())
+        return all(a == b for a, b in zip(current, digests, strict=True))
 
     def _digest(self, batch: Batch) -> str:
-        found = Digest()
+        digest = Digest()
         for sample in self._batches.read(batch):
-            found.add(sample)
-        return found.text()
+            digest.add(sample)
+        return digest.text()
 
     def _entry(self, detail: Detail) -> Entry | None:
         if self._resources.cache is None or not self._batches.numbered:
@@ -278,5 +284,5 @@ class _Collection:
 
     @functools.cached_property
     def _beginning(self) -> str:
-        """What tells one data set from another at first sight."""
+        """What distinguishes data sets without reading them."""
         return self._digest(0) if self._batches.total else ""

@@ -23,7 +23,7 @@ _STATISTICS = {Detail.EXTREMES: 4096, Detail.HISTOGRAM: _HISTOGRAM, Detail.SAMPL
 """Bytes of the statistics of a batch for one tap."""
 
 _SLACK, _MARGIN = 0.05, 16 << 20
-"""What the limit is above what is reckoned with: a share of it, and bytes."""
+"""What the limit is above the estimate: a share of it, and bytes."""
 
 
 class Demand:
@@ -41,8 +41,8 @@ class Demand:
     def total(self, sizes: Iterable[int], holders: int) -> int:
         """Bytes when so many work side by side on taps of these numbers of elements."""
         each = self._model + (self._base if self._own else 0)
-        held = [holders * _VALUE * n + (holders + 4) * self._statistics for n in sizes]
-        return math.ceil((self._base + holders * each + sum(held)) / (1 - _SLACK)) + _MARGIN
+        buffers = [holders * _VALUE * n + (holders + 4) * self._statistics for n in sizes]
+        return math.ceil((self._base + holders * each + sum(buffers)) / (1 - _SLACK)) + _MARGIN
 
 
 def parts_within(
@@ -55,9 +55,9 @@ def parts_within(
     needed = max(demand.total([sizes[n]], holders) for n in plan.taps)
     if needed > limit:
         raise QdqcError(
-            f"--memory_limit {_megabytes(limit)} is too small: with the largest value alone the "
+            f"`memory_limit` {_megabytes(limit)} is too small: with the largest value alone the "
             f"model takes {_megabytes(needed)}",
-            notes=[f"give {_megabytes(needed)} or more, or fewer --workers"],
+            notes=[f"give {_megabytes(needed)} or more, or fewer `workers`"],
         )
     groups: list[list[str]] = [[]]
     for name in plan.taps:
@@ -78,19 +78,19 @@ def largest(samples: Iterable[Sample]) -> Sample:
 def sizes_of(graph: Graph, names: Sequence[str], sample: Sample) -> dict[str, int]:
     """Elements of values, with the sizes that a sample gives to the symbols.
 
-    A value whose size the types do not tell counts as the largest of the others.
+    A value whose size the types do not state counts as the largest of the others.
     """
     symbols: dict[str, int | Expr] = {}
     for value in graph.inputs:
-        held = sample.get(value.name)
+        array = sample.get(value.name)
         for dim, size in zip(
-            value.shape or (), held.shape if held is not None else (), strict=False
+            value.shape or (), array.shape if array is not None else (), strict=False
         ):
             if isinstance(dim, Expr) and {dim.text} == dim.symbols():
                 symbols[dim.text] = size
-    found = {n: _size(graph, n, symbols) for n in names}
-    most = max((size for size in found.values() if size is not None), default=0)
-    return {n: most if size is None else size for n, size in found.items()}
+    sizes = {n: _size(graph, n, symbols) for n in names}
+    most = max((size for size in sizes.values() if size is not None), default=0)
+    return {n: most if size is None else size for n, size in sizes.items()}
 
 
 def _size(graph: Graph, name: str, symbols: Mapping[str, int | Expr]) -> int | None:

@@ -135,7 +135,7 @@ class _Pool:
         """Results that came in; waits for one at least, or for a death. Raises QdqcError."""
         from multiprocessing.connection import wait
 
-        found: dict[int, bytes] = {}
+        results: dict[int, bytes] = {}
         ready = wait(list(self._work))
         for worker in [w for w in self._work if w in ready]:
             number = self._work.pop(worker)
@@ -144,9 +144,9 @@ class _Pool:
             except (EOFError, OSError):
                 self._replace(worker, number)
                 continue
-            found[number] = _result(answer)
+            results[number] = _result(answer)
             self.idle.append(worker)
-        return found
+        return results
 
     def end(self) -> None:
         """End all processes and wait for them."""
@@ -165,14 +165,14 @@ class _Pool:
             raise QdqcError(
                 f"{_TRIES} worker processes died over the same samples, the last with exit code "
                 f"{process.exitcode}",
-                notes=["the system may lack memory for them: give fewer --workers"],
+                notes=["the system may lack memory for them: give fewer `workers`"],
             )
         self.start()
         self.give(number)
 
 
 def _serve(task: Callable[[int], bytes], pipe: Pipe, others: Iterable[Pipe]) -> None:
-    """The life of a worker: it ends with its parent, which alone is told of an interrupt."""
+    """The life of a worker: it ends with its parent, which alone receives an interrupt."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for other in others:
         other.close()
@@ -185,11 +185,13 @@ def _answer(task: Callable[[int], bytes], number: int) -> bytes:
     try:
         return _DONE + task(number)
     except QdqcError as error:
-        told = error.diagnostic
-        return _REFUSED + json.dumps([told.message, told.file, told.notes]).encode()
+        diagnostic = error.diagnostic
+        return (
+            _REFUSED + json.dumps([diagnostic.message, diagnostic.file, diagnostic.notes]).encode()
+        )
     except MemoryError:
-        told = ["not enough memory for the worker processes", None, ["give fewer --workers"]]
-        return _REFUSED + json.dumps(told).encode()
+        diagnostic = ["not enough memory for the worker processes", None, ["give fewer `workers`"]]
+        return _REFUSED + json.dumps(diagnostic).encode()
     except Exception:
         return _BROKEN + traceback.format_exc().encode()
 

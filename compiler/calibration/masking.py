@@ -48,7 +48,7 @@ def masking_by(graph: Graph, name: str) -> Masking:
 
     Positions are found by their dimension, by symbol or by size: the first axis behind the
     batch that is as long as the mask; of attention scores [batch, heads, queries, keys] these
-    are the queries. Raises QdqcError for an input that is no such mask.
+    are the queries. Raises QdqcError for an input that is not such a mask.
     """
     inputs = {v.name: v for v in graph.inputs}
     if name not in inputs:
@@ -58,16 +58,16 @@ def masking_by(graph: Graph, name: str) -> Masking:
         )
     shape = inputs[name].shape
     if shape is None or len(shape) != 2:
-        raise QdqcError(f"the input '{name}' is no mask: it has not the shape [batch, positions]")
+        raise QdqcError(f"the input '{name}' is not a mask: its shape is not [batch, positions]")
     batch, positions = shape
     values = (*graph.inputs, *(r for n in graph.nodes() for r in n.present_results))
-    found: dict[str, int] = {}
+    axes: dict[str, int] = {}
     for value in values:
         if value.elem is Elem.F32:
             axis = _axis(value.shape, batch, positions)
             if axis is not None:
-                found[value.name] = axis
-    return Masking(name, found)
+                axes[value.name] = axis
+    return Masking(name, axes)
 
 
 def _axis(shape: tuple[Dim, ...] | None, batch: Dim, positions: Dim) -> int | None:

@@ -33,18 +33,18 @@ def outlier_driven(
     """The values with the largest ratios above 2, the worst first; at most ``most`` of them.
 
     ``bounded`` are values whose range the op itself fixes, such as a softmax. Values that share
-    their statistics count once. Only statistics with a histogram tell.
+    their statistics count once. Only statistics with a histogram count.
     """
     left_out, seen = set(bounded), set[int]()
-    found: list[Outlier] = []
+    outliers: list[Outlier] = []
     for name, stats in statistics.items():
         if name in left_out or id(stats) in seen or not stats.counts.any():
             continue
         seen.add(id(stats))
         outlier = _outlier(name, stats)
         if outlier.ratio > _LEAST:
-            found.append(outlier)
-    return sorted(found, key=lambda o: -o.ratio)[:most]
+            outliers.append(outlier)
+    return sorted(outliers, key=lambda o: -o.ratio)[:most]
 
 
 def _outlier(name: str, stats: Statistics) -> Outlier:

@@ -67,12 +67,12 @@ class ExactMeans:
 
 def _set_parts(row: npt.NDArray[np.float64], numbers: list[float]) -> None:
     """Write the sum of the numbers as parts; math.fsum rounds the exact sum once."""
-    terms, found = [n for n in numbers if n], []
-    while (rest := math.fsum(terms)) and len(found) < _PARTS:
-        found.append(rest)
+    terms, parts = [n for n in numbers if n], []
+    while (rest := math.fsum(terms)) and len(parts) < _PARTS:
+        parts.append(rest)
         terms.append(-rest)
     row[:] = 0
-    row[: len(found)] = found
+    row[: len(parts)] = parts
 
 
 def octav_threshold(magnitudes: Counts, *, signed: bool) -> float:
@@ -116,13 +116,13 @@ def mean_deviation(counts: Counts, zeros: int) -> float:
     bin n. The deviations above the mean and below it are equal: one half is summed.
     """
     side = counts.size // 2
-    held = counts.astype(np.float64)
-    held[side] -= zeros
+    weights = counts.astype(np.float64)
+    weights[side] -= zeros
     centres = np.arange(-side, side) + 0.5
-    total = held.sum() + zeros
+    total = weights.sum() + zeros
     if not total:
         return 0.0
-    mean = float(held @ centres) / total
+    mean = float(weights @ centres) / total
     above = slice(side + math.floor(mean + 0.5), None)
-    half = float(held[above] @ centres[above]) - mean * float(held[above].sum())
+    half = float(weights[above] @ centres[above]) - mean * float(weights[above].sum())
     return 2 * (half - min(0.0, mean) * zeros) / total

@@ -32,7 +32,7 @@ Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 class DamagedError(ValueError):
-    """The bytes are no statistics, or are not whole."""
+    """The bytes are not statistics, or are cut short."""
 
 
 def to_bytes(collector: Collector, notes: Mapping[str, str]) -> bytes:
@@ -56,17 +56,17 @@ def to_bytes(collector: Collector, notes: Mapping[str, str]) -> bytes:
     return _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
 
 
-def from_bytes(held: bytes) -> tuple[Collector, dict[str, str]]:
+def from_bytes(content: bytes) -> tuple[Collector, dict[str, str]]:
     """The statistics and the notes. Raises DamagedError."""
     start = len(_MAGIC) + _DIGEST + 1
-    payload = held[start:]
+    payload = content[start:]
     digest = hashlib.sha256(payload).hexdigest().encode()
-    if held[:start] != _MAGIC + digest + b"\n":
-        raise DamagedError("these are no statistics, or not all of them")
+    if content[:start] != _MAGIC + digest + b"\n":
+        raise DamagedError("these are not statistics, or they are cut short")
     try:
         return _parsed(payload)
     except (SafetensorError, KeyError, TypeError, ValueError) as err:
-        raise DamagedError(f"the statistics have another form: {err}") from err
+        raise DamagedError(f"the statistics have another format: {err}") from err
 
 
 def _parsed(payload: bytes) -> tuple[Collector, dict[str, str]]:
@@ -76,8 +76,8 @@ def _parsed(payload: bytes) -> tuple[Collector, dict[str, str]]:
     names, notes = json.loads(metadata["state"])
     out = Collector(detail=Detail[names["detail"]])
     out.samples = int(names["samples"])
-    found = _get_statistics(arrays, len(names["statistics"]))
-    out.statistics = dict(zip(names["statistics"], found, strict=True))
+    statistics = _get_statistics(arrays, len(names["statistics"]))
+    out.statistics = dict(zip(names["statistics"], statistics, strict=True))
     sizes = arrays["channel_sizes"].reshape(-1, 2)
     totals = _split(arrays["channels"], sizes[:, 0])
     means = [ChannelMean(t, int(n)) for t, n in zip(totals, sizes[:, 1], strict=True)]
@@ -94,16 +94,16 @@ def _columns(kind: type) -> list[Field[Any]]:
     return [f for f in fields(Statistics) if type(getattr(plain, f.name)) is kind]
 
 
-def _put_statistics(arrays: Arrays, found: Sequence[Statistics]) -> None:
+def _put_statistics(arrays: Arrays, statistics: Sequence[Statistics]) -> None:
     for kind, dtype in ((int, np.int64), (float, np.float64)):
         for column in _columns(kind):
-            arrays[column.name] = np.array([getattr(s, column.name) for s in found], dtype)
+            arrays[column.name] = np.array([getattr(s, column.name) for s in statistics], dtype)
     for column in _columns(ExactMeans):
-        means = [getattr(s, column.name) for s in found]
+        means = [getattr(s, column.name) for s in statistics]
         arrays[f"{column.name}.count"] = np.array([m.count for m in means], np.int64)
         arrays[f"{column.name}.sums"] = np.array([m.sums for m in means], np.float64)
-    spans = [_span(s.counts) for s in found]
-    used = [s.counts[first:last] for s, (first, last) in zip(found, spans, strict=True)]
+    spans = [_span(s.counts) for s in statistics]
+    used = [s.counts[first:last] for s, (first, last) in zip(statistics, spans, strict=True)]
     arrays["spans"] = np.array(spans, np.int64)
     counts = _joined(used, np.int64)
     small = counts.max(initial=0) <= np.iinfo(np.uint32).max
@@ -111,24 +111,24 @@ def _put_statistics(arrays: Arrays, found: Sequence[Statistics]) -> None:
 
 
 def _get_statistics(arrays: Arrays, count: int) -> list[Statistics]:
-    found = [Statistics() for _ in range(count)]
+    statistics = [Statistics() for _ in range(count)]
     for kind in (int, float):
         for column in _columns(kind):
-            for stats, value in zip(found, arrays[column.name].tolist(), strict=True):
+            for stats, value in zip(statistics, arrays[column.name].tolist(), strict=True):
                 setattr(stats, column.name, value)
     for column in _columns(ExactMeans):
         counts, sums = arrays[f"{column.name}.count"], arrays[f"{column.name}.sums"]
-        for stats, number, rows in zip(found, counts.tolist(), sums, strict=True):
+        for stats, number, rows in zip(statistics, counts.tolist(), sums, strict=True):
             if rows.shape != getattr(stats, column.name).sums.shape:
                 raise ValueError(f"{column.name} has shape {rows.shape}")
             setattr(stats, column.name, ExactMeans(rows.copy(), number))
     spans = arrays["spans"].reshape(-1, 2)
     used = _split(arrays["counts"], spans[:, 1] - spans[:, 0])
-    for stats, (first, last), counts in zip(found, spans.tolist(), used, strict=True):
+    for stats, (first, last), counts in zip(statistics, spans.tolist(), used, strict=True):
         if last > first:
             stats.counts = np.zeros(2 * SIDE, np.int64)
             stats.counts[first:last] = counts
-    return found
+    return statistics
 
 
 def _span(counts: npt.NDArray[np.int64]) -> tuple[int, int]:

@@ -45,7 +45,7 @@ class Detail(enum.IntEnum):
     EXTREMES = 0
     HISTOGRAM = 1
     SAMPLES = 2
-    """The histogram, and what the histogram of each single sample tells."""
+    """The histogram, and what the histogram of each single sample gives."""
 
 
 class Scratch:
@@ -122,7 +122,7 @@ class Statistics:
         return flat, low, high
 
     def update_sample(self, array: Array, scratch: Scratch | None = None) -> None:
-        """As ``update``, and take in what the sample's own histogram tells (``clips``)."""
+        """As ``update``, and take in what the sample's own histogram gives (``clips``)."""
         own = Statistics()
         own.update(array, scratch)
         if own.count:
@@ -175,8 +175,8 @@ class Statistics:
         fine = self.fine_magnitudes()
         used = min(SIDE, int(self.absmax / self.width) + 1)
         cumulative = np.concatenate(([0], np.cumsum(fine[:used]))).astype(np.float64)
-        held = np.minimum(np.arange(used + 1) * self.width, self.absmax)
-        return np.diff(np.interp(edges, held, cumulative))
+        bounds = np.minimum(np.arange(used + 1) * self.width, self.absmax)
+        return np.diff(np.interp(edges, bounds, cumulative))
 
     def quantile(self, share: float) -> float:
         """The value below which ``share`` of the numbers lie, to a fraction of a bin."""
@@ -187,8 +187,8 @@ class Statistics:
         index = int(np.searchsorted(cumulative[1:], wanted, side="left"))
         index = min(index, 2 * SIDE - 1)
         inside = (wanted - float(cumulative[index])) / max(1, int(self.counts[index]))
-        found = (index - SIDE + min(1.0, max(0.0, inside))) * self.width
-        return min(self.max, max(self.min, found))
+        value = (index - SIDE + min(1.0, max(0.0, inside))) * self.width
+        return min(self.max, max(self.min, value))
 
     def _drop_nonfinite(self, flat: Floats) -> Floats:
         nans = int(np.count_nonzero(np.isnan(flat)))
@@ -224,8 +224,8 @@ class Statistics:
         if first:
             np.subtract(narrow, np.int32(first), out=narrow)
         np.copyto(index, narrow)
-        found = np.bincount(index, minlength=last - first + 1)
-        self.counts[SIDE + first : SIDE + last + 1] += found
+        counts = np.bincount(index, minlength=last - first + 1)
+        self.counts[SIDE + first : SIDE + last + 1] += counts
 
 
 @dataclass(frozen=True)
@@ -257,17 +257,17 @@ class Collector:
 
     def update(self, name: str, array: Array) -> None:
         """Take in the tensor's numbers of the current sample."""
-        found = self.statistics.setdefault(name, Statistics())
-        clean = not found.nonfinite
+        stats = self.statistics.setdefault(name, Statistics())
+        clean = not stats.nonfinite
         if self.detail is Detail.SAMPLES:
-            found.update_sample(array, self._scratch)
+            stats.update_sample(array, self._scratch)
         elif self.detail is Detail.HISTOGRAM:
-            found.update(array, self._scratch)
+            stats.update(array, self._scratch)
         else:
-            found.update_extremes(array)
+            stats.update_extremes(array)
         if name in self.channels:
             self.channels[name].update(array)
-        if clean and found.nonfinite:
+        if clean and stats.nonfinite:
             self.nonfinite.append(NonFinite(name, self.samples))
 
     def update_extremes(self, name: str, array: Array) -> None:
@@ -288,8 +288,8 @@ class Collector:
 
     def absorb(self, other: Collector) -> None:
         """Take in what ``other`` has seen: samples that come after those seen so far."""
-        for name, found in other.statistics.items():
-            self.statistics.setdefault(name, Statistics()).absorb(found)
+        for name, stats in other.statistics.items():
+            self.statistics.setdefault(name, Statistics()).absorb(stats)
         for name, means in other.channels.items():
             self.channels[name] = self.channels.get(name, ChannelMean()).merge(means)
         for name, (low, high) in other.extremes.items():
@@ -308,8 +308,8 @@ class Collector:
         self.samples = other.samples
 
     def _note(self, name: str, low: float, high: float) -> None:
-        held = self.extremes.get(name, (math.inf, -math.inf))
-        self.extremes[name] = (min(held[0], low), max(held[1], high))
+        known = self.extremes.get(name, (math.inf, -math.inf))
+        self.extremes[name] = (min(known[0], low), max(known[1], high))
 
 
 def _exponent_for(absmax: float) -> int:

@@ -58,7 +58,7 @@ class Table:
     ``observed`` holds the extremes that were seen, which a method may have clipped in
     ``rows``. ``header`` holds the comments ``key: value``; the keys written here are tool,
     libraries, model, digest, seed, mask (where one was given), method, histogram bins and
-    samples. ``places`` tells where a row was read, ``file`` where the table was.
+    samples. ``places`` says where a row was read, ``file`` where the table was.
     """
 
     rows: dict[str, Range] = field(default_factory=dict)
@@ -211,7 +211,7 @@ def _split(line: str, place: Position) -> tuple[str, list[str]]:
     try:
         name, end = json.JSONDecoder().raw_decode(line)
     except ValueError as err:
-        raise _error("the quoted name is no JSON string", place) from err
+        raise _error("the quoted name is not a JSON string", place) from err
     return name, line[end:].split()
 
 
@@ -232,11 +232,11 @@ def _number(name: str, text: str, place: Position) -> float:
         value = float(text)
     except ValueError:
         raise _error(
-            f"'{name}': '{text}' is no number", place, "a row is: name threshold min max"
+            f"'{name}': '{text}' is not a number", place, "a row is: name threshold min max"
         ) from None
     if not math.isfinite(value):
         raise _error(
-            f"'{name}': {text} is no range to quantize with",
+            f"'{name}': {text} is not a range to quantize with",
             place,
             "the data or the model gave NaN or infinite numbers: calibrate again",
         )
@@ -266,10 +266,10 @@ def _range(name: str, fields: list[str], place: Position) -> Range:
     return Range(low, high, threshold)
 
 
-def _enter(rows: dict[str, RowT], name: str, found: RowT, place: Position) -> None:
-    if name in rows and rows[name] != found:
+def _enter(rows: dict[str, RowT], name: str, row: RowT, place: Position) -> None:
+    if name in rows and rows[name] != row:
         raise _error(f"'{name}' has two rows with different numbers", place, "delete one of them")
-    rows[name] = found
+    rows[name] = row
 
 
 def _error(message: str, place: Position, *notes: str) -> QdqcError:
@@ -283,14 +283,14 @@ def _print_name(name: str) -> str:
     return json.dumps(name)
 
 
-def _print_range(name: str, found: Range) -> str:
-    numbers = (found.threshold, found.min, found.max)
+def _print_range(name: str, row: Range) -> str:
+    numbers = (row.threshold, row.min, row.max)
     return " ".join((_print_name(name), *map(_print, numbers)))
 
 
-def _print_scales(name: str, found: WeightScale) -> str:
+def _print_scales(name: str, row: WeightScale) -> str:
     parts = [_print_name(name)]
-    for numbers in (found.scales, found.zero_points):
+    for numbers in (row.scales, row.zero_points):
         if numbers:
             parts += [str(len(numbers)), *map(_print, numbers)]
     return " ".join(parts)

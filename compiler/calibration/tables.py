@@ -38,7 +38,7 @@ def make_table(
     return Table(
         rows={name: chosen.range(stats) for name, stats in seen.items()},
         observed={n: (s.min, s.max) for n, s in seen.items()} | collector.extremes,
-        channel_means={name: found.mean for name, found in collector.channels.items()},
+        channel_means={name: channel.mean for name, channel in collector.channels.items()},
         header=lines,
     )
 
@@ -52,7 +52,7 @@ def warnings_of(collector: Collector) -> list[Diagnostic]:
     out: list[Diagnostic] = []
     if collector.nonfinite:
         order = {name: place for place, name in enumerate(collector.statistics)}
-        first = min(collector.nonfinite, key=lambda found: order[found.name])
+        first = min(collector.nonfinite, key=lambda entry: order[entry.name])
         stats = collector.statistics[first.name]
         others = len(collector.nonfinite) - 1
         more = f", and {others} other values" if others else ""
@@ -87,7 +87,7 @@ def calibrate(
     """The calibration tables of a module over samples, by the spelling of each method.
 
     All are of the same statistics, which ``look`` is shown. ``masking`` leaves padding out.
-    ``warn`` is told of numbers that are not finite and of values that are always zero. Raises
+    ``warn`` gets numbers that are not finite and values that are always zero. Raises
     QdqcError.
     """
     chosen = {method.spelling: method for method in map(_method, methods)}

@@ -1,4 +1,4 @@
-"""Threshold methods as they are spelt: ``kl``, ``use_KL``, ``percentile9999{percentile=99.9}``."""
+"""The spelling of threshold methods: ``kl``, ``use_KL``, ``percentile9999{percentile=99.9}``."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from qdqc.ir.types import Elem
 __all__ = ["Archive", "ArrayHeader", "copy_arrays", "plain", "read_header", "write_arrays"]
 
 CHUNK = 1 << 18
-"""Elements that are held at a time where arrays are streamed."""
+"""Elements in memory at a time where arrays are streamed."""
 
 _COPIED = 1 << 20
 
@@ -56,7 +56,7 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
     """The arrays of an npz file by name; each is read when it is asked for.
 
     ``with`` keeps the file open, which saves reading its list of names for every array.
-    Raises QdqcError where the file is missing or is no npz, and, when an array is looked up,
+    Raises QdqcError where the file is missing or is not an npz, and, when an array is looked up,
     for an unknown name (with the nearest), pickled objects and damaged contents.
     """
 
@@ -67,23 +67,23 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
                 names = archive.namelist()
         except zipfile.BadZipFile:
             raise QdqcError(
-                "this is no npz file",
+                "this is not an npz file",
                 file=str(self.path),
                 notes=["numpy.savez and model_runner write such files"],
             ) from None
         except _DAMAGED as error:
             raise self._damaged(error) from None
         self._members = {n.removesuffix(_SUFFIX): n for n in names}
-        self._held: zipfile.ZipFile | None = None
+        self._zip: zipfile.ZipFile | None = None
 
     def __enter__(self) -> Self:
-        self._held = zipfile.ZipFile(self.path)
+        self._zip = zipfile.ZipFile(self.path)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
+        if self._zip is not None:
+            self._zip.close()
+            self._zip = None
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         with self._opened(name) as (_, stream):
@@ -108,13 +108,13 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
             left = math.prod(header.shape)
             while left:
                 count = min(left, CHUNK)
-                held = stream.read(count * header.dtype.itemsize)
-                yield np.frombuffer(held, header.dtype, count)
+                content = stream.read(count * header.dtype.itemsize)
+                yield np.frombuffer(content, header.dtype, count)
                 left -= count
-            stream.read(1)  # the end, where the contents are held against their checksum
+            stream.read(1)  # the end, where the contents are checked against their checksum
 
     def copy(self, name: str, out: IO[bytes]) -> None:
-        """Write an array to another file as it lies here. Raises QdqcError."""
+        """Write an array to another file as it is stored here. Raises QdqcError."""
         with self._opened(name) as (_, stream):
             while part := stream.read(_COPIED):
                 out.write(part)
@@ -140,8 +140,8 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
             raise self._damaged(error, name) from None
 
     def _archive(self) -> contextlib.AbstractContextManager[zipfile.ZipFile]:
-        if self._held is not None:
-            return contextlib.nullcontext(self._held)
+        if self._zip is not None:
+            return contextlib.nullcontext(self._zip)
         return zipfile.ZipFile(self.path)
 
     def __iter__(self) -> Iterator[str]:
@@ -168,8 +168,8 @@ def read_header(stream: Any, size: int) -> tuple[np.dtype[Any], tuple[int, ...]]
 
     Raises ValueError for pickled objects, and where it claims more than these bytes.
     """
-    found = _array_header(stream, size)
-    return found.dtype, found.shape
+    header = _array_header(stream, size)
+    return header.dtype, header.shape
 
 
 def _array_header(stream: Any, size: int | None = None) -> ArrayHeader:
@@ -213,18 +213,18 @@ def copy_arrays(path: str | Path, arrays: Mapping[str, tuple[Archive, str]]) -> 
 
     def fill(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", allowZip64=True) as written:
-            for name, (archive, held) in arrays.items():
+            for name, (archive, source) in arrays.items():
                 with written.open(f"{name}{_SUFFIX}", "w", force_zip64=True) as out:
-                    archive.copy(held, out)
+                    archive.copy(source, out)
 
     write_whole(path, fill, {archive.path for archive, _ in arrays.values()})
 
 
 def plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """An array of a type that npz has, as ``write_arrays`` says."""
-    found = np.asanyarray(array)
-    if found.dtype.kind == "O":
-        return found.astype(np.str_)
-    if found.dtype.kind != "V":
-        return found
-    return found.astype(np.float32 if Elem.of(found.dtype).is_float else np.int8)
+    out = np.asanyarray(array)
+    if out.dtype.kind == "O":
+        return out.astype(np.str_)
+    if out.dtype.kind != "V":
+        return out
+    return out.astype(np.float32 if Elem.of(out.dtype).is_float else np.int8)

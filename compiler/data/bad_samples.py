@@ -15,7 +15,7 @@ T = TypeVar("T")
 class BadSamples:
     """Counts the samples that are left out, and stops at one more than ``limit``.
 
-    ``warn`` is told of each that is left out; who gives none offers no such choice to people.
+    ``warn`` gets each that is left out; who gives none offers no such choice to people.
     """
 
     def __init__(self, limit: int = 0, warn: Callable[[Diagnostic], object] | None = None) -> None:
@@ -37,12 +37,12 @@ class BadSamples:
                     raise
                 raise error.with_notes(self._way_out()) from error
             if self._warn is not None:
-                found = error.diagnostic
-                message = f"left out: {found.message}"
-                self._warn(Diagnostic(Severity.WARNING, message, file=found.file))
+                reason = error.diagnostic
+                message = f"left out: {reason.message}"
+                self._warn(Diagnostic(Severity.WARNING, message, file=reason.file))
             return None
 
     def _way_out(self) -> str:
         if not self._limit:
-            return "--max_bad N leaves out up to N such samples"
-        return f"{self._limit} are left out already, as many as --max_bad allows"
+            return "`max_bad` N leaves out up to N such samples"
+        return f"{self._limit} are left out already, as many as `max_bad` allows"

@@ -154,7 +154,7 @@ def _opened(
         raise QdqcError(
             "the file is neither an image nor npz nor npy",
             file=str(source),
-            notes=["name a --data_list with the option of that name"],
+            notes=["give a list of files as `data_list`"],
         )
     many = "npz" in kinds or (kinds == {"npy"} and len(specs) == 1)
     used = files if many else [files[i] for i in choose(len(files), input_num, seed)]
@@ -201,7 +201,7 @@ def _loader(files: list[Path], specs: tuple[InputSpec, ...]) -> Loader:
             f"an image or npy file holds one input, but the model has {len(specs)}: "
             f"{', '.join(s.name for s in specs)}",
             file=str(files[0]),
-            notes=["give npz files with one array an input, or a --data_list"],
+            notes=["give npz files with one array an input, or a `data_list`"],
         )
     parts = [
         _image(path, spec) if kind(path) == "image" else _row(path, spec)
@@ -220,7 +220,7 @@ def _image(path: Path, spec: InputSpec) -> Callable[[], Array]:
         raise QdqcError(
             f"the model does not say how an image becomes its input '{spec.name}'",
             file=str(path),
-            notes=["state --pixel_format, --mean, --scale at model_transform, or give npz data"],
+            notes=["state `pixel_format`, `mean`, `scale` at model_transform, or give npz data"],
         )
     preprocess.check(spec.type)
     check_image(path)

@@ -69,14 +69,14 @@ class Cut:
 
 
 def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
-    """What each input of the graph takes. Raises QdqcError for inputs that are no tensors."""
-    found: list[InputSpec] = []
+    """What each input of the graph takes. Raises QdqcError for inputs that are not tensors."""
+    specs: list[InputSpec] = []
     for value in graph.inputs:
         if not isinstance(value.type, TensorType):
-            raise QdqcError(f"input '{value.name}' is no tensor, so no data can be given for it")
+            raise QdqcError(f"input '{value.name}' is not a tensor, so no data can be given for it")
         attrs = graph.input_attrs.get(value.name)
-        found.append(InputSpec(value.name, value.type, Preprocess.from_attrs(attrs)))
-    return tuple(found)
+        specs.append(InputSpec(value.name, value.type, Preprocess.from_attrs(attrs)))
+    return tuple(specs)
 
 
 def headers_of(arrays: Mapping[str, npt.ArrayLike]) -> dict[str, Header]:
@@ -238,10 +238,10 @@ def _check_symbols(
         if {wanted.text} == wanted.symbols():
             sizes.setdefault(wanted.text, size)
     for spec, wanted, size in pairs:
-        found = wanted.substitute(sizes)
-        if isinstance(found, int) and found != size:
+        expected = wanted.substitute(sizes)
+        if isinstance(expected, int) and expected != size:
             raise QdqcError(
-                f"input '{spec.name}' has {size} where {wanted} is {found} in other inputs",
+                f"input '{spec.name}' has {size} where {wanted} is {expected} in other inputs",
                 file=where,
                 notes=[f"the input takes {spec.shape_text}: one size for each name"],
             )

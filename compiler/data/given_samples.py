@@ -33,10 +33,10 @@ def stream(
     given = 0
     for number, sample in enumerate(samples):
         where = f"{file}, sample {number}" if file else f"sample {number}"
-        for found in bad.tried(lambda s=sample, w=where: _fitted(s, specs, w)) or ():
+        for fitted in bad.tried(lambda s=sample, w=where: _fitted(s, specs, w)) or ():
             if limit and given >= limit:
                 return
-            yield found
+            yield fitted
             given += 1
     if not given:
         raise QdqcError(
@@ -74,8 +74,8 @@ def samples_of_script(path: Path) -> Callable[[], Given]:
 
     def samples() -> Iterator[Mapping[str, Any]]:
         try:
-            found: Any = function()
-            yield from found if isinstance(found, Iterable) else _indexed(found, path)
+            result: Any = function()
+            yield from result if isinstance(result, Iterable) else _indexed(result, path)
         except QdqcError:
             raise
         except (Exception, SystemExit) as error:
@@ -84,12 +84,12 @@ def samples_of_script(path: Path) -> Callable[[], Given]:
     return samples
 
 
-def _indexed(found: Any, path: Path) -> Iterator[Mapping[str, Any]]:
+def _indexed(dataset: Any, path: Path) -> Iterator[Mapping[str, Any]]:
     """The samples one at a time, each made when it is asked for."""
-    if not (hasattr(found, "__len__") and hasattr(found, "__getitem__")):
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise QdqcError(
-            f"its dataset() gives a {type(found).__name__}, which holds no samples",
+            f"its dataset() gives a {type(dataset).__name__}, which holds no samples",
             file=str(path),
             notes=[_EXAMPLE],
         )
-    return (found[i] for i in range(len(found)))
+    return (dataset[i] for i in range(len(dataset)))

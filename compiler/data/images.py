@@ -28,8 +28,8 @@ def scaled(
     height, width = size
     if image.size != (width, height):
         image = image.resize((width, height), _RESAMPLING[interpolation])
-    found = np.asarray(image, np.float32)
-    return found[:, :, None] if found.ndim == 2 else found
+    pixels = np.asarray(image, np.float32)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 def open_image(path: str | Path) -> Image.Image:

@@ -15,7 +15,7 @@ __all__ = ["implausible"]
 _PIXEL = 255.0
 _NEXT = (
     "npz and npy data are taken as they are: give (pixel - mean) * scale, or images, or correct "
-    "--mean and --scale at model_transform"
+    "`mean` and `scale` at model_transform"
 )
 
 
@@ -23,12 +23,12 @@ def implausible(specs: Iterable[InputSpec], samples: Iterable[Sample]) -> list[D
     """A warning for each image input whose numbers can't come from its preprocessing.
 
     ``y = (x - mean) * scale`` of pixels from 0 to 255 lies within known bounds. Numbers of the
-    kind 0..1 or 0..255 where the bounds are others, and numbers far outside of them, are told.
+    kind 0..1 or 0..255 where the bounds are others, and numbers far outside of them, are reported.
     Inputs that state no mean and no scale are left alone.
     """
     stated = [(s, s.preprocess) for s in specs if s.preprocess is not None]
     looked_at = [(s, p, _bounds(p)) for s, p in stated if _says_something(p)]
-    found: list[Diagnostic] = []
+    warnings: list[Diagnostic] = []
     seen = list(samples) if looked_at else []
     for spec, preprocess, bounds in looked_at:
         arrays = [np.asarray(s[spec.name]) for s in seen if s[spec.name].size]
@@ -37,8 +37,8 @@ def implausible(specs: Iterable[InputSpec], samples: Iterable[Sample]) -> list[D
         low, high = min(float(a.min()) for a in arrays), max(float(a.max()) for a in arrays)
         doubt = _doubt(low, high, *bounds)
         if doubt is not None:
-            found.append(_warning(spec, preprocess, (low, high), bounds, doubt))
-    return found
+            warnings.append(_warning(spec, preprocess, (low, high), bounds, doubt))
+    return warnings
 
 
 def _says_something(preprocess: Preprocess) -> bool:

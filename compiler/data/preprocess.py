@@ -59,9 +59,9 @@ class Preprocess:
 
     def to_attrs(self) -> dict[str, Any]:
         """Plain values for ``Graph.input_attrs``: what differs from its default."""
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         defaults = {f.name: f.default for f in fields(self)}
-        return {n: v for n, v in found.items() if n == _MARKER or v != defaults[n]}
+        return {n: v for n, v in values.items() if n == _MARKER or v != defaults[n]}
 
     @classmethod
     def from_attrs(cls, attrs: Mapping[str, Any] | None) -> Preprocess | None:
@@ -86,7 +86,7 @@ class Preprocess:
         shape = type.shape
         if not self.is_image or shape is None or len(shape) != 4:
             raise QdqcError(
-                "the input takes no images: it is no tensor of 4 dimensions with a channel format",
+                "the input takes no images: it is not a 4-D tensor with a channel format",
                 notes=["give the data as npz or npy files"],
             )
         channel, height, width = (
@@ -96,7 +96,7 @@ class Preprocess:
             raise QdqcError(
                 f"the input has {channel} channels in {self.channel_format} order, but pixel "
                 f"format '{self.pixel_format}' has {self.channels}",
-                notes=["set --pixel_format and --channel_format at model_transform"],
+                notes=["set `pixel_format` and `channel_format` at model_transform"],
             )
         if not isinstance(height, int) or not isinstance(width, int):
             return None
@@ -108,15 +108,15 @@ class Preprocess:
         for name, values in (("mean", self.mean), ("scale", self.scale)):
             if len(values) not in (self.channels, 3):
                 raise QdqcError(
-                    f"--{name} has {len(values)} numbers, but pixel format "
+                    f"`{name}` has {len(values)} numbers, but pixel format "
                     f"'{self.pixel_format}' has {self.channels} channels"
                 )
         target = self.resize_dims
         if target is not None and min(target) < 1:
-            raise QdqcError(f"--resize_dims {target[0]},{target[1]} is no size")
+            raise QdqcError(f"`resize_dims` {target[0]},{target[1]} is not a size")
         if target and net and (target[0] < net[0] or target[1] < net[1]):
             raise QdqcError(
-                f"--resize_dims {target[0]},{target[1]} is smaller than the net's input, "
+                f"`resize_dims` {target[0]},{target[1]} is smaller than the net's input, "
                 f"{net[0]}x{net[1]}, which is cut from it",
                 notes=["give a size that is at least as large, or leave the option out"],
             )

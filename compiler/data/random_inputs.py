@@ -17,7 +17,7 @@ __all__ = ["SYMBOL_SIZE", "random_samples"]
 Extremes: TypeAlias = tuple[float, float]
 
 SYMBOL_SIZE = 2
-"""What a symbol counts as: the smallest size that is no broadcast."""
+"""What a symbol counts as: the smallest size that does not broadcast."""
 
 
 def random_samples(
@@ -40,25 +40,25 @@ def random_samples(
     known = ranges or {}
     types = [(spec.name, spec.type) for spec in input_specs(graph)]
     return [
-        {n: _array(found, known.get(n), symbol_size, rng) for n, found in types}
+        {n: _array(type_, known.get(n), symbol_size, rng) for n, type_ in types}
         for _ in range(count)
     ]
 
 
 def _array(
-    found: TensorType, extremes: Extremes | None, symbol_size: int, rng: np.random.Generator
+    type_: TensorType, extremes: Extremes | None, symbol_size: int, rng: np.random.Generator
 ) -> Array:
-    shape = tuple(_size(d, symbol_size) for d in found.shape or ())
-    if not found.elem.is_float:
-        if found.elem is Elem.STRING:
+    shape = tuple(_size(d, symbol_size) for d in type_.shape or ())
+    if not type_.elem.is_float:
+        if type_.elem is Elem.STRING:
             return np.full(shape, "", dtype=np.object_)
         low, high = (0, 1) if extremes is None else map(int, extremes)
-        return rng.integers(low, high, shape, endpoint=True).astype(found.elem.dtype)
+        return rng.integers(low, high, shape, endpoint=True).astype(type_.elem.dtype)
     if extremes is not None:
         low, high = extremes
         numbers = rng.normal((low + high) / 2, (high - low) / 6, shape)
-        return numbers.clip(low, high).astype(found.elem.dtype)
-    return rng.standard_normal(shape).astype(found.elem.dtype)
+        return numbers.clip(low, high).astype(type_.elem.dtype)
+    return rng.standard_normal(shape).astype(type_.elem.dtype)
 
 
 def _size(dim: int | Expr | None, symbol_size: int) -> int:

@@ -23,7 +23,7 @@ IMAGES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 )
 _JPEG_END, _JPEG_TAIL = b"\xff\xd9", 1024
-_NEXT = "a data set is a folder of images, of npz or of npy files, one npz, or a --data_list"
+_NEXT = "a data set is a folder of images, of npz or of npy files, one npz, or a `data_list`"
 
 
 def kind(path: Path) -> str | None:
@@ -44,21 +44,21 @@ def scan_folder(folder: Path) -> list[Path]:
         files = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p, folder))
     except OSError as err:
         raise _failed(folder, err) from err
-    found: dict[str, list[Path]] = {}
+    by_kind: dict[str, list[Path]] = {}
     for path in files:
-        found.setdefault(kind(path) or "", []).append(path)
-    others = found.pop("", [])
-    if not found:
+        by_kind.setdefault(kind(path) or "", []).append(path)
+    others = by_kind.pop("", [])
+    if not by_kind:
         reason = "the folder is empty" if not others else f"none of its {len(others)} files fits"
         raise QdqcError(f"no data: {reason}", file=str(folder), notes=[_NEXT])
-    if len(found) > 1:
-        text = ", ".join(f"{len(p)} {k}" for k, p in found.items())
+    if len(by_kind) > 1:
+        text = ", ".join(f"{len(p)} {k}" for k, p in by_kind.items())
         raise QdqcError(
             f"the folder holds data of several kinds: {text}",
             file=str(folder),
-            notes=["keep one kind in a folder, or name the files in a --data_list"],
+            notes=["keep one kind in a folder, or name the files in a `data_list`"],
         )
-    return next(iter(found.values()))
+    return next(iter(by_kind.values()))
 
 
 def read_list(path: Path, inputs: int) -> list[list[Path]]:
@@ -126,10 +126,10 @@ def load(path: Path, keys: Iterable[str]) -> Sample:
 
 
 def check_image(path: Path) -> None:
-    """Whether the file holds an image, whole as far as can be told without decoding it.
+    """Whether the file holds an image, whole as far as can be known without decoding it.
 
     Its parts are walked through, with their checksums where the format has them; a JPEG without
-    an end is decoded, which tells for certain. Raises QdqcError.
+    an end is decoded, which is certain. Raises QdqcError.
     """
     try:
         with Image.open(path) as image:
@@ -173,7 +173,7 @@ def _resolve(text: str, listing: Path, number: int) -> Path:
 def _failed(path: Path, err: Exception) -> QdqcError:
     reason = (err.strerror if isinstance(err, OSError) else None) or str(err)
     if isinstance(err, zipfile.BadZipFile):
-        reason = "it is no npz file, or is cut short"
+        reason = "it is not an npz file, or is cut short"
     return QdqcError(
         f"can't read the data: {reason}",
         file=str(path),

@@ -60,7 +60,7 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk was told of before
+        with contextlib.suppress(OSError):  # a full disk was reported before
             self._file.close()
 
     def add(self, values: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -69,17 +69,17 @@ class Spool:
         Raises QdqcError where a shape does not fit, and where the disk is full.
         """
         for name, array in values.items():
-            held = np.asarray(plain(array), order="C")
+            contiguous = np.asarray(plain(array), order="C")
             row = self._rows.setdefault(name, _Row())
-            if row.pieces and held.shape[1:] != row.pieces[0][2][1:]:
+            if row.pieces and contiguous.shape[1:] != row.pieces[0][2][1:]:
                 raise QdqcError(
                     f"'%{name}' has shape {list(row.pieces[0][2])} for one sample and another "
                     "shape for others, so they can't stand in one array",
                     notes=["give the samples one at a time"],
                 )
-            row.pieces.append((self._file.tell(), held.dtype, held.shape))
+            row.pieces.append((self._file.tell(), contiguous.dtype, contiguous.shape))
             with explained(self._output):
-                self._file.write(held.tobytes())
+                self._file.write(contiguous.tobytes())
         with explained(self._output):
             self._file.flush()
         self.rounds += 1
@@ -106,7 +106,7 @@ class Spool:
         npy_format.write_array_header_1_0(out, entries)
         for offset, dtype, shape in row.pieces:
             self._file.seek(offset)
-            held = self._file.read(dtype.itemsize * int(np.prod(shape)))
+            content = self._file.read(dtype.itemsize * int(np.prod(shape)))
             if dtype != header.dtype:
-                held = np.frombuffer(held, dtype).astype(header.dtype).tobytes()
-            out.write(held)
+                content = np.frombuffer(content, dtype).astype(header.dtype).tobytes()
+            out.write(content)

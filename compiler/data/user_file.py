@@ -1,4 +1,4 @@
-"""Python files of the user: loaded by their path, their errors told with the line."""
+"""Python files of the user: loaded by their path, their errors reported with the line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def loaded(path: Path, what: str) -> ModuleType:
 
 
 def function_of(path: str | Path, names: tuple[str, ...], what: str) -> Callable[..., Any]:
-    """The first function of these names in a user's file; what it raises is told as an error.
+    """The first function of these names in a user's file; what it raises is reported as an error.
 
     Raises QdqcError where there is no such file or function.
     """

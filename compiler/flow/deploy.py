@@ -139,7 +139,7 @@ def check_deployment(
     if deployment.mode == "INT8" and not calibrated and not quantized:
         raise QdqcError(
             "mode INT8 needs `table`, as the module has no ranges of its own",
-            notes=["calibrate the module first: run_calibration net.qir --dataset DIR -o TABLE"],
+            notes=["calibrate the module first: run_calibration writes a `table`"],
         )
 
 

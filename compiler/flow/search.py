@@ -231,7 +231,7 @@ def _weights(module: Module, compared: Mapping[str, float] | None) -> dict[str, 
             raise QdqcError(f"there is no value '{name}' to compare{hint}")
     total = sum(compared.values())
     if abs(total - 1) > 1e-3:
-        raise QdqcError(f"the weights of compared values sum to {total:g}, not to 1")
+        raise QdqcError(f"the weights of `global_compare_layers` sum to {total:g}, not to 1")
     return dict(compared)
 
 

@@ -1,8 +1,8 @@
 """Names what made a quantized model wrong, the likeliest cause first.
 
-What concerns the whole run (samples that are no data for this model, ranges of other data) comes
+What concerns the whole run (samples that do not belong to this model, ranges of other data) comes
 before single nodes. Nodes are judged by noise that they need not have: that of their range beside
-the range their values have, that of their weights beside scales laid anew, and what their own
+the range their values have, that of their weights beside scales computed anew, and what their own
 error holds beyond both. So a guilty node comes before those that read what it spoilt.
 """
 
@@ -59,22 +59,24 @@ def causes(
         Cause("preprocessing", d.name, d.text, d.advice)
         for d in input_doubts(figures, quantized, reference, tested)
     ]
-    ranges = [f for f in figures if f.laid is not None]
+    ranges = [f for f in figures if f.covered is not None]
     wrong = [f for f in ranges if f.avoidable > _NOTABLE]
     calibration = _calibration(ranges, wrong)
     owners = [f for f in wrong if _owner(f, wrong) is None]
     single = [] if calibration else [_range_cause(f, wrong) for f in owners]
     single += [_weight_cause(f) for f in figures if f.weights and f.weights.avoidable > _NOTABLE]
-    told = {c.name for c in single}
+    explained = {c.name for c in single}
     if not calibration:  # wrong ranges spoil biases and scales of weights too
-        single += [_local_cause(f) for f in figures if _is_unexplained(f) and f.name not in told]
+        single += [
+            _local_cause(f) for f in figures if _is_unexplained(f) and f.name not in explained
+        ]
     return [*doubts, *calibration, *sorted(single, key=lambda c: -c.weight)]
 
 
 def _calibration(ranges: Sequence[Figures], wrong: Sequence[Figures]) -> list[Cause]:
     """The wrong range of an input, or wrong ranges everywhere, come from other data.
 
-    Clamps hold many ranges of a network in place whatever it is calibrated on: the input tells.
+    Clamps hold many ranges of a network in place whatever it is calibrated on: the input decides.
     """
     inputs = [f for f in wrong if f.pair.node is None]
     if not inputs and len(wrong) < max(2, _WIDESPREAD * len(ranges)):
@@ -92,11 +94,11 @@ def _calibration(ranges: Sequence[Figures], wrong: Sequence[Figures]) -> list[Ca
 
 
 def _range_text(f: Figures) -> str:
-    assert f.laid is not None
-    low, high = f.laid
+    assert f.covered is not None
+    low, high = f.covered
     beyond = f"{f.outside:.1%} of its values lie outside" if f.outside > 0 else "far too wide"
     return (
-        f"{f.op} '{f.name}' is laid for {low:.4g} to {high:.4g}, its values reach {f.low:.4g} "
+        f"{f.op} '{f.name}' covers {low:.4g} to {high:.4g}, its values reach {f.low:.4g} "
         f"to {f.high:.4g} ({beyond})"
     )
 
@@ -107,15 +109,15 @@ def _owner(f: Figures, among: Sequence[Figures]) -> Figures | None:
     if node is None or node.traits.kind is not Kind.PRESERVING:
         return None
     source = node.at(0)
-    return next((o for o in among if o.pair.value is source and o.laid == f.laid), None)
+    return next((o for o in among if o.pair.value is source and o.covered == f.covered), None)
 
 
 def _range_cause(f: Figures, among: Sequence[Figures]) -> Cause:
     sharing = [o.name for o in among if _owner(o, among) is f]
-    told = f" (shared by {', '.join(sharing)})" if sharing else ""
+    shared_by = f" (shared by {', '.join(sharing)})" if sharing else ""
     text = (
-        f"{_range_text(f)}: rounding leaves {decibels(f.held):.1f} dB, "
-        f"{decibels(f.attainable):.1f} dB are possible{told}"
+        f"{_range_text(f)}: rounding leaves {decibels(f.rounding):.1f} dB, "
+        f"{decibels(f.attainable):.1f} dB are possible{shared_by}"
     )
     advice = f"look at the row '{f.name}' of the calibration table, or calibrate again"
     kind = "saturation" if f.outside > 0 else "range"
@@ -135,7 +137,7 @@ def _weight_cause(f: Figures) -> Cause:
 
 def _is_unexplained(f: Figures) -> bool:
     weights = f.weights.noise if f.weights is not None else 0.0
-    return f.local > _UNEXPLAINED and f.local > 10 * (f.held + weights)
+    return f.local > _UNEXPLAINED and f.local > 10 * (f.rounding + weights)
 
 
 def _local_cause(f: Figures) -> Cause:

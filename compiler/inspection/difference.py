@@ -68,8 +68,8 @@ class Difference:
     @property
     def counts(self) -> dict[str, int]:
         """How many things were added, removed and changed."""
-        found = Counter(c.sign for c in self.changes)
-        return {"added": found["+"], "removed": found["-"], "changed": found["~"]}
+        signs = Counter(c.sign for c in self.changes)
+        return {"added": signs["+"], "removed": signs["-"], "changed": signs["~"]}
 
     def by_aspect(self) -> dict[str, int]:
         """How many things changed in an aspect, the most frequent first."""
@@ -78,8 +78,8 @@ class Difference:
 
     def moves(self) -> list[tuple[Detail, int]]:
         """Changes of op, mode and precision with their number, the most frequent first."""
-        found = Counter(d for c in self.changes for d in c.details if d.aspect in _COUNTED)
-        return found.most_common()
+        counts = Counter(d for c in self.changes for d in c.details if d.aspect in _COUNTED)
+        return counts.most_common()
 
 
 def difference(before: Module, after: Module) -> Difference:
@@ -90,9 +90,9 @@ def difference(before: Module, after: Module) -> Difference:
     went, came = _homes(ours, theirs), _homes(theirs, ours)
     for name, node in _merged(theirs, ours):
         if name not in ours:
-            changes.append(Change("-", node.op.name, name, note=_told("now part of", went, node)))
+            changes.append(Change("-", node.op.name, name, note=_kin("now part of", went, node)))
         elif name not in theirs:
-            changes.append(Change("+", node.op.name, name, note=_told("from", came, node)))
+            changes.append(Change("+", node.op.name, name, note=_kin("from", came, node)))
         elif details := tuple(_node_details(theirs[name], node)):
             changes.append(Change("~", node.op.name, name, details))
     return Difference(tuple(changes), (len(theirs), len(ours)))
@@ -124,9 +124,10 @@ def _homes(among: Mapping[str, Node[Any]], others: Mapping[str, Node[Any]]) -> d
     return {place: node for _, node in ordered for place in node.loc.names}
 
 
-def _told(how: str, homes: Mapping[str, Node[Any]], node: Node[Any]) -> str:
-    found = {homes[p].name: homes[p] for p in node.loc.names if p in homes}
-    return f"{how} {', '.join(f'{n.op.name} {name}' for name, n in found.items())}" if found else ""
+def _kin(how: str, homes: Mapping[str, Node[Any]], node: Node[Any]) -> str:
+    kin = {homes[p].name: homes[p] for p in node.loc.names if p in homes}
+    names = ", ".join(f"{n.op.name} {name}" for name, n in kin.items())
+    return f"{how} {names}" if names else ""
 
 
 def _module_change(before: Module, after: Module) -> Change | None:
@@ -266,10 +267,10 @@ def _kept(before: Constant, after: Constant) -> str:
     return f", {decibels(noise / signal):.1f} dB" if signal else ", was zero"
 
 
-def brief_type(found: TensorType, *, shaped: bool = True) -> str:
+def brief_type(type_: TensorType, *, shaped: bool = True) -> str:
     """Element type, shape where it is wanted, and scales in few words."""
-    text = print_type(TensorType(found.elem, found.shape)) if shaped else found.elem.text
-    return f"{text}, {_scales(found.quant)}" if found.quant is not None else text
+    text = print_type(TensorType(type_.elem, type_.shape)) if shaped else type_.elem.text
+    return f"{text}, {_scales(type_.quant)}" if type_.quant is not None else text
 
 
 def _type_details(before: Type, after: Type) -> Iterator[Detail]:
@@ -284,18 +285,18 @@ def _type_details(before: Type, after: Type) -> Iterator[Detail]:
         ("range", _reach(before.range), _reach(after.range)),
         ("scale", _scales(before.quant), _scales(after.quant)),
     )
-    told = [Detail(aspect, old, new) for aspect, old, new in pairs if old != new]
-    yield from told or [Detail("scale", _scales(before.quant), "other scales")]
+    details = [Detail(aspect, old, new) for aspect, old, new in pairs if old != new]
+    yield from details or [Detail("scale", _scales(before.quant), "other scales")]
 
 
-def _shape(found: TensorType) -> str:
-    return print_type(TensorType(found.elem, found.shape)).removeprefix(found.elem.text)
+def _shape(type_: TensorType) -> str:
+    return print_type(TensorType(type_.elem, type_.shape)).removeprefix(type_.elem.text)
 
 
-def _reach(found: Range | None) -> str:
-    if found is None:
+def _reach(range_: Range | None) -> str:
+    if range_ is None:
         return _NONE
-    return f"{found.min:.6g}..{found.max:.6g} threshold {found.threshold:.6g}"
+    return f"{range_.min:.6g}..{range_.max:.6g} threshold {range_.threshold:.6g}"
 
 
 def _scales(quant: Quant | None) -> str:

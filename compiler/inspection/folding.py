@@ -28,26 +28,26 @@ def folded(names: Sequence[str]) -> Group:
     Nodes keep their order: a group stands where its first node does.
     """
     root = Group("")
-    held: dict[tuple[str, ...], Group] = {(): root}
+    groups: dict[tuple[str, ...], Group] = {(): root}
     for place, name in enumerate(names):
         path: tuple[str, ...] = ()
         cut = "/" if "/" in name else "."
         for part in [p for p in name.split(cut)[:-1] if p][:_DEPTH]:
             inner = (*path, part)
-            if inner not in held:
-                held[inner] = Group(cut.join(inner))
-                held[path].members.append(held[inner])
+            if inner not in groups:
+                groups[inner] = Group(cut.join(inner))
+                groups[path].members.append(groups[inner])
             path = inner
-        held[path].members.append(place)
+        groups[path].members.append(place)
     return _tidied(root)
 
 
 def _tidied(group: Group) -> Group:
     members: list[int | Group] = []
     for member in group.members:
-        found = _tidied(member) if isinstance(member, Group) else member
-        alone = isinstance(found, Group) and len(found.members) == 1
-        members.append(found.members[0] if isinstance(found, Group) and alone else found)
+        tidy = _tidied(member) if isinstance(member, Group) else member
+        alone = isinstance(tidy, Group) and len(tidy.members) == 1
+        members.append(tidy.members[0] if isinstance(tidy, Group) and alone else tidy)
     while len(members) > _LIMIT:
         rows = [members[i : i + _LIMIT] for i in range(0, len(members), _LIMIT)]
         members = [Group(f"{_first(row[0])} to {_last(row[-1])}", row) for row in rows]

@@ -92,7 +92,7 @@ def _against_test(figures: Iterable[Figures], tested: Summary) -> list[Doubt]:
 
 
 _ADVICE = (
-    "hold --mean, --scale, --pixel_format and --channel_format of model_transform against the "
+    "compare `mean`, `scale`, `pixel_format` and `channel_format` of model_transform with the "
     "training's preprocessing (y = (x - mean) * scale on 0..255 pixels)"
 )
 
@@ -110,17 +110,19 @@ def _differ(a: Spread, b: Spread) -> bool:
 
 def _stated_differently(quantized: Module, reference: Module) -> list[Doubt]:
     """Both modules take the same numbers, and state different preprocessing."""
-    found: list[Doubt] = []
+    doubts: list[Doubt] = []
     same = [v for v in quantized.graph.inputs if (o := reference.value(v.name)) and _alike(o, v)]
     for value in same:
         ours = quantized.graph.input_attrs.get(value.name)
         theirs = reference.graph.input_attrs.get(value.name)
         if ours and theirs and ours != theirs:
             keys = [k for k in {**theirs, **ours} if ours.get(k) != theirs.get(k)]
-            told = ", ".join(f"{k} {ours.get(k)} against {theirs.get(k)}" for k in keys)
-            text = f"the models state different preprocessing of input '{value.name}': {told}"
-            found.append(Doubt(value.name, text, _ADVICE))
-    return found
+            differences = ", ".join(f"{k} {ours.get(k)} against {theirs.get(k)}" for k in keys)
+            text = (
+                f"the models state different preprocessing of input '{value.name}': {differences}"
+            )
+            doubts.append(Doubt(value.name, text, _ADVICE))
+    return doubts
 
 
 def _alike(a: Value, b: Value) -> bool:
@@ -130,7 +132,7 @@ def _alike(a: Value, b: Value) -> bool:
 
 def _stated_oddly(reference: Module) -> list[Doubt]:
     """Numbers that no network takes, of pixels: mean and scale stand in each other's place."""
-    found: list[Doubt] = []
+    doubts: list[Doubt] = []
     for name, attrs in reference.graph.input_attrs.items():
         stated = Preprocess.from_attrs(attrs)
         if stated is None or not stated.is_image:
@@ -145,8 +147,8 @@ def _stated_oddly(reference: Module) -> list[Doubt]:
             f"input '{name}' is (pixel - mean) * scale with mean {mean} and scale {scale}: numbers "
             f"up to {reach:.4g}, which no network is trained on{why}"
         )
-        found.append(Doubt(name, text, _ADVICE))
-    return found
+        doubts.append(Doubt(name, text, _ADVICE))
+    return doubts
 
 
 def _reach(mean: Sequence[float], scale: Sequence[float]) -> float:

@@ -41,8 +41,8 @@ class Figures:
     """What is known of one value after the samples.
 
     ``similarity`` is of the whole run, ``local`` the noise over signal of its own nodes. ``low``
-    to ``high`` is what the float values reach, ``laid`` the range of the integers that hold them.
-    ``outside`` is the share of float elements beyond that range; ``held`` the noise over signal
+    to ``high`` is what the float values reach, ``covered`` the range that quantization covers.
+    ``outside`` is the share of float elements beyond that range; ``rounding`` the noise over signal
     of rounding the float values into it, ``attainable`` that of the range that they do have.
     """
 
@@ -52,9 +52,9 @@ class Figures:
     local: float = 0.0
     low: float = math.inf
     high: float = -math.inf
-    laid: tuple[float, float] | None = None
+    covered: tuple[float, float] | None = None
     outside: float = 0.0
-    held: float = 0.0
+    rounding: float = 0.0
     attainable: float = 0.0
     mean: float = 0.0
     std: float = 0.0
@@ -70,9 +70,9 @@ class Figures:
 
     @property
     def precision(self) -> str:
-        """The element type in which the value is held."""
-        found = self.pair.stored or self.pair.value.tensor
-        return found.elem.text
+        """The element type in which the value is stored."""
+        type_ = self.pair.stored or self.pair.value.tensor
+        return type_.elem.text
 
     @property
     def sqnr(self) -> float:
@@ -82,7 +82,7 @@ class Figures:
     @property
     def avoidable(self) -> float:
         """Noise over signal that another range would not have."""
-        return max(0.0, self.held - self.attainable)
+        return max(0.0, self.rounding - self.attainable)
 
 
 @dataclass
@@ -161,13 +161,13 @@ class _Measuring:
         """What each value's own nodes do with the float values."""
         ours, theirs = dict(given), dict(feeds)
         for pair in self.pairs:
-            held = theirs[pair.name] = self.sums[pair.name].see(exact[pair.name])
+            rounded = theirs[pair.name] = self.sums[pair.name].see(exact[pair.name])
             if pair.node is not None:
-                ours[pair.value.name] = held
-        found, wanted = self.local.run(ours), self.local_exact.run(theirs)
+                ours[pair.value.name] = rounded
+        results, wanted = self.local.run(ours), self.local_exact.run(theirs)
         for pair in self.pairs:
-            if pair.value.name in found and pair.name in wanted:
-                self.sums[pair.name].see_local(found[pair.value.name], wanted[pair.name])
+            if pair.value.name in results and pair.name in wanted:
+                self.sums[pair.name].see_local(results[pair.value.name], wanted[pair.name])
 
 
 class _Sums:
@@ -179,35 +179,35 @@ class _Sums:
         self.signal = self.lost = self.total = 0.0
         self.local_signal = self.local_lost = 0.0
         self.low, self.high = math.inf, -math.inf
-        self.laid = _laid(pair.stored)
+        self.covered = _covered(pair.stored)
 
     def see(self, exact: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Take in the float values; what they are once they are held."""
-        held = exact if self.pair.stored is None else _held(exact, self.pair.stored)
+        """Take in the float values; what they are once they are quantized."""
+        rounded = exact if self.pair.stored is None else _rounded(exact, self.pair.stored)
         if not exact.size:
-            return held
+            return rounded
         self.count += exact.size
         self.nonzero += int(np.count_nonzero(exact))
         self.signal += _squares(exact)
-        self.lost += _squares(exact - held)
+        self.lost += _squares(exact - rounded)
         self.total += float(exact.sum(dtype=np.float64))
         self.low = min(self.low, float(exact.min()))
         self.high = max(self.high, float(exact.max()))
-        if self.laid is not None:
-            low, high = self.laid
+        if self.covered is not None:
+            low, high = self.covered
             half = (high - low) / 510
             beyond = (exact < low - half) | (exact > high + half)
             self.beyond += int(np.count_nonzero(beyond))
-        return held
+        return rounded
 
-    def see_local(self, found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
+    def see_local(self, quantized: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
         """Take in what the nodes made of given values in both modules."""
-        if found.shape != wanted.shape:
+        if quantized.shape != wanted.shape:
             return
         if self.pair.stored is not None:
-            found = _held(found, self.pair.stored)
+            quantized = _rounded(quantized, self.pair.stored)
         self.local_signal += _squares(wanted)
-        self.local_lost += _squares(wanted - found)
+        self.local_lost += _squares(wanted - quantized)
 
     def figures(self, similarity: Similarity | None) -> Figures:
         """All that was taken in."""
@@ -222,9 +222,9 @@ class _Sums:
             local=self.local_lost / (self.local_signal or 1.0),
             low=self.low,
             high=self.high,
-            laid=self.laid,
+            covered=self.covered,
             outside=self.beyond / count,
-            held=self.lost / signal,
+            rounding=self.lost / signal,
             attainable=ideal,
             mean=mean,
             std=math.sqrt(max(0.0, self.signal / count - mean**2)),
@@ -236,18 +236,18 @@ def _squares(array: npt.NDArray[Any]) -> float:
     return inner_product(flat, flat)
 
 
-def _held(array: npt.NDArray[Any], stored: TensorType) -> npt.NDArray[Any]:
-    """Float values as the integers of a type hold them."""
+def _rounded(array: npt.NDArray[Any], stored: TensorType) -> npt.NDArray[Any]:
+    """Float values quantized to a type and dequantized."""
     if stored.quant is None:
         return array
     return dequantize(quantize(array, stored.quant, stored.elem), stored.quant)
 
 
-def _laid(stored: TensorType | None) -> tuple[float, float] | None:
+def _covered(stored: TensorType | None) -> tuple[float, float] | None:
     if stored is None or stored.quant is None or stored.quant.axis is not None:
         return None
-    found = quant_range(stored.quant, stored.elem)
-    return found.min, found.max
+    range_ = quant_range(stored.quant, stored.elem)
+    return range_.min, range_.max
 
 
 def _agreement(value: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:

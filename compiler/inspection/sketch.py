@@ -28,15 +28,15 @@ class Sketch:
     """Elements of one value in both runs, sample by sample."""
 
     exact: list[npt.NDArray[Any]] = field(default_factory=list[npt.NDArray[Any]])
-    found: list[npt.NDArray[Any]] = field(default_factory=list[npt.NDArray[Any]])
+    quantized: list[npt.NDArray[Any]] = field(default_factory=list[npt.NDArray[Any]])
 
     def elements(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Float and quantized elements where both are finite, [n] each."""
         if not self.exact:
             return np.zeros(0), np.zeros(0)
-        exact, found = np.concatenate(self.exact), np.concatenate(self.found)
-        finite = np.isfinite(exact) & np.isfinite(found)
-        return exact[finite], found[finite]
+        exact, quantized = np.concatenate(self.exact), np.concatenate(self.quantized)
+        finite = np.isfinite(exact) & np.isfinite(quantized)
+        return exact[finite], quantized[finite]
 
 
 class Sketches:
@@ -48,14 +48,14 @@ class Sketches:
         self._with_thresholds = values <= _WITH_THRESHOLDS
         self.by_name: dict[str, Sketch] = {}
 
-    def see(self, name: str, exact: npt.NDArray[Any], found: npt.NDArray[Any]) -> None:
+    def see(self, name: str, exact: npt.NDArray[Any], quantized: npt.NDArray[Any]) -> None:
         """Take in a value of one sample, in the float run and in the quantized one."""
-        if exact.shape != found.shape or not exact.size:
+        if exact.shape != quantized.shape or not exact.size:
             return
         sketch = self.by_name.setdefault(name, Sketch())
         places = np.linspace(0, exact.size - 1, min(exact.size, self._count)).astype(np.intp)
         sketch.exact.append(exact.reshape(-1)[places].astype(np.float32))
-        sketch.found.append(found.reshape(-1)[places].astype(np.float32))
+        sketch.quantized.append(quantized.reshape(-1)[places].astype(np.float32))
 
     def thresholds(self, name: str) -> dict[str, tuple[float, float]]:
         """The range that each calibration method lays for the elements of a value.

@@ -39,7 +39,7 @@ def reference_stage(path: str | Path) -> Module:
 
 
 def quantized_stage(path: str | Path) -> Module:
-    """The module whose types say what is integer: what ``lower-to-qdq`` spelt out is read back.
+    """The module whose types say what is integer: what ``lower-to-qdq`` wrote out is read back.
 
     Its header is that of the file.
     """

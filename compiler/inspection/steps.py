@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Replay:
-    """What running the passes again told: steps by ONNX node, and the placement by node.
+    """What running the passes again gave: steps by ONNX node, and the placement by node.
 
     ``refused`` says why there is nothing.
     """
@@ -90,14 +90,14 @@ def replayed(
 
 
 def _lines(module: Module) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_place: dict[str, list[str]] = {}
     for node in module.walk():
         if node.graphs:
             continue
         text = print_node(node, elide=True).partition(" loc(")[0]
         for place in node.loc.names:
-            found.setdefault(place, []).append(text)
-    return found
+            by_place.setdefault(place, []).append(text)
+    return by_place
 
 
 def _difference(old: list[str], new: list[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What quantization did to weights: stored weights held against the float ones."""
+"""What quantization did to weights: stored weights compared with the float ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WeightFigures:
     """A weight's error, and its channels.
 
     ``noise`` is ``sum (w - w_stored)^2 / sum w^2``; ``attainable`` is the same for symmetric
-    scales laid by each channel's largest magnitude in the weight's own type. ``low``, ``high``
+    scales from each channel's largest magnitude in the weight's own type. ``low``, ``high``
     are the float weights' extremes per channel, ``reach`` the largest magnitude that the stored
     type can say there. ``permuted`` says that the scales are right, but stand at other channels.
     """
@@ -57,11 +57,11 @@ def weight_figures(pair: Pair) -> WeightFigures | None:
     w = numbers(exact).astype(np.float64)
     axis = _axis(pair.node)
     signal = float(np.sum(w**2)) or 1.0
-    held, ideal = numbers(stored).astype(np.float64), _attainable(w, stored.tensor, axis)
+    rounded, ideal = numbers(stored).astype(np.float64), _attainable(w, stored.tensor, axis)
     low, high = _extremes(w, axis)
     reach = _reach(stored.tensor, low.size)
     return WeightFigures(
-        noise=float(np.sum((w - held) ** 2)) / signal,
+        noise=float(np.sum((w - rounded) ** 2)) / signal,
         attainable=float(np.sum((w - ideal) ** 2)) / signal,
         low=low,
         high=high,
@@ -74,21 +74,21 @@ def _weight(node: Node[Any] | None) -> Constant | None:
     """The constant weight of a product."""
     if node is None:
         return None
-    found = node.at(node.traits.weight)
-    return found if isinstance(found, Constant) else None
+    weight = node.at(node.traits.weight)
+    return weight if isinstance(weight, Constant) else None
 
 
 def _axis(node: Node[Any] | None) -> int | None:
     return None if node is None else node.traits.axis
 
 
-def _attainable(w: Floats, held: TensorType, axis: int | None) -> npt.NDArray[Any]:
-    quant = held.quant
-    if quant is None or quant.block is not None or held.elem.bits < 8:
+def _attainable(w: Floats, stored: TensorType, axis: int | None) -> npt.NDArray[Any]:
+    quant = stored.quant
+    if quant is None or quant.block is not None or stored.elem.bits < 8:
         return w
     chosen = axis if quant.axis is not None else None
-    best = weight_quant(w, chosen, held.elem.limits[1])
-    return dequantize(quantize(w, best, held.elem, narrow=True), best)
+    best = weight_quant(w, chosen, stored.elem.limits[1])
+    return dequantize(quantize(w, best, stored.elem, narrow=True), best)
 
 
 def _extremes(w: Floats, axis: int | None) -> tuple[Floats, Floats]:
@@ -97,13 +97,13 @@ def _extremes(w: Floats, axis: int | None) -> tuple[Floats, Floats]:
     return flat.min(axis=1, initial=0.0), flat.max(axis=1, initial=0.0)
 
 
-def _reach(held: TensorType, channels: int) -> Floats:
+def _reach(stored: TensorType, channels: int) -> Floats:
     """The largest stored magnitude per channel; empty where scales are not by channels."""
-    quant = held.quant
+    quant = stored.quant
     if quant is None or quant.block is not None or quant.scale.size not in (1, channels):
         return np.zeros(0)
     scale = np.broadcast_to(quant.scale.reshape(-1), (channels,))
-    return scale.astype(np.float64) * held.elem.limits[1]
+    return scale.astype(np.float64) * stored.elem.limits[1]
 
 
 def _is_permuted(reach: Floats, wanted: Floats) -> bool:

@@ -55,7 +55,7 @@ def over_limit(
         node=node,
         loc=loc,
         file=file,
-        notes=["give smaller --input_shapes, or a larger --memory_limit where there is the memory"],
+        notes=["give smaller `input_shapes`, or a larger `memory_limit` where there is the memory"],
     )
 
 

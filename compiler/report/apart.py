@@ -30,7 +30,7 @@ class Apart:
 
     ``reach`` is the largest finite difference, ``counts`` are those of equal bins from minus to
     plus it; ``places``, ``values`` and ``wanted`` are those of the elements farthest apart.
-    ``odd`` counts elements whose difference is no number.
+    ``odd`` counts elements whose difference is not a number.
     """
 
     name: str
@@ -53,15 +53,15 @@ def apart(target: Archive, reference: Archive, name: str, count: int = 10) -> Ap
             file=str(target.path),
             notes=["give an array of numbers that has the same shape in both"],
         )
-    found = Apart(name, headers[0].shape)
-    _see_largest(found, target, reference, count)
+    out = Apart(name, headers[0].shape)
+    _see_largest(out, target, reference, count)
     counts = np.zeros(_BINS, np.int64)
-    ends = (-found.reach, found.reach) if found.reach else (-1.0, 1.0)
+    ends = (-out.reach, out.reach) if out.reach else (-1.0, 1.0)
     for _, value, exact in pieces(name, target, reference):
         difference = _difference(value, exact)
         counts += np.histogram(difference[np.isfinite(difference)], _BINS, ends)[0]
-    found.counts = counts.tolist()
-    return found
+    out.counts = counts.tolist()
+    return out
 
 
 def _difference(value: npt.NDArray[Any], exact: npt.NDArray[Any]) -> Floats:
@@ -69,43 +69,47 @@ def _difference(value: npt.NDArray[Any], exact: npt.NDArray[Any]) -> Floats:
         return value.astype(np.float64) - exact.astype(np.float64)
 
 
-def _see_largest(found: Apart, target: Archive, reference: Archive, count: int) -> None:
+def _see_largest(out: Apart, target: Archive, reference: Archive, count: int) -> None:
     """Fill in all but the counts."""
     squares, seen = 0.0, 0
     rows: npt.NDArray[Any] = np.zeros((0, 4))
-    for place, value, exact in pieces(found.name, target, reference):
+    for place, value, exact in pieces(out.name, target, reference):
         difference = _difference(value, exact)
         finite = np.isfinite(difference)
         size = np.where(finite, np.abs(difference), np.inf)
-        found.odd += int(np.count_nonzero(~finite))
+        out.odd += int(np.count_nonzero(~finite))
         squares += float(np.sum(difference[finite] ** 2))
         seen += int(np.count_nonzero(finite))
-        found.reach = max(found.reach, float(size[finite].max(initial=0.0)))
+        out.reach = max(out.reach, float(size[finite].max(initial=0.0)))
         top = np.argsort(-size, kind="stable")[:count]
         fresh = np.stack([size[top], top + place, value[top], exact[top]], axis=1)
         rows = np.concatenate([rows, fresh])
         rows = rows[np.argsort(rows[:, 0] * -1, kind="stable")][:count]
     rows = rows[np.flatnonzero(rows[:, 0])]
-    found.rms = math.sqrt(squares / seen) if seen else 0.0
-    found.places = rows[:, 1].astype(int).tolist()
-    found.values, found.wanted = rows[:, 2].tolist(), rows[:, 3].tolist()
+    out.rms = math.sqrt(squares / seen) if seen else 0.0
+    out.places = rows[:, 1].astype(int).tolist()
+    out.values, out.wanted = rows[:, 2].tolist(), rows[:, 3].tolist()
 
 
-def render_apart(found: Apart) -> str:
+def render_apart(deviations: Apart) -> str:
     """A histogram in bars, and a table of the elements that lie farthest apart."""
-    size = math.prod(found.shape)
-    odd = f", {found.odd} that are no number" if found.odd else ""
-    lines = [f"A - B over {size} elements: rms {found.rms:.6g}, largest {found.reach:.6g}{odd}"]
-    if found.reach:
-        width, most = 2 * found.reach / _BINS, max(found.counts)
-        for place, count in enumerate(found.counts):
-            low = -found.reach + place * width
+    size = math.prod(deviations.shape)
+    odd = f", {deviations.odd} that are not a number" if deviations.odd else ""
+    lines = [
+        f"A - B over {size} elements: rms {deviations.rms:.6g}, largest {deviations.reach:.6g}{odd}"
+    ]
+    if deviations.reach:
+        width, most = 2 * deviations.reach / _BINS, max(deviations.counts)
+        for place, count in enumerate(deviations.counts):
+            low = -deviations.reach + place * width
             lines.append(f"{low:>12.4g} .. {low + width:<12.4g}{_bar(count / most)} {count}")
-    if found.places:
+    if deviations.places:
         lines.append("farthest apart:")
         lines.append(f"  {'A':>14}  {'B':>14}  {'A - B':>14}  at")
-    for place, value, wanted in zip(found.places, found.values, found.wanted, strict=True):
-        at = [int(i) for i in np.unravel_index(place, found.shape)] if found.shape else []
+    for place, value, wanted in zip(
+        deviations.places, deviations.values, deviations.wanted, strict=True
+    ):
+        at = [int(i) for i in np.unravel_index(place, deviations.shape)] if deviations.shape else []
         lines.append(f"  {value:>14.7g}  {wanted:>14.7g}  {value - wanted:>14.7g}  {at}")
     return "\n".join(lines)
 

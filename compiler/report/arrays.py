@@ -135,13 +135,13 @@ def _first(archive: Archive, name: str, count: int) -> Sequence[Any]:
     return shown
 
 
-def _line(label: str, found: Statistics) -> str:
-    odd = 0 if found.totals is None else int(found.totals.odd[found.part])
-    told = f"  not finite {odd}" if odd else ""
-    if not found.count:
-        return f"{label}:{told}"
-    low, high, mean, magnitude, std = found.figures()
+def _line(label: str, statistics: Statistics) -> str:
+    odd = 0 if statistics.totals is None else int(statistics.totals.odd[statistics.part])
+    infinite = f"  not finite {odd}" if odd else ""
+    if not statistics.count:
+        return f"{label}:{infinite}"
+    low, high, mean, magnitude, std = statistics.figures()
     return (
         f"{label}: min {low:.6g}  max {high:.6g}  mean {mean:.6g}  "
-        f"mean|x| {magnitude:.6g}  std {std:.6g}{told}"
+        f"mean|x| {magnitude:.6g}  std {std:.6g}{infinite}"
     )

@@ -23,13 +23,13 @@ def render_benchmark(
     rounds = len(times[FLOAT])
     lines = [f"one thread, {rounds} interleaved rounds, median [quartiles]"]
     for name, seconds in times.items():
-        found = spread(seconds).text(scale=1e3, digits=3)
-        lines.append(f"  {name:<9} {found} ms, {sizes[name]:,} bytes")
+        quartiles = spread(seconds).text(scale=1e3, digits=3)
+        lines.append(f"  {name:<9} {quartiles} ms, {sizes[name]:,} bytes")
     part = sizes[DEPLOYED] / sizes[FLOAT] if sizes[FLOAT] else 1.0
     lines.append(f"  {speed.text()} times as fast, {part:.3f} of the bytes")
     for name, rows in ops.items():
-        told = ", ".join(f"{r.op} x{r.nodes} {r.seconds * 1e3:.3f}" for r in rows)
-        lines.append(f"  ms by op, {name}: {told}")
+        by_op = ", ".join(f"{r.op} x{r.nodes} {r.seconds * 1e3:.3f}" for r in rows)
+        lines.append(f"  ms by op, {name}: {by_op}")
     return "\n".join(lines)
 
 
@@ -37,17 +37,17 @@ def benchmark_entries(
     times: Mapping[str, Seconds], ops: Mapping[str, Sequence[OpTime]]
 ) -> dict[str, Any]:
     """The figures as ``--report`` has them; times in milliseconds."""
-    found: dict[str, Any] = {
+    entries: dict[str, Any] = {
         name: _spread(spread(seconds * 1e3)) for name, seconds in times.items()
     }
-    found["speedup"] = _spread(ratio(times[FLOAT], times[DEPLOYED]))
-    found["rounds"] = len(times[FLOAT])
-    found["ops"] = {
+    entries["speedup"] = _spread(ratio(times[FLOAT], times[DEPLOYED]))
+    entries["rounds"] = len(times[FLOAT])
+    entries["ops"] = {
         name: [{"op": r.op, "nodes": r.nodes, "ms": r.seconds * 1e3} for r in rows]
         for name, rows in ops.items()
     }
-    return found
+    return entries
 
 
-def _spread(found: Spread) -> dict[str, float]:
-    return {"median": found.median, "low": found.low, "high": found.high}
+def _spread(quartiles: Spread) -> dict[str, float]:
+    return {"median": quartiles.median, "low": quartiles.low, "high": quartiles.high}

@@ -17,16 +17,16 @@ _MOVES = 12
 _WIDTH = 72
 
 
-def render_difference(found: Difference, *, every: bool = False) -> str:
+def render_difference(difference: Difference, *, every: bool = False) -> str:
     """Counts first, then each change with its details."""
-    if not found.changes:
-        return f"no difference: {found.nodes[0]} nodes in both"
-    shown = found.changes if every else found.changes[:_SHOWN]
+    if not difference.changes:
+        return f"no difference: {difference.nodes[0]} nodes in both"
+    shown = difference.changes if every else difference.changes[:_SHOWN]
     lines = [line for change in shown for line in _lines(change)]
-    if len(shown) < len(found.changes):
-        rest = len(found.changes) - len(shown)
+    if len(shown) < len(difference.changes):
+        rest = len(difference.changes) - len(shown)
         lines.append(f"and {rest} more: -v shows all, --report FILE.json has them")
-    return joined([*lines, *_counts(found)])
+    return joined([*lines, *_counts(difference)])
 
 
 def _lines(change: Change) -> Iterator[str]:
@@ -46,22 +46,22 @@ def _clipped(text: str) -> str:
     return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 4]} ..."
 
 
-def _counts(found: Difference) -> list[str]:
-    before, after = found.nodes
-    counts = ", ".join(f"{n} {what}" for what, n in found.counts.items())
+def _counts(difference: Difference) -> list[str]:
+    before, after = difference.nodes
+    counts = ", ".join(f"{n} {what}" for what, n in difference.counts.items())
     lines = [f"{before} nodes against {after}: {counts}"]
-    aspects = found.by_aspect().items()
+    aspects = difference.by_aspect().items()
     if aspects:
         lines.append("changed in " + ", ".join(f"{aspect} {n}" for aspect, n in aspects))
-    moves = [f"{d.aspect} {d.before} -> {d.after}: {n}" for d, n in found.moves()[:_MOVES]]
+    moves = [f"{d.aspect} {d.before} -> {d.after}: {n}" for d, n in difference.moves()[:_MOVES]]
     return [*lines, "; ".join(moves)] if moves else lines
 
 
-def difference_entries(found: Difference) -> dict[str, Any]:
+def difference_entries(difference: Difference) -> dict[str, Any]:
     """The difference as ``--report`` and the page have it."""
     return {
-        "nodes": list(found.nodes),
-        **found.counts,
+        "nodes": list(difference.nodes),
+        **difference.counts,
         "changes": [
             {
                 "sign": c.sign,
@@ -70,6 +70,6 @@ def difference_entries(found: Difference) -> dict[str, Any]:
                 "note": c.note,
                 "details": [[d.aspect, d.before, d.after] for d in c.details],
             }
-            for c in found.changes
+            for c in difference.changes
         ],
     }

@@ -17,13 +17,13 @@ __all__ = ["figures_entry", "inspection_entries", "render_inspection"]
 _OUTPUTS = 6
 _WORST = 10
 _WIDTH = 100
-_HEAD = ("run dB", "own dB", "as", "outside", "range laid", "values reach", "op", "name")
+_HEAD = ("run dB", "own dB", "as", "outside", "covered", "values reach", "op", "name")
 
 
-def render_inspection(measured: Measured, found: Sequence[Cause]) -> str:
+def render_inspection(measured: Measured, causes: Sequence[Cause]) -> str:
     """Outputs, causes, where the runs part first, and the ten values that end up worst."""
     lines = [f"{measured.samples} samples, {len(measured.figures)} values compared"]
-    lines += [*_output_lines(measured), *_cause_lines(found)]
+    lines += [*_output_lines(measured), *_cause_lines(causes)]
     first = measured.comparison.first_failure
     cos, euclid = measured.comparison.tolerance
     if first is None:
@@ -56,15 +56,15 @@ def _worst(figures: Sequence[Figures]) -> list[Figures]:
     return sorted(made, key=lambda f: f.sqnr)[:_WORST]
 
 
-def _cause_lines(found: Sequence[Cause]) -> list[str]:
-    if not found:
+def _cause_lines(causes: Sequence[Cause]) -> list[str]:
+    if not causes:
         return ["no cause stands out: ranges and weights fit, and every node does what it should"]
     lines = ["causes, the likeliest first:"]
-    for place, cause in enumerate(found[:_WORST], 1):
+    for place, cause in enumerate(causes[:_WORST], 1):
         lines += _wrapped(f"  {place}. [{cause.kind}] {cause.text}", "     ")
         lines += _wrapped(f"     next: {cause.advice}", "           ")
-    if len(found) > _WORST:
-        lines.append(f"  and {len(found) - _WORST} more, in --report FILE.json")
+    if len(causes) > _WORST:
+        lines.append(f"  and {len(causes) - _WORST} more, in --report FILE.json")
     return lines
 
 
@@ -84,14 +84,14 @@ def _table(figures: Sequence[Figures]) -> list[str]:
     rows = [_HEAD, *map(_row, figures)]
     widths = [max(len(r[i]) for r in rows) for i in range(len(_HEAD) - 1)]
     cells = ([c.rjust(w) for c, w in zip(row, widths, strict=False)] for row in rows)
-    return [" " + "  ".join([*found, row[-1]]) for found, row in zip(cells, rows, strict=True)]
+    return [" " + "  ".join([*columns, row[-1]]) for columns, row in zip(cells, rows, strict=True)]
 
 
 def _row(f: Figures) -> tuple[str, ...]:
-    laid = "" if f.laid is None else _ends(*f.laid)
+    covered = "" if f.covered is None else _ends(*f.covered)
     own = f"{decibels(f.local):.1f}" if f.local > 0 else "exact"
-    outside = "" if f.laid is None else f"{f.outside:.2%}"
-    figures = (f"{f.sqnr:.1f}", own, f.precision, outside, laid, _ends(f.low, f.high))
+    outside = "" if f.covered is None else f"{f.outside:.2%}"
+    figures = (f"{f.sqnr:.1f}", own, f.precision, outside, covered, _ends(f.low, f.high))
     return (*figures, f.op, f.name)
 
 
@@ -103,7 +103,7 @@ def _db(value: float) -> str:
     return f"{value:.1f} dB" if math.isfinite(value) else "without end"
 
 
-def inspection_entries(measured: Measured, found: Sequence[Cause]) -> dict[str, Any]:
+def inspection_entries(measured: Measured, causes: Sequence[Cause]) -> dict[str, Any]:
     """The inspection as ``--report`` has it."""
     first = measured.comparison.first_failure
     return {
@@ -117,7 +117,7 @@ def inspection_entries(measured: Measured, found: Sequence[Cause]) -> dict[str, 
             for r in measured.outputs.rows
         },
         "causes": [
-            {"kind": c.kind, "name": c.name, "text": c.text, "next": c.advice} for c in found
+            {"kind": c.kind, "name": c.name, "text": c.text, "next": c.advice} for c in causes
         ],
         "first_divergence": None if first is None else first.name,
         "values": [figures_entry(f) for f in measured.figures],
@@ -130,7 +130,7 @@ def figures_entry(f: Figures) -> dict[str, Any]:
         "name": f.name,
         "op": f.op,
         "precision": f.precision,
-        "range": None if f.laid is None else list(f.laid),
+        "range": None if f.covered is None else list(f.covered),
         "reach": [json_number(f.low), json_number(f.high)],
         "outside": f.outside,
         "cos": None if f.similarity is None else f.similarity.cos,

@@ -20,8 +20,8 @@ __all__ = ["ops_page", "passes_page"]
 
 _OPS_HEAD = """# Ops
 Every op of the IR, by family. `x?` may be absent, `xs*` is any number of operands. The ONNX line
-tells the operator that the op is written as and the opset from which it has this form; an op that
-is *written out below* a later opset is spelt with older operators there. *Quantized as* says how
+names the operator that the op is written as and the opset from which it has this form; an op that
+is *written out below* a later opset is spelled with older operators there. *Quantized as* says how
 `quantize` sees the op on float32 operands: `weighted` (a product with a constant), `product` (of
 two activations), `arithmetic` (any scales), `preserving` (operand and result share one scale).
 An ONNX node of any other type comes in as `onnx{type = "..."}` and goes out as it came.
@@ -29,7 +29,7 @@ An ONNX node of any other type comes in as `onnx{type = "..."}` and goes out as 
 
 _PASSES_HEAD = """# Passes
 What `--passes` takes, with options and defaults: `name{option=value other=value}`.
-`--explain NAME` tells why rules declined.
+`--explain NAME` says why rules declined.
 """
 
 
@@ -67,15 +67,15 @@ def _facts(cls: type[Op]) -> Iterable[str]:
 
 def _fields(cls: type[Any], *, dashed: bool) -> list[str]:
     """``name : type = default`` for each field; no default where it must be given."""
-    found: list[str] = []
+    lines: list[str] = []
     annotations = hints(cls)
     for field in dataclasses.fields(cast(Any, cls)):
         name = field.name.replace("_", "-") if dashed else field.name
         text = f"{name} : {_type(annotations[field.name])}"
         if field.default is not dataclasses.MISSING:
             text += f" = {print_value(field.default, typed_floats=True)}"
-        found.append(text)
-    return found
+        lines.append(text)
+    return lines
 
 
 def _type(annotation: Any) -> str:

@@ -51,17 +51,17 @@ def check_plot(path: str) -> None:
     _library("matplotlib.figure")
 
 
-def draw(found: SearchPlot, path: str | Path) -> bytes:
+def draw(search: SearchPlot, path: str | Path) -> bytes:
     """The picture in the format that the path's ending says. The same data give the same bytes.
 
     Raises QdqcError as ``check_plot`` does.
     """
     check_plot(str(path))
-    panels = [_draw_losses, _draw_sizes, _draw_front][: 3 if found.points else 2]
+    panels = [_draw_losses, _draw_sizes, _draw_front][: 3 if search.points else 2]
     figure = _library("matplotlib.figure").Figure((11, 3.6 * len(panels)), layout="constrained")
-    figure.suptitle(_shown(found.title), parse_math=False)
+    figure.suptitle(_shown(search.title), parse_math=False)
     for axes, panel in zip(figure.subplots(len(panels)), panels, strict=True):
-        panel(axes, found)
+        panel(axes, search)
     kind = Path(path).suffix[1:].lower()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     style = {"svg.fonttype": "none", "svg.hashsalt": "qdqc"}
@@ -72,64 +72,64 @@ def draw(found: SearchPlot, path: str | Path) -> bytes:
     return out.getvalue()
 
 
-def _draw_losses(axes: Any, found: SearchPlot) -> None:
+def _draw_losses(axes: Any, search: SearchPlot) -> None:
     """A bar for each layer in graph order; the worst ones bear their place in the list beside."""
-    names, losses = list(found.losses), list(found.losses.values())
-    colours = [_FLOAT if name in found.chosen.floats else _INTEGER for name in names]
+    names, losses = list(search.losses), list(search.losses.values())
+    colours = [_FLOAT if name in search.chosen.floats else _INTEGER for name in names]
     for bar, name in zip(axes.bar(range(len(names)), losses, color=colours), names, strict=True):
         bar.set_gid(f"loss {_shown(name, len(name))}")
     largest = max((abs(loss) for loss in losses), default=0.0)
     if largest > 0:
         sizes = [abs(loss) for loss in losses if loss]
         axes.set_yscale("symlog", linthresh=max(min(sizes), _DECADES * largest))
-    axes.set(xlabel="layer, in the order of the network", ylabel=found.measure)
+    axes.set(xlabel="layer, in the order of the network", ylabel=search.measure)
     worst = sorted(range(len(names)), key=lambda n: -losses[n])[:_NAMED]
     for place, number in enumerate(worst, 1):
         axes.annotate(str(place), (number, losses[number]), ha="center", va="bottom", fontsize=7)
     listed = [
         f"{place:>2}  {losses[n]:.2e}  {_shown(names[n])}" for place, n in enumerate(worst, 1)
     ]
-    told = "\n".join([*listed, "", "orange: stays float"])
+    legend = "\n".join([*listed, "", "orange: stays float"])
     style = {"fontsize": 7, "family": "monospace", "va": "top", "parse_math": False}
-    axes.text(1.01, 1.0, told, transform=axes.transAxes, **style)
+    axes.text(1.01, 1.0, legend, transform=axes.transAxes, **style)
 
 
-def _draw_sizes(axes: Any, found: SearchPlot) -> None:
+def _draw_sizes(axes: Any, search: SearchPlot) -> None:
     """Each verified model by the number of its float layers, and the best of no more."""
-    models = sorted(found.verified, key=lambda m: (len(m.floats), m.score))
+    models = sorted(search.verified, key=lambda m: (len(m.floats), m.score))
     sizes, scores = [len(m.floats) for m in models], [m.score for m in models]
     axes.plot(sizes, scores, "o", color=_INTEGER, markersize=3, label="verified", gid="verified")
     best = [max(scores[: n + 1]) for n in range(len(scores))]
     axes.step(sizes, best, where="post", color=_INTEGER, linewidth=1, label="best so far")
-    _mark(axes, found, len(found.chosen.floats), found.chosen.score)
+    _mark(axes, search, len(search.chosen.floats), search.chosen.score)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="float layers", ylabel="score")
     axes.legend(loc="lower right", fontsize=7)
 
 
-def _draw_front(axes: Any, found: SearchPlot) -> None:
+def _draw_front(axes: Any, search: SearchPlot) -> None:
     """Measured times filled, predicted ones hollow; the number of float layers beside."""
-    for point in found.points:
+    for point in search.points:
         ends = [1000 * point.predicted, 1000 * point.seconds]
         axes.plot(ends, [point.score] * 2, "-", color=_GOAL, linewidth=0.8)
         axes.annotate(str(len(point.floats)), (ends[1], point.score), fontsize=7, va="bottom")
-    scores = [p.score for p in found.points]
-    measured = [1000 * p.seconds for p in found.points]
-    predicted = [1000 * p.predicted for p in found.points]
+    scores = [p.score for p in search.points]
+    measured = [1000 * p.seconds for p in search.points]
+    predicted = [1000 * p.predicted for p in search.points]
     axes.plot(predicted, scores, "o", mfc="none", color=_INTEGER, label="predicted")
     axes.plot(measured, scores, "o", color=_INTEGER, label="measured", gid="measured")
-    chosen = [p for p in found.points if p.floats == found.chosen.floats]
-    if found.limit is not None:
-        axes.axvline(1000 * found.limit, color=_GOAL, linestyle=":", label="time limit")
+    chosen = [p for p in search.points if p.floats == search.chosen.floats]
+    if search.limit is not None:
+        axes.axvline(1000 * search.limit, color=_GOAL, linestyle=":", label="time limit")
     for point in chosen:
-        _mark(axes, found, 1000 * point.seconds, point.score)
+        _mark(axes, search, 1000 * point.seconds, point.score)
     axes.set(xlabel="milliseconds on one thread; numbers are float layers", ylabel="score")
     axes.legend(loc="lower right", fontsize=7)
 
 
-def _mark(axes: Any, found: SearchPlot, place: float, score: float) -> None:
+def _mark(axes: Any, search: SearchPlot, place: float, score: float) -> None:
     """The model that is written, and the goal."""
-    axes.axhline(found.goal, color=_GOAL, linestyle="--", linewidth=1, label="goal")
+    axes.axhline(search.goal, color=_GOAL, linestyle="--", linewidth=1, label="goal")
     style = {"mfc": "none", "color": _FLOAT, "markersize": 10}
     axes.plot([place], [score], "s", label="written", gid="written", **style)
 
@@ -141,4 +141,4 @@ def _shown(name: str, longest: int = _LONGEST) -> str:
 
 
 def _library(name: str) -> Any:
-    return library(name, "--plot", "plot", ", or leave --plot out")
+    return library(name, "`plot`", "plot", ", or leave it out")

@@ -132,12 +132,12 @@ def render_worst(search: Sensitivity, table: Table, floats: Iterable[str] = ()) 
     """The ten worst layers: loss, op, range, whether they stay float, cause and remedy."""
     chosen = set(floats)
     rows = [("loss", "op", "range", "", "name", "why, and what helps")]
-    for found in search.ranking()[:_SHOWN]:
-        row = table.rows.get(found.layer.name)
+    for ranked in search.ranking()[:_SHOWN]:
+        row = table.rows.get(ranked.layer.name)
         ends = f"{row.min:.4g} .. {row.max:.4g}" if row else ""
-        mark = "float" if found.layer.name in chosen else ""
-        loss, why = f"{found.loss:.2e}", cause_of(found.layer, table, search)
-        rows.append((loss, found.layer.op, ends, mark, found.layer.name, why))
+        mark = "float" if ranked.layer.name in chosen else ""
+        loss, why = f"{ranked.loss:.2e}", cause_of(ranked.layer, table, search)
+        rows.append((loss, ranked.layer.op, ends, mark, ranked.layer.name, why))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=False)) for r in rows]
     return "\n".join(f"{line}  {r[5]}".rstrip() for line, r in zip(lines, rows, strict=True))
@@ -165,12 +165,12 @@ def cause_of(layer: Layer, table: Table, search: Sensitivity) -> str:
 
 def _outliers(name: str, search: Sensitivity) -> float:
     """Observed magnitude over the narrowest threshold that a method gave."""
-    held = [t.rows[name].threshold for t in search.tables.values() if name in t.rows]
+    thresholds = [t.rows[name].threshold for t in search.tables.values() if name in t.rows]
     seen = [t.observed[name] for t in search.tables.values() if name in t.observed]
-    if not held or not seen or min(held) <= 0:
+    if not thresholds or not seen or min(thresholds) <= 0:
         return 0.0
     low, high = seen[0]
-    return max(-low, high) / min(held)
+    return max(-low, high) / min(thresholds)
 
 
 def _spread(means: Sequence[float]) -> float:

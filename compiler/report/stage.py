@@ -32,15 +32,15 @@ def stage_notes(module: Module, measured: Measured | None = None) -> dict[str, d
 
 def _notes(value: Value, figures: Figures | None) -> dict[str, str]:
     notes = {"type": print_type(value.type, elide=True)}
-    found = value.type
-    if isinstance(found, TensorType):
-        notes["precision"] = found.elem.text
-        if found.range is not None:
-            notes["range"] = f"{found.range.min:.9g} {found.range.max:.9g}"
-            notes["threshold"] = f"{found.range.threshold:.9g}"
-        if found.quant is not None and found.quant.scale.ndim == 0:
-            notes["scale"] = f"{float(found.quant.scale):.9g}"
-            notes["zero_point"] = str(int(found.quant.zero_point))
+    type_ = value.type
+    if isinstance(type_, TensorType):
+        notes["precision"] = type_.elem.text
+        if type_.range is not None:
+            notes["range"] = f"{type_.range.min:.9g} {type_.range.max:.9g}"
+            notes["threshold"] = f"{type_.range.threshold:.9g}"
+        if type_.quant is not None and type_.quant.scale.ndim == 0:
+            notes["scale"] = f"{float(type_.quant.scale):.9g}"
+            notes["zero_point"] = str(int(type_.quant.zero_point))
     if value.producer is not None:
         notes |= _node_notes(value.producer)
     if figures is not None:
@@ -66,9 +66,9 @@ def stage_dot(module: Module, measured: Measured | None = None) -> str:
     figures = _by_value(measured)
     fills: dict[Node[Any], str] = {}
     for node in module.graph.nodes():
-        found = figures.get(node.name)
-        if found is not None:
-            fills[node] = _by_sqnr(found.sqnr)
+        measured_figures = figures.get(node.name)
+        if measured_figures is not None:
+            fills[node] = _by_sqnr(measured_figures.sqnr)
         elif measured is None and node.present_results:
             fills[node] = _by_type(node.present_results[0])
     return to_dot(module.graph, fills)

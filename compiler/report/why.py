@@ -37,13 +37,13 @@ def render_why(node: Node[Any], audit: Audit, target: Target) -> str:
     lines = [_head(node, next((r for r in audit.rows if r.name == node.name), None))]
     for label, operand in zip(_labels(node), node.operands, strict=False):
         if operand is not None:
-            lines.append(f"  {label:<8} {_told(operand)}")
-    lines += [f"  {'gives':<8} {_told(result)}" for result in node.present_results]
-    found = dict(verdicts(node, target))
-    kept = [rule for rule, message in found.items() if message is None]
+            lines.append(f"  {label:<8} {_described(operand)}")
+    lines += [f"  {'gives':<8} {_described(result)}" for result in node.present_results]
+    messages = dict(verdicts(node, target))
+    kept = [rule for rule, message in messages.items() if message is None]
     if kept:
         lines.append(f"  keeps the rules of {target.name}: {', '.join(kept)}")
-    lines += [f"  breaks {rule}: {message}" for rule, message in found.items() if message]
+    lines += [f"  breaks {rule}: {message}" for rule, message in messages.items() if message]
     return "\n".join(lines)
 
 
@@ -61,23 +61,23 @@ def _labels(node: Node[Any]) -> list[str]:
     return [*declared, *[declared[-1]] * (len(node.operands) - len(declared))] if declared else []
 
 
-def _told(value: Value) -> str:
+def _described(value: Value) -> str:
     """The type in words: element, shape, scale and zero point; of a constant its extent."""
     type_ = value.type
     if not isinstance(type_, TensorType):
         return f"%{value.name}"
     shape = "?" if type_.shape is None else ",".join(str(d) for d in type_.shape)
-    told = f"%{value.name} : {type_.elem.text}[{shape}]"
+    text = f"%{value.name} : {type_.elem.text}[{shape}]"
     quant = type_.quant
     if quant is not None and quant.axis is None:
-        told += f", scale {float(quant.scale):g}, zero point {int(quant.zero_point)}"
+        text += f", scale {float(quant.scale):g}, zero point {int(quant.zero_point)}"
     elif quant is not None:
         low, high = float(np.min(quant.scale)), float(np.max(quant.scale))
-        told += f", {quant.scale.size} scales {low:g}..{high:g} along axis {quant.axis}"
+        text += f", {quant.scale.size} scales {low:g}..{high:g} along axis {quant.axis}"
     elif type_.range is not None:
-        told += f", range {type_.range.min:g}..{type_.range.max:g}"
+        text += f", range {type_.range.min:g}..{type_.range.max:g}"
     if isinstance(value, Constant) and not value.data.is_elided and value.data.array().size:
         array = value.data.array()
         if array.dtype.kind in "iuf":
-            told += f", from {array.min():g} to {array.max():g}"
-    return told
+            text += f", from {array.min():g} to {array.max():g}"
+    return text

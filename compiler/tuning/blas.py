@@ -40,7 +40,7 @@ def _function(name: str) -> Callable[..., int] | None:
         extension = importlib.import_module(f"{np.__name__}._core._multiarray_umath")
         library = ctypes.CDLL(extension.__file__)
         for prefix in _PREFIXES:
-            found = getattr(library, prefix.format(name), None)
-            if found is not None:
-                return found
+            function = getattr(library, prefix.format(name), None)
+            if function is not None:
+                return function
     return None

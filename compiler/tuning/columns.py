@@ -47,13 +47,13 @@ class Columns:
         if not self.kernel:
             flat = x.reshape(-1, x.shape[-1])
             return flat.sum(axis=0, dtype=np.float64)[None], len(flat)
-        found, count = x, x.shape[0]
+        reduced, count = x, x.shape[0]
         for axis, size in enumerate(x.shape[2:]):
             places = self._places(axis, size)
             count *= len(places)
             taps = (np.arange(size)[:, None, None] == places[None]).sum(axis=1)
-            found = np.tensordot(found, taps.astype(np.float32), axes=(2, 0))
-        return found.sum(axis=0, dtype=np.float64).reshape(self.groups, -1), count
+            reduced = np.tensordot(reduced, taps.astype(np.float32), axes=(2, 0))
+        return reduced.sum(axis=0, dtype=np.float64).reshape(self.groups, -1), count
 
     def ends(self, x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """The least and largest number of each channel of x, padding left out: [C] twice."""
@@ -76,10 +76,10 @@ class Columns:
         for axis, (place, at) in enumerate(zip(places, drawn[1:], strict=True)):
             shape = [place.shape[1] if i == axis else 1 for i in range(rank)]
             index.append(place[at].reshape(len(at), *shape))
-        found = padded[index[0], :, *index[1:]]  # [count, *kernel, C]
+        columns = padded[index[0], :, *index[1:]]  # [count, *kernel, C]
         depth = x.shape[1] // self.groups * math.prod(self.kernel)
-        found = np.moveaxis(found, -1, 1).reshape(len(found), self.groups, depth)
-        return np.ascontiguousarray(found.transpose(1, 0, 2), dtype=np.float32)
+        columns = np.moveaxis(columns, -1, 1).reshape(len(columns), self.groups, depth)
+        return np.ascontiguousarray(columns.transpose(1, 0, 2), dtype=np.float32)
 
     def _places(self, axis: int, size: int) -> npt.NDArray[np.int64]:
         """The positions that each output reads along an axis, [outputs, taps]; padding is out of
@@ -161,8 +161,8 @@ class Product:
         """Add a number to each output; where there is no bias, the node gets one."""
         place, module = self._bias_place, self.node.graph.module
         assert place is not None
-        held = self.node.at(place)
-        before = numbers(held).astype(np.float64) if isinstance(held, Constant) else np.zeros(())
+        bias = self.node.at(place)
+        before = numbers(bias).astype(np.float64) if isinstance(bias, Constant) else np.zeros(())
         moved = (before + shift.reshape(before.shape or (-1,))).astype(np.float32)
         name = module.fresh_name(f"{self.node.name}_bias")
         self._set(place, module.add_constant(name, Data.of(moved)))
@@ -213,9 +213,9 @@ def product_of(node: Node[Any]) -> Product | str:
     op, traits = node.op, node.traits
     x, weight = node.at(0), node.at(traits.weight)
     if not isinstance(op, Conv | Gemm | MatMul) or traits.weight is None or x is None:
-        return "it is no product with a weight"
+        return "it is not a product with a weight"
     if not isinstance(weight, Constant):
-        return "its weight is no constant"
+        return "its weight is not a constant"
     if weight.data.is_elided:
         return "its weight is elided"
     if weight.tensor.elem is not Elem.F32:

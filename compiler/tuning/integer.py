@@ -22,7 +22,7 @@ def integer_products(graph: Graph, target: str, rule: str, ctx: PassContext) -> 
     Those that it may not are declined for ``rule``, with the reason.
     """
     runs = target_named(target)
-    found: list[Product] = []
+    products: list[Product] = []
     for node in graph.nodes():
         traits = node.traits
         product = product_of(node)
@@ -30,10 +30,10 @@ def integer_products(graph: Graph, target: str, rule: str, ctx: PassContext) -> 
         if node.mode in ("F32", "F16"):
             reason = f"its mode is {node.mode}"
         if isinstance(product, Product) and reason is None:
-            found.append(product)
+            products.append(product)
         elif traits.weight is not None:
             ctx.decline(rule, node, reason or "")
-    return found
+    return products
 
 
 def check_choice(option: str, given: str, known: Sequence[str]) -> None:

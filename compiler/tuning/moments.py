@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["BUDGET", "Moments", "moments_of"]
 
 BUDGET = 512 << 20
-"""Bytes of second moments that are held at a time; what is more takes another run."""
+"""Bytes of second moments in memory at a time; what is more takes another run."""
 
 WANTED = Wanted(dense=10_000, grouped=3_000)
 """Columns that count for second moments: enough for K of 1152, and for the few numbers of a
@@ -70,8 +70,8 @@ class Moments:
             columns = columns - origin[:, None, :]
             self.drawn += columns.shape[1]
             self._drawn_sums += columns.sum(axis=1, dtype=np.float64)
-            found = columns.transpose(0, 2, 1) @ columns
-            self._products = self._products + found if self._products.size else found
+            products = columns.transpose(0, 2, 1) @ columns
+            self._products = self._products + products if self._products.size else products
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
@@ -90,13 +90,13 @@ class Moments:
         if self._waiting:
             self._add_up()
         assert self._origin is not None
-        found = self._products / np.float64(self.drawn)
+        out = self._products / np.float64(self.drawn)
         shift = self._drawn_sums / self.drawn
-        found -= shift[:, :, None] * shift[:, None, :]
+        out -= shift[:, :, None] * shift[:, None, :]
         if not centred:
             mean = shift + self._origin
-            found += mean[:, :, None] * mean[:, None, :]
-        return found
+            out += mean[:, :, None] * mean[:, None, :]
+        return out
 
 
 def moments_of(
@@ -116,18 +116,18 @@ def moments_of(
     """
     together = sharing(products)
     for reads in _parts(together, budget if second else 0):
-        found = {read: Moments(*_size(together[read])) for read in reads}
+        by_read = {read: Moments(*_size(together[read])) for read in reads}
         wanted = WANTED if second else Wanted(0, 0)
         for sample in stream(module, reads, samples, masking, wanted):
             for read, seen in sample.items():
-                found[read].update(seen.sums, seen.count, seen.columns)
-        if not all(moments.count for moments in found.values()):
+                by_read[read].update(seen.sums, seen.count, seen.columns)
+        if not all(moments.count for moments in by_read.values()):
             raise QdqcError(
                 "there are no samples to measure the module on",
                 notes=["an iterator that has been used up gives nothing; give a list"],
             )
         for read in reads:
-            yield together[read], found.pop(read)
+            yield together[read], by_read.pop(read)
 
 
 def _size(products: list[Product]) -> tuple[int, int]:
@@ -136,16 +136,16 @@ def _size(products: list[Product]) -> tuple[int, int]:
 
 
 def _parts(together: dict[Read, list[Product]], budget: int) -> Iterator[list[Read]]:
-    """Reads in parts whose second moments fit into the budget; 0 is no limit."""
+    """Reads in parts whose second moments fit into the budget; 0 for no limit."""
     part: list[Read] = []
-    held = 0
+    size = 0
     for read, products in together.items():
         groups, depth = _size(products)
         own = 4 * groups * depth * depth
-        if budget and part and held + own > budget:
+        if budget and part and size + own > budget:
             yield part
-            part, held = [], 0
+            part, size = [], 0
         part.append(read)
-        held += own
+        size += own
     if part:
         yield part

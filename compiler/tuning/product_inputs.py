@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Read", "Seen", "Wanted", "sharing", "stream"]
 
 UNKNOWN = 100
-"""Samples that are reckoned with where nobody knows how many come."""
+"""Samples that are assumed where nobody knows how many come."""
 
 _THREADS = 2
 
@@ -56,10 +56,10 @@ class Seen:
 
 def sharing(products: Iterable[Product]) -> dict[Read, list[Product]]:
     """Products by what they read."""
-    found: dict[Read, list[Product]] = {}
+    by_read: dict[Read, list[Product]] = {}
     for product in products:
-        found.setdefault((product.x.name, product.columns), []).append(product)
-    return found
+        by_read.setdefault((product.x.name, product.columns), []).append(product)
+    return by_read
 
 
 def stream(
@@ -77,7 +77,7 @@ def stream(
 
     def look(sample: Sample) -> dict[Read, Seen]:
         values = runner.run(sample)
-        found: dict[Read, Seen] = {}
+        seen: dict[Read, Seen] = {}
         for name, columns in reads:
             x = values[name]
             if masking is not None and not columns.kernel:
@@ -85,12 +85,12 @@ def stream(
             with np.errstate(over="ignore", invalid="ignore"):
                 sums, count = columns.sums(x)
             drawn = columns.picked(x, wanted.each(columns, total))
-            found[name, columns] = Seen(sums, count, drawn, *columns.ends(x))
-        return found
+            seen[name, columns] = Seen(sums, count, drawn, *columns.ends(x))
+        return seen
 
     return in_threads(look, samples, _THREADS, threading.Event())
 
 
 def _known_length(samples: Any) -> int:
-    """How many samples there are; ``UNKNOWN`` where only reading them would tell."""
+    """How many samples there are; ``UNKNOWN`` where only reading them would show it."""
     return (len(samples) if hasattr(samples, "__len__") else 0) or UNKNOWN

@@ -39,7 +39,7 @@ class Stage:
     """A pass of a recipe, with options of its own.
 
     ``exact`` passes keep the float function and change activations, which then have other
-    ranges. Those that measure are told the target and the mask.
+    ranges. Those that measure get the target and the mask.
     """
 
     name: str
@@ -105,7 +105,7 @@ _SLACK = 0.1
 """Of a recipe that does not select, a step that loses more dB on the judges is left out."""
 
 _EVERY, _MOST = 5, 20
-"""One sample in so many is held back to judge by, and not more than so many."""
+"""One sample in so many is held out to judge by, and not more than so many."""
 
 
 @dataclass(frozen=True)
@@ -150,22 +150,22 @@ def recipe_named(name: str) -> Recipe:
 
 
 class Share:
-    """Every fifth of the samples, twenty at most, which are ``held_back``; or the others."""
+    """Every fifth of the samples, twenty at most, which are ``held_out``; or the others."""
 
-    def __init__(self, samples: Iterable[Sample], *, held_back: bool) -> None:
+    def __init__(self, samples: Iterable[Sample], *, held_out: bool) -> None:
         self._samples = samples
-        self._held_back = held_back
+        self._held_out = held_out
 
     def __iter__(self) -> Iterator[Sample]:
         for index, sample in enumerate(self._samples):
-            if _is_judge(index) is self._held_back:
+            if _is_judge(index) is self._held_out:
                 yield sample
 
     def __len__(self) -> int:
-        """Their number; 0 where only reading them would tell."""
-        held: Any = self._samples
-        total = len(held) if hasattr(held, "__len__") else 0
-        return sum(_is_judge(index) is self._held_back for index in range(total))
+        """Their number; 0 where only reading them would show it."""
+        samples: Any = self._samples
+        total = len(samples) if hasattr(samples, "__len__") else 0
+        return sum(_is_judge(index) is self._held_out for index in range(total))
 
 
 def _is_judge(index: int) -> bool:
@@ -190,9 +190,9 @@ def tune(
     """
     chosen = recipe_named(recipe)
     masking = masking_by(module.graph, mask) if mask else None
-    held_back = Share(samples, held_back=True)
-    judges = held_back if len(held_back) else samples
-    taught = Share(samples, held_back=False) if chosen.selects else samples
+    held_out = Share(samples, held_out=True)
+    judges = held_out if len(held_out) else samples
+    training = Share(samples, held_out=False) if chosen.selects else samples
     exact = Runner(module, threads=1)
 
     def judged(changed: Module, table: Table) -> Fidelity:
@@ -205,17 +205,17 @@ def tune(
     done: list[Step] = []
     for stage in chosen.stages:
         start, pipeline = time.perf_counter(), stage.pipeline(target, mask)
-        changed = run(module, pipeline, samples=taught)
+        changed = run(module, pipeline, samples=training)
         digest = module_digest(changed)
         if digest == module_digest(module):
             done.append(Step(pipeline, now, None, False, time.perf_counter() - start))
             continue
-        found = calibrate(changed) if stage.exact else table
-        found = replace(found, header={**found.header, "digest": digest})
+        candidate = calibrate(changed) if stage.exact else table
+        candidate = replace(candidate, header={**candidate.header, "digest": digest})
         seconds = time.perf_counter() - start
-        then = judged(changed, found)
+        then = judged(changed, candidate)
         kept = then.sqnr > (now.sqnr if chosen.selects else now.sqnr - _SLACK)
         done.append(Step(pipeline, now, then, kept, seconds))
         if kept:
-            module, table, now = changed, found, then
+            module, table, now = changed, candidate, then
     return Tuned(module, table, tuple(done))

@@ -31,7 +31,7 @@ _BLOCK = 64
 """Columns whose errors are passed on one by one; those behind get them as one product."""
 
 _REACHES = np.linspace(0.3, 1.0, 15)
-"""Shares of the largest weight that a scale may be laid for."""
+"""Shares of the largest weight that a scale may cover."""
 
 _LEAST = 1e-12
 """Of a diagonal of zeros, where any number will do."""
@@ -83,12 +83,12 @@ def best_reach(
     Rows are clipped to it and rounded to nearest; ``shared`` takes one share for all rows. Of
     equal shares the largest counts.
     """
-    held, moments = rows.astype(np.float32), second.astype(np.float32)
+    weights, moments = rows.astype(np.float32), second.astype(np.float32)
     least = np.full(largest.shape, np.inf)
     best = np.ones(largest.shape)
     for share in _REACHES[::-1]:
         step = np.maximum(share * largest / limit, np.finfo(np.float32).tiny).astype(np.float32)
-        lost = np.clip(np.rint(held / step), -limit, limit) * step - held
+        lost = np.clip(np.rint(weights / step), -limit, limit) * step - weights
         error = np.einsum("gok,gok->go", lost @ moments, lost)[:, :, None].astype(np.float64)
         if shared:
             error = np.full_like(error, error.sum())
@@ -107,21 +107,21 @@ def rounded_in_order(rows: Floats, grid: Grid, second: Doubles) -> Doubles:
     """
     order = np.argsort(-np.diagonal(second, axis1=1, axis2=2), axis=1, kind="stable")
     step, low, high = (_turned(a, order) for a in grid.spread(rows.shape))
-    held = _turned(rows, order)
+    adjusted = _turned(rows, order)
     moments: Doubles = np.take_along_axis(second, order[:, :, None], axis=1)
     passed = _inverse_factor(np.take_along_axis(moments, order[:, None, :], axis=2))
     passed = passed / np.einsum("gkk->gk", passed)[:, :, None]  # U[j,k] / U[j,j]
-    out = np.empty_like(held)
-    for block in _blocks(held.shape[1]):
-        errors = np.empty((len(held), block.stop - block.start, held.shape[2]))
+    out = np.empty_like(adjusted)
+    for block in _blocks(adjusted.shape[1]):
+        errors = np.empty((len(adjusted), block.stop - block.start, adjusted.shape[2]))
         for place, j in enumerate(range(block.start, block.stop)):
-            out[:, j] = _nearest(held[:, j], step[:, j], low[:, j], high[:, j])
-            error = held[:, j] - out[:, j] * step[:, j]
+            out[:, j] = _nearest(adjusted[:, j], step[:, j], low[:, j], high[:, j])
+            error = adjusted[:, j] - out[:, j] * step[:, j]
             inside = slice(j + 1, block.stop)
-            held[:, inside] -= passed[:, j, inside, None] * error[:, None]
+            adjusted[:, inside] -= passed[:, j, inside, None] * error[:, None]
             errors[:, place] = error
         behind = passed[:, block, block.stop :]
-        held[:, block.stop :] -= behind.transpose(0, 2, 1) @ errors
+        adjusted[:, block.stop :] -= behind.transpose(0, 2, 1) @ errors
     return _turned_back(out, order)
 
 
@@ -140,10 +140,10 @@ def settled(whole: Doubles, rows: Floats, grid: Grid, second: Doubles, sweeps: i
         for block in _blocks(out.shape[1]):
             before = out[:, block].copy()
             for j in range(block.start, block.stop):
-                held = out[:, j] * step[:, j]
-                vertex = held - slope[:, j] * inverse[:, j, None]
+                current = out[:, j] * step[:, j]
+                vertex = current - slope[:, j] * inverse[:, j, None]
                 out[:, j] = _nearest(vertex, step[:, j], low[:, j], high[:, j])
-                move = out[:, j] * step[:, j] - held
+                move = out[:, j] * step[:, j] - current
                 inside = slice(j + 1, block.stop)
                 slope[:, inside] += second[:, inside, j, None] * move[:, None]
             moved = (out[:, block] - before) * step[:, block]
@@ -153,9 +153,9 @@ def settled(whole: Doubles, rows: Floats, grid: Grid, second: Doubles, sweeps: i
 
 def _nearest(numbers: Doubles, step: Doubles, low: Doubles, high: Doubles) -> Doubles:
     """The whole numbers n from low to high for which ``step * n`` is nearest."""
-    found = np.rint(numbers / step)
-    np.maximum(found, low, out=found)
-    return np.minimum(found, high, out=found)
+    whole = np.rint(numbers / step)
+    np.maximum(whole, low, out=whole)
+    return np.minimum(whole, high, out=whole)
 
 
 def _turned(rows: Floats, order: npt.NDArray[np.int64]) -> Doubles:
@@ -167,8 +167,8 @@ def _turned(rows: Floats, order: npt.NDArray[np.int64]) -> Doubles:
 def _turned_back(columns: Doubles, order: npt.NDArray[np.int64]) -> Doubles:
     """The inverse of ``_turned``."""
     places = np.argsort(order, axis=1, kind="stable")
-    found = np.take_along_axis(columns, places[:, :, None], axis=1)
-    return np.ascontiguousarray(found.transpose(0, 2, 1))
+    rows = np.take_along_axis(columns, places[:, :, None], axis=1)
+    return np.ascontiguousarray(rows.transpose(0, 2, 1))
 
 
 def _blocks(size: int) -> Iterator[slice]:

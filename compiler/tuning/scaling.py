@@ -83,17 +83,17 @@ def scaled_upstream(
     rule = _RULES.get(type(producer.op))
     if rule is None:
         return f"a factor does not go through {producer.op.name}"
-    found = rule(producer, factors)
-    return found if isinstance(found, str) else Scaling(found.edits, (*found.values, value))
+    scaling = rule(producer, factors)
+    return scaling if isinstance(scaling, str) else Scaling(scaling.edits, (*scaling.values, value))
 
 
 def apply(scaling: Scaling) -> None:
     """Let the nodes read new constants; a value that has other numbers has another name."""
     for edit in scaling.edits:
-        held, module = edit.node.operands[edit.index], edit.node.graph.module
-        assert held is not None
+        constant, module = edit.node.operands[edit.index], edit.node.graph.module
+        assert constant is not None
         data = Data.of(np.asarray(edit.array, np.float32))
-        edit.node.set_operand(edit.index, module.add_constant(scaled_name(held), data))
+        edit.node.set_operand(edit.index, module.add_constant(scaled_name(constant), data))
     for value in scaling.values:
         if not value.name.endswith(_SUFFIX):
             value.rename(scaled_name(value))
@@ -106,7 +106,7 @@ def scaled_name(value: Value) -> str:
 
 
 def _array(value: Value | None) -> npt.NDArray[np.float64] | None:
-    """The numbers of a float constant that is at hand."""
+    """The numbers of a float constant whose data is not elided."""
     if not isinstance(value, Constant) or value.data.is_elided or value.tensor.quant is not None:
         return None
     array = value.data.array()
@@ -185,14 +185,14 @@ def _into_constants(node: Node[Any], factors: Factors, places: tuple[int, ...]) 
         value = node.at(index)
         if value is None:
             continue
-        held = _array(value)
-        if held is None:
-            return f"{value} is no float constant at hand"
-        if held.ndim > rank:
+        array = _array(value)
+        if array is None:
+            return f"{value} is not a float constant with data"
+        if array.ndim > rank:
             return f"{value} has more axes than what it scales"
-        lead = (1,) * (rank - held.ndim)
-        made = held.reshape(lead + held.shape) * factors
-        while made.ndim > max(1, held.ndim) and made.shape[0] == 1:
+        lead = (1,) * (rank - array.ndim)
+        made = array.reshape(lead + array.shape) * factors
+        while made.ndim > max(1, array.ndim) and made.shape[0] == 1:
             made = made[0]
         edits.append(Edit(node, index, made))
     return Scaling(tuple(edits))
@@ -211,17 +211,17 @@ def _into_product(node: Node[Any], factors: Factors) -> Scaling | str:
         return f"the factors vary within a channel of {node.op.name}"
     weight = _array(node.at(traits.weight))
     if weight is None or traits.axis is None:
-        return f"the weight of {node.op.name} is no float constant at hand"
+        return f"the weight of {node.op.name} is not a float constant with data"
     by_channel = np.broadcast_to(factors.reshape(-1), (weight.shape[traits.axis],))
     shape = [-1 if i == traits.axis else 1 for i in range(weight.ndim)]
     edits = [Edit(node, traits.weight, weight * by_channel.reshape(shape))]
     place = traits.bias if traits.bias is not None else traits.float_bias
     bias = node.at(place)
     if bias is not None and place is not None:
-        held = _array(bias)
-        if held is None:
-            return f"the bias of {node.op.name} is no float constant at hand"
-        edits.append(Edit(node, place, held * by_channel))
+        bias_array = _array(bias)
+        if bias_array is None:
+            return f"the bias of {node.op.name} is not a float constant with data"
+        edits.append(Edit(node, place, bias_array * by_channel))
     return Scaling(tuple(edits))
 
 

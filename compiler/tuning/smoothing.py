@@ -58,13 +58,13 @@ def smoothing_of(
     """The error of products with weights [O,K] as they are, and evened out by each strength."""
     plain = _error(weights, inputs, np.ones(len(inputs.low)), limit)
     reach = _floored(np.maximum(-inputs.low, inputs.high))
-    held = _floored(np.max([np.abs(w).max(axis=0) for w in weights], axis=0))
-    found: list[Smoothing] = []
+    largest = _floored(np.max([np.abs(w).max(axis=0) for w in weights], axis=0))
+    smoothings: list[Smoothing] = []
     for strength in strengths:
-        factors = reach**strength / held ** (1 - strength)
+        factors = reach**strength / largest ** (1 - strength)
         factors /= np.exp(np.log(factors).mean())
-        found.append(Smoothing(strength, factors, _error(weights, inputs, factors, limit)))
-    return plain, found
+        smoothings.append(Smoothing(strength, factors, _error(weights, inputs, factors, limit)))
+    return plain, smoothings
 
 
 def _floored(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -97,11 +97,14 @@ def inputs_of(
 ) -> Iterator[tuple[list[Product], Inputs]]:
     """Dense products that read one value, with what they read over the samples."""
     together = sharing(products)
-    found: dict[Any, Inputs] = {}
+    by_read: dict[Any, Inputs] = {}
     for sample in stream(module, list(together), samples, masking, WANTED):
         for read, seen in sample.items():
-            held = found.setdefault(read, Inputs(seen.low, seen.high))
-            held.low, held.high = np.minimum(held.low, seen.low), np.maximum(held.high, seen.high)
-            held.drawn.append(seen.columns[0])
-    for read, inputs in found.items():
+            inputs_read = by_read.setdefault(read, Inputs(seen.low, seen.high))
+            inputs_read.low, inputs_read.high = (
+                np.minimum(inputs_read.low, seen.low),
+                np.maximum(inputs_read.high, seen.high),
+            )
+            inputs_read.drawn.append(seen.columns[0])
+    for read, inputs in by_read.items():
         yield together[read], inputs

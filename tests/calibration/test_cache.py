@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_used_is_told_once(
     assert entry.load() is None
     (warning,) = warnings
     assert "goes on without its cache: Not a directory" in warning.message
-    assert "--cache DIR" in warning.notes[0]
+    assert "`cache` names another folder" in warning.notes[0]
 
 
 def test_a_disk_that_fills_up_is_told_once(

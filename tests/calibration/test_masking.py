@@ -82,5 +82,5 @@ def test_the_statistics_leave_padding_out() -> None:
 def test_what_is_no_mask_is_refused() -> None:
     with pytest.raises(QdqcError, match="no input 'maks' to mask by; did you mean 'mask'"):
         masking_by(graph(), "maks")
-    with pytest.raises(QdqcError, match="'h' is no mask"):
+    with pytest.raises(QdqcError, match="'h' is not a mask"):
         masking_by(graph(), "h")

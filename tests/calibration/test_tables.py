@@ -175,7 +175,7 @@ def test_bad_requests() -> None:
         calibrate(module(), SAMPLES, open_taps, ["mox"])
     with pytest.raises(QdqcError, match="less than 128"):
         calibrate(module(), SAMPLES, open_taps, ["kl{bins=64}"])
-    with pytest.raises(QdqcError, match=r"percentile 0\.9999 is no share"):
+    with pytest.raises(QdqcError, match=r"percentile 0\.9999 is not a percentage"):
         calibrate(module(), SAMPLES, open_taps, ["percentile9999{percentile=0.9999}"])
     with pytest.raises(QdqcError, match="no float32 values"):
         calibrate(Module(), SAMPLES, open_taps)

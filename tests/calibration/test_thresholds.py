@@ -102,8 +102,8 @@ def test_a_method_is_spelt_with_what_is_not_default() -> None:
         ("max{bins=512}", "calibration method 'max' has no 'bins'"),
         ("kl{bins=a}", "'bins' of calibration method 'kl' is an integer, not \"a\""),
         ("kl{bins=64}", "64 histogram bins are less than 128"),
-        ("percentile9999{percentile=50}", "percentile 50 is no share"),
-        ("percentile9999{percentile=nan}", "percentile nan is no share"),
+        ("percentile9999{percentile=50}", "percentile 50 is not a percentage"),
+        ("percentile9999{percentile=nan}", "percentile nan is not a percentage"),
     ],
 )
 def test_what_names_no_method(text: str, message: str) -> None:

@@ -90,8 +90,8 @@ def damaged(path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("text", "this is no npz file"),
-        ("cut", "this is no npz file"),
+        ("text", "this is not an npz file"),
+        ("cut", "this is not an npz file"),
         ("bits", "can't read the array 'x': Bad CRC-32"),
         ("pickle", "it holds pickled objects, which are never loaded"),
         ("claims", "it is cut short: 8000000000000 bytes of numbers do not fit"),

@@ -203,7 +203,7 @@ def test_folders_without_data(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((1, 4)))
     (tmp_path / "b.npz").write_text("no zip")
     assert "several kinds: 1 npy, 1 npz" in error(tmp_path)
-    assert "b.npz: error: can't read the data: it is no npz file" in error(tmp_path / "b.npz")
+    assert "b.npz: error: can't read the data: it is not an npz file" in error(tmp_path / "b.npz")
     assert "one input, but the model has 2: ids, mask" in error(tmp_path / "a.npy", TOKENS)
 
 

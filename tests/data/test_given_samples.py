@@ -133,7 +133,7 @@ def test_photos_that_are_cut_short_are_found_before_the_work(tmp_path: Path) -> 
     with pytest.raises(QdqcError, match="can't read the image") as caught:
         open_dataset(photos(tmp_path, 2), graph(**IMAGE), bad=BadSamples(0, print))
     assert "0.jpg" in str(caught.value)
-    assert "--max_bad N leaves out up to N such samples" in str(caught.value)
+    assert "`max_bad` N leaves out up to N such samples" in str(caught.value)
 
 
 def test_as_many_as_are_allowed_are_named_and_left_out(tmp_path: Path) -> None:

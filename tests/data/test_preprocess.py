@@ -137,7 +137,7 @@ def test_attributes_read_back() -> None:
     ("options", "type", "message"),
     [
         ({"resize_dims": [100, 300]}, NCHW, "smaller than the net's input, 224x224"),
-        ({"mean": [1, 2]}, NCHW, "--mean has 2 numbers"),
+        ({"mean": [1, 2]}, NCHW, "`mean` has 2 numbers"),
         ({"pixel_format": "gray"}, NCHW, "3 channels in nchw order"),
         ({"channel_format": "none"}, NCHW, "takes no images"),
         ({}, TensorType(Elem.F32, (1, 10)), "takes no images"),

@@ -55,12 +55,13 @@ def test_figures_of_one_value(measured: Measured, modules: tuple[Module, Module]
         for e, f in zip(exact, found, strict=True)
     ]
     assert figures.sqnr == pytest.approx(np.mean(sqnr), abs=1e-3)
-    assert figures.held == pytest.approx(
+    assert figures.rounding == pytest.approx(
         ((all_exact - held) ** 2).sum() / (all_exact**2).sum(), rel=1e-3
     )
     assert (figures.low, figures.high) == (all_exact.min(), all_exact.max())
-    assert figures.laid == pytest.approx((-zero * scale, (255 - zero) * scale))
-    over = (all_exact < figures.laid[0] - scale / 2) | (all_exact > figures.laid[1] + scale / 2)
+    assert figures.covered == pytest.approx((-zero * scale, (255 - zero) * scale))
+    low, high = figures.covered
+    over = (all_exact < low - scale / 2) | (all_exact > high + scale / 2)
     assert figures.outside == pytest.approx(over.mean())
     assert figures.mean == pytest.approx(all_exact.mean(), abs=1e-5)
     assert figures.std == pytest.approx(all_exact.std(), rel=1e-5)
@@ -77,7 +78,7 @@ def test_the_own_error_leaves_out_what_came_before(measured: Measured) -> None:
 
 def test_what_stays_float_has_no_range(measured: Measured) -> None:
     end = next(f for f in measured.figures if f.name == "logits")
-    assert (end.laid, end.precision, end.held, end.avoidable) == (None, "f32", 0.0, 0.0)
+    assert (end.covered, end.precision, end.rounding, end.avoidable) == (None, "f32", 0.0, 0.0)
 
 
 def test_decibels() -> None:

@@ -154,7 +154,7 @@ def test_a_result_over_the_limit_is_told_at_its_node() -> None:
     text = str(caught.value)
     assert "'ConstantOfShape': its result takes 4294967296 bytes" in text
     assert 'ONNX node "/fill"' in text
-    assert "--memory_limit" in text
+    assert "`memory_limit`" in text
 
 
 def test_the_command_takes_a_limit(
@@ -189,7 +189,7 @@ def test_sizes_of_memory(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1", "0", "1X", "1e9", "1 G G"])
 def test_what_is_no_size_of_memory(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="no size of memory"):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a size of memory"):
         memory(text)
 
 

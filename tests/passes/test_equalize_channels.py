@@ -126,7 +126,7 @@ DECLINED = {
     "a factor does not go through sigmoid": (
         "%q = conv(%x, %w) : f32[1,2,4,4]\n    %a = sigmoid(%q) : f32[1,2,4,4]"
     ),
-    "the bias of conv is no float constant at hand": "%a = conv(%x, %w, %t) : f32[1,2,4,4]",
+    "the bias of conv is not a float constant with data": "%a = conv(%x, %w, %t) : f32[1,2,4,4]",
     "its input comes from mul": "%a = mul(%x, %s) : f32[1,2,4,4]",
     "%x is an input": "%a = identity(%x) : f32[1,2,4,4]",
 }

@@ -127,7 +127,7 @@ def test_elements_that_are_no_number_come_first(tmp_path: Path) -> None:
     value, exact = np.array([1.0, np.nan, 3.0]), np.array([1.0, 2.0, 2.0])
     found = apart(held(tmp_path, "a.npz", x=value), held(tmp_path, "b.npz", x=exact), "x")
     assert (found.odd, found.reach, found.places) == (1, 1.0, [1, 2])
-    assert "1 that are no number" in render_apart(found)
+    assert "1 that are not a number" in render_apart(found)
 
 
 def test_equal_arrays_and_scalars_have_no_picture(tmp_path: Path) -> None:

@@ -75,12 +75,12 @@ def test_the_report_is_json_without_infinities(measured: Measured) -> None:
 
 def test_long_causes_are_wrapped_and_names_stay_whole(measured: Measured) -> None:
     name = "/a" * 60
-    cause = Cause("range", name, f"conv '{name}' " + "is laid far too wide " * 9, "look " * 40)
+    cause = Cause("range", name, f"conv '{name}' " + "covers far too much " * 9, "look " * 40)
     lines = render_inspection(measured, [cause]).splitlines()
     told = [line for line in lines if line.startswith("  ") and "dB" not in line]
     assert max(len(line) for line in told if name not in line) <= 100
     assert any(f"'{name}'" in line for line in told)
-    assert " ".join(" ".join(told).split()).count("is laid far too wide") == 9
+    assert " ".join(" ".join(told).split()).count("covers far too much") == 9
 
 
 def test_of_many_outputs_the_worst_are_shown(measured: Measured) -> None:

@@ -147,6 +147,6 @@ def test_a_name_says_what_kind_of_picture_it_is(path: str) -> None:
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(QdqcError, match="--plot needs 'matplotlib'") as error:
+    with pytest.raises(QdqcError, match="`plot` needs 'matplotlib'") as error:
         check_plot("p.svg")
     assert "qdqc[plot]" in str(error.value.diagnostic.notes)

@@ -1,4 +1,4 @@
-"""Forms of arguments: what they take, and what is told of anything else."""
+"""Forms of arguments: what they take, and what they say of anything else."""
 
 from __future__ import annotations
 
@@ -56,30 +56,30 @@ def test_sizes_of_memory(text: str, bytes_: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1GB", "GB", "1XB", "1e9", "inf", "nan", "0.1"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(Wrong, match="no size of memory such as 8GB or 500MiB"):
+def test_what_is_not_a_size(text: str) -> None:
+    with pytest.raises(Wrong, match="not a size of memory such as 8GB or 500MiB"):
         memory(text)
 
 
 @pytest.mark.parametrize(
-    ("form", "text", "told"),
+    ("form", "text", "message"),
     [
-        (floats, "1,x", "no list of numbers such as 1,2.5"),
-        (floats, "", "no list of numbers"),
-        (indices, "1,2.5", "no list of whole numbers"),
-        (pair, "224", "no height and width such as 256,256"),
-        (pair, "1,2,3", "no height and width"),
-        (tolerance, "0.9", "no pair of similarities such as 0.99,0.99"),
-        (shapes, "[[1,-1]]", r"no list of shapes such as \[\[1,3,224,224\]\]"),
-        (shapes, "[]", "no list of shapes"),
-        (shapes, "[[1,'a']]", "no list of shapes"),
-        (shapes, "__import__('os')", "no list of shapes"),
-        (shapes, "[" * 10_000, "no list of shapes"),
+        (floats, "1,x", "not a list of numbers such as 1,2.5"),
+        (floats, "", "not a list of numbers"),
+        (indices, "1,2.5", "not a list of whole numbers"),
+        (pair, "224", "not a height and width such as 256,256"),
+        (pair, "1,2,3", "not a height and width"),
+        (tolerance, "0.9", "not a pair of similarities such as 0.99,0.99"),
+        (shapes, "[[1,-1]]", r"not a list of shapes such as \[\[1,3,224,224\]\]"),
+        (shapes, "[]", "not a list of shapes"),
+        (shapes, "[[1,'a']]", "not a list of shapes"),
+        (shapes, "__import__('os')", "not a list of shapes"),
+        (shapes, "[" * 10_000, "not a list of shapes"),
     ],
 )
-def test_what_is_told(form: object, text: str, told: str) -> None:
+def test_what_is_refused_says_why(form: object, text: str, message: str) -> None:
     assert callable(form)
-    with pytest.raises(Wrong, match=told):
+    with pytest.raises(Wrong, match=message):
         form(text)
 
 

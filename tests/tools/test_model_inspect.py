@@ -102,7 +102,7 @@ def test_a_report_of_a_search_is_read_before_the_models_run(
     Path("s.json").write_text("{}")
     models = ["--reference", "digits.qir", "--quantized", "digits_int8.onnx"]
     assert main([*models, "--input", str(TEST), "--search", "s.json"]) == 1
-    assert "s.json: error: this is no report of a search" in capsys.readouterr().err
+    assert "s.json: error: this is not a report of a search" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def test_extract_merge_rename(folder: Path, capsys: pytest.CaptureFixture[str]) 
     ("words", "message"),
     [
         (["compare", "none.npz", "b.npz"], "none.npz: error: can't read the file: No such file"),
-        (["compare", "a.npz", "text.npz"], "text.npz: error: this is no npz file"),
+        (["compare", "a.npz", "text.npz"], "text.npz: error: this is not an npz file"),
         (["compare", "a.npz", "c.npz"], "the files share no name: it has 'x', 'y', 'extra'"),
         (["compare", "a.npz", "b.npz", "--excepts", "*"], "--excepts leaves nothing"),
         (["compare", "a.npz", "b.npz", "--save", "no/f.csv"], "there is no folder 'no'"),
@@ -92,7 +92,7 @@ def test_extract_merge_rename(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["statistic", "a.npz", "--save", "a.npz"], "is also an input"),
         (["visualize_diff", "a.npz", "b.npz", "lost"], "there is no array 'lost'"),
         (["visualize_diff", "a.npz", "d.npz"], "no array has the same shape in both files"),
-        (["dump", "empty.npz"], "empty.npz: error: this is no npz file"),
+        (["dump", "empty.npz"], "empty.npz: error: this is not an npz file"),
         (["dump", "."], ".: error: can't read the file: Is a directory"),
     ],
 )
@@ -118,9 +118,12 @@ def test_errors_write_nothing(
         (["cmopare", "a"], "unknown command 'cmopare'; did you mean 'compare'?"),
         ([], "the following arguments are required: COMMAND"),
         (["compare", "a.npz"], "the following arguments are required: B.npz"),
-        (["compare", "a", "b", "--tolerance", "1"], "'1' is no pair of similarities"),
-        (["compare", "a", "b", "--per_axis_compare", "-1"], "'-1' is no axis; axes count from 0"),
-        (["statistic", "a", "--per_axis", "x"], "'x' is no axis"),
+        (["compare", "a", "b", "--tolerance", "1"], "'1' is not a pair of similarities"),
+        (
+            ["compare", "a", "b", "--per_axis_compare", "-1"],
+            "'-1' is not an axis; axes count from 0",
+        ),
+        (["statistic", "a", "--per_axis", "x"], "'x' is not an axis"),
     ],
 )
 def test_usage(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:

@@ -113,7 +113,7 @@ def test_parts_stay_float(made: tuple[Path, Path], tmp_path: Path) -> None:
         ([], 1, "no part of the network was named"),
         (["--inputs", "r11"], 1, "there is no layer 'r11'; did you mean 'r1'?"),
         (["--blocks", "y:r1"], 1, "no way leads from y to r1"),
-        (["--blocks", "y"], 2, "'y' is no block such as start:end"),
+        (["--blocks", "y"], 2, "'y' is not a block such as start:end"),
         (["--outputs", "p", "--fp_type", "int8"], 2, "invalid choice: 'INT8'"),
     ],
 )

@@ -175,7 +175,7 @@ def test_a_goal_is_a_number(
     args: list[str], capsys: pytest.CaptureFixture[str], option: str, value: str
 ) -> None:
     assert main([*args, option, value]) == 2
-    assert f"'{value}' is no number such as 0.99" in capsys.readouterr().err
+    assert f"'{value}' is not a number such as 0.99" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_goal_is_a_number(
         (["--plot", "none/p.svg"], "there is no folder 'none'"),
         (["--global_compare_layers", "yy"], "there is no value 'yy' to compare"),
         (["--global_compare_layers", "y:0.3"], "sum to 0.3, not to 1"),
-        (["--global_compare_layers", "y:a"], "'a' is no weight of 'y'"),
+        (["--global_compare_layers", "y:a"], "'a' is not a weight of 'y'"),
         (["--inference_num", "0"], "there are no samples to search on"),
         (["--quantize_method_list", "LK"], "unknown calibration method 'lk'"),
         (["--target", "ort-cpo"], "did you mean 'ort-cpu'"),

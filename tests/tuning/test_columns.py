@@ -133,9 +133,9 @@ def test_what_is_no_product_says_why(net: Any, reason: str) -> None:
 def test_a_product_of_two_activations_has_no_weight(net: Any) -> None:
     module, node = net(MatMul(), (3, 3), np.ones((3, 3), np.float32))
     node.set_operand(1, module.graph.inputs[0])
-    assert product_of(node) == "its weight is no constant"
+    assert product_of(node) == "its weight is not a constant"
     relu = module.graph.insert(Relu(), [node.result], None, ["r"])
-    assert product_of(relu) == "it is no product with a weight"
+    assert product_of(relu) == "it is not a product with a weight"
 
 
 @pytest.mark.parametrize(

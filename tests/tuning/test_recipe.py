@@ -76,7 +76,7 @@ def test_the_tuned_module_deploys_with_its_table_and_is_nearer(
     assert {w.tensor.elem for w in weights} == {Elem.I8}
     step = found.steps[-1]
     assert step.after is not None
-    judges = list(Share(samples, held_back=True))
+    judges = list(Share(samples, held_out=True))
     plain = ranges(samples)(module)
     assert found.steps[0].before.sqnr == pytest.approx(
         sqnr_of(module, plain, module, judges), abs=0.01
@@ -88,15 +88,15 @@ def test_the_tuned_module_deploys_with_its_table_and_is_nearer(
         assert step.gain > 0.2
 
 
-def test_what_is_held_back(held: tuple[Module, Samples]) -> None:
+def test_what_is_held_out(held: tuple[Module, Samples]) -> None:
     numbers = [{"x": np.array(i)} for i in range(250)]
-    back = [int(s["x"]) for s in Share(numbers, held_back=True)]
-    taught = [int(s["x"]) for s in Share(numbers, held_back=False)]
+    back = [int(s["x"]) for s in Share(numbers, held_out=True)]
+    taught = [int(s["x"]) for s in Share(numbers, held_out=False)]
     assert back == list(range(4, 100, 5))
     assert sorted(back + taught) == list(range(250))
-    assert len(Share(numbers, held_back=True)) == 20
-    assert len(Share(numbers, held_back=False)) == 230
-    assert len(Share((s for s in numbers), held_back=False)) == 0
+    assert len(Share(numbers, held_out=True)) == 20
+    assert len(Share(numbers, held_out=False)) == 230
+    assert len(Share((s for s in numbers), held_out=False)) == 0
 
 
 class Spy(list[Any]):

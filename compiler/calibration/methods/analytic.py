@@ -63,7 +63,7 @@ class AciqLaplace(Method):
 
 
 def _clips(stats: Statistics) -> tuple[float, ...]:
-    """Means of what single samples' histograms tell; ValueError where none were made."""
+    """Means over the histograms of single samples; ValueError where none were made."""
     if stats.count and not stats.clips.count:
         raise ValueError("these statistics hold no details of single samples")
     return stats.clips.means() if stats.count else (0.0, 0.0)

@@ -53,7 +53,7 @@ class Percentile(Method):
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:  # NaN, too
             raise QdqcError(
-                f"percentile {self.percentile:g} is no share of the elements to keep, in percent",
+                f"percentile {self.percentile:g} is not a percentage of the elements to keep",
                 notes=["give a number above 50, such as 99.99, up to 100 for all"],
             )
 

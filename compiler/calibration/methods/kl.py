@@ -84,9 +84,9 @@ def kl_divergences(counts: Counts) -> Counts:
     p_log_q = np.einsum("ij,ij->i", mass, spread) + outside * spread[:, -1]
     p_log_p = entropy[cuts - 1] + _xlogx(last + outside)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (p_log_p - p_log_q) / total + np.log(inside / total)
-    found[(inside <= 0) | ((outside > 0) & (mass[:, -1] <= 0))] = np.inf
-    return found
+        divergences = (p_log_p - p_log_q) / total + np.log(inside / total)
+    divergences[(inside <= 0) | ((outside > 0) & (mass[:, -1] <= 0))] = np.inf
+    return divergences
 
 
 def clip_errors(counts: Counts, absmax: float, low: float, high: float) -> Counts:
@@ -135,8 +135,8 @@ def tpu_divergences(counts: Counts) -> Counts:
     ``KL = sum P (log10(P + 1e-30) - log10(Q + 1e-30))``.
     """
     padded = np.append(counts, np.zeros(-counts.size % LEVELS))
-    total, found = padded.sum(), np.zeros(padded.size // LEVELS)
-    for index in range(found.size):
+    total, divergences = padded.sum(), np.zeros(padded.size // LEVELS)
+    for index in range(divergences.size):
         cut = LEVELS * (index + 1)
         inside = padded[:cut]
         groups = inside.reshape(LEVELS, -1)
@@ -146,8 +146,8 @@ def tpu_divergences(counts: Counts) -> Counts:
         p = inside.copy()
         p[-1] += padded[cut:].sum()
         p /= max(total, np.finfo(np.float64).tiny)
-        found[index] = p @ (np.log10(p + 1e-30) - np.log10(q + 1e-30))
-    return found
+        divergences[index] = p @ (np.log10(p + 1e-30) - np.log10(q + 1e-30))
+    return divergences
 
 
 def _xlogx(values: Counts) -> Counts:

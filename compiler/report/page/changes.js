@@ -25,33 +25,33 @@ function changeElement([sign, op, name, note, details]) {
 function drawChanges() {
   const words = document.getElementById("find-change").value.toLowerCase().split(/\s+/);
   const all = data.difference.changes;
-  const found = all.filter((change, index) => {
+  const hits = all.filter((change, index) => {
     changes.text[index] ??= JSON.stringify(change).toLowerCase();
     return words.every((word) => changes.text[index].includes(word));
   });
-  const shown = found.slice(0, MOST_CHANGES);
+  const shown = hits.slice(0, MOST_CHANGES);
   document.getElementById("changes").replaceChildren(...shown.map(changeElement));
-  const rest = found.length > shown.length ? `, the first ${shown.length} are shown` : "";
-  document.getElementById("changes-count").textContent = `${found.length} of ${all.length}${rest}`;
+  const rest = hits.length > shown.length ? `, the first ${shown.length} are shown` : "";
+  document.getElementById("changes-count").textContent = `${hits.length} of ${all.length}${rest}`;
 }
 
 const changes = { text: [], byName: new Map() };
 
 function drawChangesOf(row) {
-  const found = changes.byName.get(cell(row, "name")) ?? [];
-  document.getElementById("changed").replaceChildren(...found.map(changeElement));
+  const ofNode = changes.byName.get(cell(row, "name")) ?? [];
+  document.getElementById("changed").replaceChildren(...ofNode.map(changeElement));
 }
 
 function startChanges() {
-  const found = data.difference;
-  document.getElementById("differences").hidden = !found;
-  if (!found) return;
-  for (const change of found.changes) {
-    const held = changes.byName.get(change[2]);
-    if (held) held.push(change);
+  const difference = data.difference;
+  document.getElementById("differences").hidden = !difference;
+  if (!difference) return;
+  for (const change of difference.changes) {
+    const ofNode = changes.byName.get(change[2]);
+    if (ofNode) ofNode.push(change);
     else changes.byName.set(change[2], [change]);
   }
-  const { before, after, nodes } = found;
+  const { before, after, nodes } = difference;
   document.getElementById("compared").textContent =
     `from ${before} (${nodes[0]} nodes) to ${after} (${nodes[1]} nodes)`;
   document.getElementById("find-change").addEventListener("input", drawChanges);

@@ -49,9 +49,9 @@ function drawDepth() {
   };
   const first = data.first === null ? undefined : rowOf.get(data.first);
   const mark = first === undefined ? [] : [{ type: "line", x0: first, x1: first, yref: "paper",
-    y0: 0, y1: 1, line: { dash: "dot", color: themeColour("--held") } }];
+    y0: 0, y1: 1, line: { dash: "dot", color: themeColour("--quantized") } }];
   chart("depth", [line("sqnr", "whole run", themeColour("--exact")),
-    line("own", "own nodes on float inputs", themeColour("--held"))],
+    line("own", "own nodes on float inputs", themeColour("--quantized"))],
   frame("", "place in the network", "SQNR, dB", { shapes: mark, height: 240 }));
   const place = document.getElementById("depth");
   place.removeAllListeners?.("plotly_click");
@@ -60,7 +60,7 @@ function drawDepth() {
 
 function drawHistogram(detail) {
   if (!detail.histogram) return chart("histogram", []);
-  const [low, high, exact, found] = detail.histogram;
+  const [low, high, exact, quantized] = detail.histogram;
   const width = (high - low) / exact.length;
   const x = exact.map((_, bin) => low + (bin + 0.5) * width);
   const bars = (y, name, colour) => ({ type: "bar", x, y, name, width, opacity: 0.6,
@@ -70,13 +70,14 @@ function drawHistogram(detail) {
   const limits = Object.entries(detail.thresholds).map(([name, ends], index) => ({
     x: [ends[0], ends[0], null, ends[1], ends[1]], y: [0, 1, null, 0, 1], yaxis: "y2",
     mode: "lines", name, line: { width: 1.5, dash: "dot", color: palette[index % 9] } }));
-  const laid = [cell(chosen.row, "low"), cell(chosen.row, "high")];
-  if (laid[0] !== null) {
-    limits.unshift({ x: [laid[0], laid[0], null, laid[1], laid[1]], y: [0, 1, null, 0, 1],
-      yaxis: "y2", mode: "lines", name: "laid", line: { width: 2, color: themeColour("--text") } });
+  const covered = [cell(chosen.row, "low"), cell(chosen.row, "high")];
+  if (covered[0] !== null) {
+    limits.unshift({ x: [covered[0], covered[0], null, covered[1], covered[1]],
+      y: [0, 1, null, 0, 1], yaxis: "y2", mode: "lines", name: "covered",
+      line: { width: 2, color: themeColour("--text") } });
   }
   chart("histogram", [bars(exact, "float", themeColour("--exact")),
-    bars(found, "quantized", themeColour("--held")), ...limits],
+    bars(quantized, "quantized", themeColour("--quantized")), ...limits],
   frame("Values, and the range of each method", "value", "", {
     barmode: "overlay", height: 340, yaxis2: { overlaying: "y", visible: false, range: [0, 1] },
     yaxis: { type: "log", automargin: true, gridcolor: themeColour("--line"),
@@ -104,8 +105,8 @@ function drawWeights(detail) {
   const traces = [lines(low, "least", themeColour("--exact")),
     lines(high, "most", themeColour("--exact"))];
   if (reach.length) {
-    traces.push(lines(reach, "what the scale reaches", themeColour("--held"), "dot"),
-      lines(reach.map((v) => -v), "", themeColour("--held"), "dot"));
+    traces.push(lines(reach, "what the scale reaches", themeColour("--quantized"), "dot"),
+      lines(reach.map((v) => -v), "", themeColour("--quantized"), "dot"));
   }
   chart("weights", traces, frame("Weights by output channel", "channel", "weight",
     { height: 340, showlegend: false }));
@@ -127,7 +128,7 @@ function drawSearch() {
 const MOST_RANKED = 30;
 
 function drawRanking(rows) {
-  const colours = rows.map((r) => themeColour(r.float ? "--held" : "--exact"));
+  const colours = rows.map((r) => themeColour(r.float ? "--quantized" : "--exact"));
   chart("ranking", [{ type: "bar", orientation: "h", x: rows.map((r) => r.loss),
     y: rows.map((_, place) => place), marker: { color: colours },
     text: rows.map((r) => plain(`${r.op} ${r.name}`)), textposition: "none",
@@ -148,6 +149,7 @@ function drawFront(front) {
   chart("front", [{ x: front.map((p) => p.ms), y: front.map((p) => p.score),
     text: front.map((p) => `${p.floats} float layers, predicted ${p.predicted.toFixed(2)} ms`),
     hovertemplate: "%{x:.2f} ms, %{y:.6f}<br>%{text}<extra></extra>", mode: "lines+markers",
-    marker: { size: 8, color: themeColour("--held") }, line: { color: themeColour("--held") } }],
+    marker: { size: 8, color: themeColour("--quantized") },
+    line: { color: themeColour("--quantized") } }],
   frame("Accuracy and latency of mixed models", "measured ms", "score"));
 }

@@ -11,19 +11,19 @@ function svg(tag, attributes, text = null) {
 }
 
 function worst(rows) {
-  let found = null;
+  let least = null;
   for (const row of rows) {
     const value = cell(row, "sqnr");
-    if (value !== null && (found === null || value < found)) found = value;
+    if (value !== null && (least === null || value < least)) least = value;
   }
-  return found;
+  return least;
 }
 
 function seconds(rows) {
   return rows.reduce((sum, row) => sum + (cell(row, "int8_us") ?? 0), 0);
 }
 
-function held(rows) {
+function precisionOf(rows) {
   const names = new Set(rows.map((row) => cell(row, "precision")).filter(Boolean));
   return names.size === 1 ? [...names][0] : names.size ? "mixed" : "";
 }
@@ -32,7 +32,7 @@ function boxColour(box, most) {
   const how = document.getElementById("colour").value;
   if (how === "sqnr") return sqnrColour(worst(box.rows));
   if (how === "time") return timeColour(seconds(box.rows) / (most || 1));
-  const name = held(box.rows);
+  const name = precisionOf(box.rows);
   return name === "mixed" ? "#d8cf6a" : precisionColour(name);
 }
 
@@ -72,7 +72,7 @@ function labelOf(box) {
 }
 
 function drawGraph(fit = false) {
-  const { boxes, edges } = laidOut();
+  const { boxes, edges } = layout();
   const most = Math.max(...boxes.map((box) => seconds(box.rows)), 0);
   const root = document.getElementById("graph");
   const parts = edges.map(([a, b]) => {
@@ -136,7 +136,7 @@ function applyView() {
 function showNode(row) {
   unfoldAround(row);
   drawGraph();
-  const box = laidOut().boxes.find((b) => b.row === row);
+  const box = layout().boxes.find((b) => b.row === row);
   if (!box) return;
   view.x = box.x - view.width / 2;
   view.y = box.y - view.height / 2;

@@ -51,7 +51,7 @@ function unfoldLevel() {
 }
 
 // Layers by the longest path along rising order; places within a layer by their neighbours.
-function laidOut() {
+function layout() {
   const boxes = visible();
   const of = new Map();
   boxes.forEach((box, index) => box.rows.forEach((row) => of.set(row, index)));

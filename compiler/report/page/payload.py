@@ -79,55 +79,55 @@ class Inspection:
     compared: tuple[str, str] = COMPARED
 
 
-def payload(found: Inspection) -> dict[str, Any]:
+def payload(inspection: Inspection) -> dict[str, Any]:
     """The data of the page; its size grows with the number of nodes by about 2 KB each."""
-    graph = found.reference.graph
+    graph = inspection.reference.graph
     values = [*graph.inputs, *(n.present_results[0] for n in graph.nodes() if n.present_results)]
     place = {v.name: i for i, v in enumerate(values)}
-    figures = {f.name: f for f in found.measured.figures}
+    figures = {f.name: f for f in inspection.measured.figures}
     points = min(_MOST_POINTS, max(24, _POINTS // max(1, len(values) * 4)))
-    first = found.measured.comparison.first_failure
+    first = inspection.measured.comparison.first_failure
     return {
         "columns": COLUMNS,
-        "rows": [_row(v, figures.get(v.name), found) for v in values],
+        "rows": [_row(v, figures.get(v.name), inspection) for v in values],
         "edges": list(_edges(graph.nodes(), place)),
         "tree": _tree(folded([v.name for v in values])),
-        "detail": [_detail(v, figures.get(v.name), found, points) for v in values],
-        "facts": found.facts,
+        "detail": [_detail(v, figures.get(v.name), inspection, points) for v in values],
+        "facts": inspection.facts,
         "outputs": [
-            [r.name, _short(r.cos, 6), _finite(r.sqnr), found.measured.agreement.get(r.name)]
-            for r in found.measured.outputs.rows
+            [r.name, _short(r.cos, 6), _finite(r.sqnr), inspection.measured.agreement.get(r.name)]
+            for r in inspection.measured.outputs.rows
         ],
-        "causes": [[c.kind, c.name, c.text, c.advice] for c in found.causes],
+        "causes": [[c.kind, c.name, c.text, c.advice] for c in inspection.causes],
         "first": None if first is None else first.name,
-        "tolerance": found.measured.comparison.tolerance,
-        "pipeline": found.pipeline,
-        "refused": found.replay.refused,
-        "searched": found.searched,
-        "difference": _difference(found),
+        "tolerance": inspection.measured.comparison.tolerance,
+        "pipeline": inspection.pipeline,
+        "refused": inspection.replay.refused,
+        "searched": inspection.searched,
+        "difference": _difference(inspection),
     }
 
 
-def _difference(found: Inspection) -> dict[str, Any] | None:
-    if found.difference is None:
+def _difference(inspection: Inspection) -> dict[str, Any] | None:
+    if inspection.difference is None:
         return None
     changes = [
         [c.sign, c.op, c.name, c.note, [[d.aspect, d.before, d.after] for d in c.details]]
-        for c in found.difference.changes
+        for c in inspection.difference.changes
     ]
-    before, after = found.compared
-    nodes = found.difference.nodes
+    before, after = inspection.compared
+    nodes = inspection.difference.nodes
     return {"before": before, "after": after, "nodes": nodes, "changes": changes}
 
 
-def _row(value: Value, f: Figures | None, found: Inspection) -> list[Any]:
+def _row(value: Value, f: Figures | None, inspection: Inspection) -> list[Any]:
     op = "input" if value.producer is None else value.producer.op.name
-    seconds = [times.get(value.name) for times in found.times]
-    runs, reason = found.runs.get(value.name, ("", ""))
+    seconds = [times.get(value.name) for times in inspection.times]
+    runs, reason = inspection.runs.get(value.name, ("", ""))
     micro = [None if s is None else _short(s * 1e6) for s in seconds]
     if f is None:
         return [value.name, op, "", *[None] * 9, *micro, runs, reason]
-    low, high = f.laid or (math.nan, math.nan)
+    low, high = f.covered or (math.nan, math.nan)
     quant = f.pair.quant
     scale = float(quant.scale) if quant is not None and quant.scale.size == 1 else math.nan
     numbers = (low, high, scale, f.low, f.high, f.outside)
@@ -153,38 +153,38 @@ def _tree(group: Group) -> dict[str, Any]:
 
 
 def _detail(
-    value: Value, f: Figures | None, found: Inspection, points: int
+    value: Value, f: Figures | None, inspection: Inspection, points: int
 ) -> dict[str, Any] | None:
     out: dict[str, Any] = {}
-    if value.name in found.sketches.by_name:
-        out |= _pictures(value.name, found.sketches, points)
+    if value.name in inspection.sketches.by_name:
+        out |= _pictures(value.name, inspection.sketches, points)
     if f is not None and f.weights is not None:
         w = f.weights
         out["weights"] = [_joined(w.low, min), _joined(w.high, max), _joined(w.reach, max)]
-    steps = _steps(value, found.replay)
+    steps = _steps(value, inspection.replay)
     if steps:
         out["steps"] = steps
     return out or None
 
 
 def _pictures(name: str, sketches: Sketches, points: int) -> dict[str, Any]:
-    exact, held = (a.astype(np.float64) for a in sketches.by_name[name].elements())
+    exact, quantized = (a.astype(np.float64) for a in sketches.by_name[name].elements())
     if not exact.size:
         return {}
-    ends = _ends(exact, held)
-    counts = [np.histogram(a, bins=_BINS, range=ends)[0].tolist() for a in (exact, held)]
+    ends = _ends(exact, quantized)
+    counts = [np.histogram(a, bins=_BINS, range=ends)[0].tolist() for a in (exact, quantized)]
     chosen = np.linspace(0, exact.size - 1, min(points, exact.size)).astype(np.intp)
     thresholds = sketches.thresholds(name)
     return {
         "histogram": [_short(ends[0]), _short(ends[1]), *counts],
-        "scatter": [_numbers(exact[chosen]), _numbers(held[chosen])],
+        "scatter": [_numbers(exact[chosen]), _numbers(quantized[chosen])],
         "thresholds": {n: [_short(a), _short(b)] for n, (a, b) in thresholds.items()},
     }
 
 
-def _ends(exact: npt.NDArray[Any], held: npt.NDArray[Any]) -> tuple[float, float]:
+def _ends(exact: npt.NDArray[Any], quantized: npt.NDArray[Any]) -> tuple[float, float]:
     """Where the histogram begins and ends; wide enough to be cut into bins."""
-    low, high = float(min(exact.min(), held.min())), float(max(exact.max(), held.max()))
+    low, high = float(min(exact.min(), quantized.min())), float(max(exact.max(), quantized.max()))
     least = max(1e-3 * max(abs(low), abs(high)), 1e-30)
     return (low, high) if high - low > least else (low - least, high + least)
 

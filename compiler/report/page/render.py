@@ -23,7 +23,7 @@ _SCRIPTS = (
 )
 
 
-def render_page(found: Inspection, title: str) -> str:
+def render_page(inspection: Inspection, title: str) -> str:
     """The whole page. Raises QdqcError where the libraries of the extra ``report`` are missing.
 
     Texts of the model reach the page as data alone, and its scripts set them as text.
@@ -37,7 +37,7 @@ def render_page(found: Inspection, title: str) -> str:
         title=title,
         style=safe(read["page.css"]),
         plotting=safe(plotly.get_plotlyjs()),
-        data=safe(script_json(payload(found))),
+        data=safe(script_json(payload(inspection))),
         script=safe("\n".join(read[name] for name in _SCRIPTS)),
     )
 
@@ -57,4 +57,4 @@ def need_libraries() -> None:
 
 
 def _library(name: str) -> Any:
-    return library(name, "the page", "report", "; --text needs nothing more")
+    return library(name, "the page", "report", "; `text` needs nothing more")

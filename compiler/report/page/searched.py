@@ -20,19 +20,19 @@ def read_searches(paths: Iterable[str | Path]) -> dict[str, Any]:
     """The ranking of layers and the front of accuracy and latency of reports; a later one wins.
 
     ``ranking`` holds name, op, loss and whether the layer stays float, ``front`` milliseconds,
-    score and the number of float layers. Raises QdqcError for what is no such report.
+    score and the number of float layers. Raises QdqcError for what is not such a report.
     """
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for path in paths:
-        found |= _read(Path(path))
-    return found
+        entries |= _read(Path(path))
+    return entries
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(read_text(path, "report of a search", _STEP))
     except (ValueError, RecursionError):
-        raise _refused(path, "it is no JSON") from None
+        raise _refused(path, "it is not JSON") from None
     if not isinstance(report, Mapping) or not isinstance(report.get("ranking"), list):
         raise _refused(path, "it has no ranking of layers")
     try:
@@ -72,9 +72,9 @@ def _entries(report: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{value!r} is not a number")
     return value
 
 
 def _refused(path: Path, why: str) -> QdqcError:
-    return QdqcError(f"this is no report of a search: {why}", file=str(path), notes=[_STEP])
+    return QdqcError(f"this is not a report of a search: {why}", file=str(path), notes=[_STEP])

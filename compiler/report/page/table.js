@@ -3,8 +3,8 @@
 const HEIGHT = 24;
 const WIDTHS = { name: 300, op: 110, precision: 58, reason: 260, runs: 64, outside: 84, low: 84 };
 const LEFT = new Set(["name", "op", "precision", "runs", "reason"]);
-const TITLES = { precision: "held", float_us: "float µs", int8_us: "int8 µs", low: "laid from",
-  high: "laid to", from: "least", to: "most", own: "own dB", sqnr: "run dB" };
+const TITLES = { precision: "type", float_us: "float µs", int8_us: "int8 µs", low: "covers from",
+  high: "covers to", from: "least", to: "most", own: "own dB", sqnr: "run dB" };
 const ORDER = ["name", "op", "precision", "sqnr", "own", "outside", "cos", "low", "high", "from",
   "to", "scale", "float_us", "int8_us", "runs", "reason"];
 

@@ -116,7 +116,7 @@ def _joined(arrays: Sequence[npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
         shapes = sorted({np.shape(a) for a in arrays})
         raise QdqcError(
             f"a metric gets '{name}' of all samples in one array, but its shapes differ: {shapes}",
-            notes=["give it a common shape: --post_process F.py, or samples of one length"],
+            notes=["give it a common shape: `post_process`, or samples of one length"],
         ) from error
 
 

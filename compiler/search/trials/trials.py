@@ -60,7 +60,7 @@ class Trials:
         budget: int = BUDGET,
     ) -> None:
         if not samples:
-            note = "give --inference_num above 0"
+            note = "give `inference_num` above 0"
             raise QdqcError("there are no samples to search on", notes=[note])
         self.models = models
         self.layers = Layers(models, table)
@@ -88,7 +88,7 @@ class Trials:
 
     def _take(self, samples: Sequence[Feeds], layers: Sequence[Layer]) -> None:
         if not samples:
-            note = "give --inference_num above 0"
+            note = "give `inference_num` above 0"
             raise QdqcError("there are no samples to search on", notes=[note])
         self.samples = samples
         shapes = {tuple(sorted((n, np.shape(a)) for n, a in s.items())) for s in samples}

@@ -57,13 +57,13 @@ def test_the_front_goes_from_fast_to_slow_and_a_later_report_wins(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("{", "it is no JSON"),
-        ("[" * 100_000, "it is no JSON"),
+        ("{", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
         ("[]", "it has no ranking of layers"),
         ('{"ranking": {}}', "it has no ranking of layers"),
         ('{"ranking": [{"name": "a"}]}', "an entry is not as expected: KeyError('loss')"),
-        ('{"ranking": [{"name": "a", "loss": "x"}]}', "'x' is no number"),
-        ('{"ranking": [{"name": "a", "loss": NaN}]}', "nan is no number"),
+        ('{"ranking": [{"name": "a", "loss": "x"}]}', "'x' is not a number"),
+        ('{"ranking": [{"name": "a", "loss": NaN}]}', "nan is not a number"),
         ('{"ranking": [1]}', "an entry is not as expected"),
         ('{"ranking": [], "front": [{"score": 1}]}', "KeyError('measured_ms')"),
         ('{"ranking": [], "float_layers": 3}', "an entry is not as expected"),
@@ -74,7 +74,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str, why: str) -> No
     path.write_text(text)
     with pytest.raises(QdqcError) as caught:
         read_searches([path])
-    assert f"{path}: error: this is no report of a search" in str(caught.value)
+    assert f"{path}: error: this is not a report of a search" in str(caught.value)
     assert why in str(caught.value)
     assert "by --report" in str(caught.value)
 
