@@ -116,7 +116,7 @@ class SharedSidecar:
         """
         target = self.folder / name
         weights = tensors(module)
-        known = set(self._written.digests) if self._held is not None else set[str]()
+        known = set(self._written.digests) if self._written is not None else set[str]()
         text = _text_writer(module, target, False, self.path.name if weights else None)
         if weights.keys() <= known:
             write_whole(target, text)

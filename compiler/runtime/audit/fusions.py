@@ -56,7 +56,7 @@ def bad_fusions(model: str | Path, feeds: Feeds) -> list[BadFusion]:
     for name, value in zip(names, exact, strict=True):
         steps = _steps(np.asarray(fused[name]), np.asarray(value))
         if steps > STEPS:
-            found.append(BadFusion(*_told(proto, name), steps))
+            found.append(BadFusion(*_shown_name(proto, name), steps))
     return found
 
 
@@ -115,7 +115,7 @@ def _steps(fused: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:
     return worst / (extent / 255) if extent > 0 and np.isfinite(worst) else float("inf")
 
 
-def _told(proto: onnx.ModelProto, name: str) -> tuple[str, str]:
+def _shown_name(proto: onnx.ModelProto, name: str) -> tuple[str, str]:
     """What people call a tensor of integers: its float view, and the op that made it."""
     makers = {o: n for n in proto.graph.node for o in n.output}
     views = [n.output[0] for n in proto.graph.node if name in n.input[:1]]

@@ -25,7 +25,7 @@ class Weights:
     """
 
     def __init__(self) -> None:
-        self._held: dict[tuple[str, str, tuple[int, ...]], ort.OrtValue] = {}
+        self._values: dict[tuple[str, str, tuple[int, ...]], ort.OrtValue] = {}
         self._wanted: dict[str, ort.OrtValue] = {}
 
     def place(self, data: Data, name: str) -> TensorProto:
@@ -33,10 +33,10 @@ class Weights:
         if data.strings is not None or data.elem.bits < 8 or data.nbytes < _SHARED_FROM:
             return to_tensor_proto(data, name)
         key = (data.elem.text, data.digest, data.shape)
-        if key not in self._held:
+        if key not in self._values:
             code = elem_code(data.elem)
-            self._held[key] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(data.array(), code)
-        self._wanted[name] = self._held[key]
+            self._values[key] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(data.array(), code)
+        self._wanted[name] = self._values[key]
         tensor = TensorProto(name=name, data_type=elem_code(data.elem), dims=data.shape)
         tensor.data_location = TensorProto.EXTERNAL
         entries = {"location": _LOCATION, "offset": "0", "length": str(data.nbytes)}

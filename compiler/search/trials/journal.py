@@ -34,7 +34,7 @@ class Journal:
 
     def __init__(self, folder: Path | None, key: str) -> None:
         self.taken_up = 0
-        self._found: dict[str, Any] = {}
+        self._findings: dict[str, Any] = {}
         self._path: Path | None = None
         if folder is None:
             return
@@ -49,11 +49,11 @@ class Journal:
 
     def get(self, entry: Any) -> Any:
         """What was found under an entry, a JSON value; None where nothing was."""
-        return self._found.get(_text(entry))
+        return self._findings.get(_text(entry))
 
     def put(self, entry: Any, finding: Any) -> None:
         """Note what was found: numbers and texts, lists and dicts of them."""
-        self._found[_text(entry)] = finding
+        self._findings[_text(entry)] = finding
         self._add(json.dumps([_text(entry), finding]))
 
     def _add(self, line: str) -> None:
@@ -69,8 +69,8 @@ class Journal:
         for line in content.decode("utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError, TypeError):
                 entry, finding = json.loads(line)
-                self._found[str(entry)] = finding
-        self.taken_up = len(self._found)
+                self._findings[str(entry)] = finding
+        self.taken_up = len(self._findings)
 
 
 def _text(entry: Any) -> str:

@@ -47,17 +47,17 @@ class Kept:
         inputs = {v.name for v in module.graph.inputs}
         self._needs = [[n for n in names if n not in inputs] for names in needs]
         self._windows = self._parts(budget // max(1, len(samples)))
-        self._held: tuple[int, list[Mapping[str, npt.NDArray[Any]]]] = (-1, [])
+        self._window: tuple[int, list[Mapping[str, npt.NDArray[Any]]]] = (-1, [])
 
     def of(self, layer: int) -> list[Mapping[str, npt.NDArray[Any]]]:
         """The values for the layer of that number, and the inputs, sample by sample."""
         window = self._windows[layer]
-        if self._held[0] != window:
-            self._held = (-1, [])  # the memory of one window goes before the next is filled
+        if self._window[0] != window:
+            self._window = (-1, [])  # the memory of one window goes before the next is filled
             members = [n for n, w in zip(self._needs, self._windows, strict=True) if w == window]
             names = list(dict.fromkeys(name for needs in members for name in needs))
-            self._held = (window, self._run(names))
-        return self._held[1]
+            self._window = (window, self._run(names))
+        return self._window[1]
 
     def _run(self, names: list[str]) -> list[Mapping[str, npt.NDArray[Any]]]:
         if not names:
