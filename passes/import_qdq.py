@@ -44,15 +44,15 @@ class ImportQdq(Pass):
 def _store(node: Node[Quantize]) -> int:
     """The integers of a float constant, as QuantizeLinear rounds and saturates them."""
     x, result = node.need("x"), node.result
-    found = result.tensor
+    typed = result.tensor
     if not isinstance(x, Constant) or x.data.is_elided or result.is_output:
         return 0
-    if found.quant is None or not found.elem.is_integer:
+    if typed.quant is None or not typed.elem.is_integer:
         return 0
-    integers = quantize(x.data.array(), found.quant, found.elem)
+    integers = quantize(x.data.array(), typed.quant, typed.elem)
     module = node.graph.module
-    name = module.fresh_name(f"{x.name}_{found.elem.text}")
-    result.replace_uses(module.add_constant(name, Data.of(integers, found.elem), found))
+    name = module.fresh_name(f"{x.name}_{typed.elem.text}")
+    result.replace_uses(module.add_constant(name, Data.of(integers, typed.elem), typed))
     node.graph.erase(node)
     if not x.is_used:
         module.leave(x)
@@ -73,12 +73,12 @@ def _turn(node: Node[Transpose]) -> int:
         return 0
     if quant is None or quant.block is not None:
         return 0
-    held, module = source.data, node.graph.module
-    perm = node.op.perm or tuple(reversed(range(len(held.shape))))
+    data, module = source.data, node.graph.module
+    perm = node.op.perm or tuple(reversed(range(len(data.shape))))
     axis = None if quant.axis is None else perm.index(quant.axis)
-    typed = result.tensor.with_quant(held.elem, Quant.make(quant.scale, quant.zero_point, axis))
+    typed = result.tensor.with_quant(data.elem, Quant.make(quant.scale, quant.zero_point, axis))
     name = stored_name(module, result.name)
-    stored = module.add_constant(name, Data.of(held.array().transpose(perm), held.elem), typed)
+    stored = module.add_constant(name, Data.of(data.array().transpose(perm), data.elem), typed)
     _view_instead(node, stored)
     _drop(view)
     if not source.is_used:

@@ -110,15 +110,15 @@ class _Quantization:
 
     def _stored(self, value: Value, before: Node[Any]) -> Value:
         """The integer form of a float value; made once, where it is first needed."""
-        held = self.stored.get(value)
-        if held is not None:
-            return held
+        made_before = self.stored.get(value)
+        if made_before is not None:
+            return made_before
         if isinstance(value, Constant):
             made: Value = self._stored_constant(value)
         else:
-            found = value.tensor.range
-            assert found is not None
-            quant = activation_quant(found, self.target.activation, symmetric=self.symmetric)
+            range_ = value.tensor.range
+            assert range_ is not None
+            quant = activation_quant(range_, self.target.activation, symmetric=self.symmetric)
             type_ = value.tensor.with_quant(self.target.activation, quant)
             name = stored_name(self.module, value.name)
             after = value.producer.next if value.producer is not None else None
@@ -137,9 +137,9 @@ class _Quantization:
     def _stored_constant(self, value: Constant) -> Constant:
         array = value.data.array()
         low, high = float(array.min(initial=0.0)), float(array.max(initial=0.0))
-        found = Range(low, high, max(-low, high))
+        range_ = Range(low, high, max(-low, high))
         elem = self.target.activation
-        quant = activation_quant(found, elem, symmetric=self.symmetric)
+        quant = activation_quant(range_, elem, symmetric=self.symmetric)
         return self._constant(value, quantize(array, quant, elem), elem, quant)
 
     def _constant(self, like: Constant, array: Any, elem: Elem, quant: Quant) -> Constant:
@@ -179,9 +179,13 @@ class _Quantization:
         if biases is not None:
             floor = bias_floor(biases, float(scale_x))
             floor = floor if self.per_channel else floor.max(initial=0.0)
-        held, elem = weight.tensor.quant, self.target.weight
-        if held is not None and self.target.keeps(weight, traits) and (held.scale >= floor).all():
-            return held
+        stated, elem = weight.tensor.quant, self.target.weight
+        if (
+            stated is not None
+            and self.target.keeps(weight, traits)
+            and (stated.scale >= floor).all()
+        ):
+            return stated
         array = numbers(weight)
         quant = weight_quant(array, axis, self.target.weight_limit, floor=floor)
         integers = quantize(array, quant, elem, narrow=True)
@@ -204,14 +208,14 @@ class _Quantization:
             self.stored[result] = result
 
     def _result_quant(self, node: Node[Any], result: Value, traits: QuantTraits) -> Quant:
-        found = result.tensor.range
+        range_ = result.tensor.range
         if traits.fixed is not None:
             low, high = traits.fixed
-            found = Range(low, high, max(abs(low), abs(high)))
-        assert found is not None
+            range_ = Range(low, high, max(abs(low), abs(high)))
+        assert range_ is not None
         clamp = node.op.clamp
         elem = self.target.activation
-        return activation_quant(found, elem, symmetric=self.symmetric, clamp=clamp)
+        return activation_quant(range_, elem, symmetric=self.symmetric, clamp=clamp)
 
     def _dequantize_for_float(self, chosen: dict[Node[Any], Decision]) -> None:
         """Readers that stay float, and graph outputs, get the numbers back."""

@@ -53,12 +53,12 @@ class StripCasts(Pass):
                 graph.erase(producer)
             stored.rename(name)
             return 1
-        found = value.tensor.range
-        if found is None or value.is_input:
+        range_ = value.tensor.range
+        if range_ is None or value.is_input:
             ctx.warn(f"output '{name}' stays float: it has no calibrated range")
             return 0
         elem = target_named(self.target).activation
-        quant = activation_quant(found, elem, symmetric=self.symmetric)
+        quant = activation_quant(range_, elem, symmetric=self.symmetric)
         value.rename(before_name(module, name))
         after = None if producer is None else producer.next
         stored = graph.insert(

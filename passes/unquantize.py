@@ -69,14 +69,14 @@ def _join(node: Node[Restate]) -> int:
 
 def _line(node: Node[Any], inner: Value, factor: float) -> HardSigmoid | None:
     """The hard_sigmoid that adding a number to a x is, where integers saturate at 0 and 1."""
-    found = range_of(node.result)
+    range_ = range_of(node.result)
     others = [v for v in node.operands if v is not inner]
-    if not isinstance(node.op, Add) or found is None or len(others) != 1:
+    if not isinstance(node.op, Add) or range_ is None or len(others) != 1:
         return None
     number = others[0]
     if not isinstance(number, Constant) or number.data.is_elided or number.data.shape:
         return None
-    if found.min != 0 or not np.isclose(found.max, 1.0, rtol=1e-6):
+    if range_.min != 0 or not np.isclose(range_.max, 1.0, rtol=1e-6):
         return None
     return HardSigmoid(alpha=factor, beta=float(numbers(number)))
 
@@ -120,12 +120,12 @@ def _quant(value: Value) -> Quant | None:
 def _drop_view(node: Node[Dequantize]) -> int:
     """Let the readers of a float view read the integers, which become float themselves."""
     x, result = node.need("x"), node.result
-    found = range_of(x)
-    if found is None or isinstance(x, Constant):
+    range_ = range_of(x)
+    if range_ is None or isinstance(x, Constant):
         return 0
     if x.is_input:
-        held, result.type = result.type, result.tensor.with_range(found)
-        return int(held != result.type)
+        before, result.type = result.type, result.tensor.with_range(range_)
+        return int(before != result.type)
     cast = x.producer is not None and isinstance(x.producer.op, Quantize)
     if result.is_output and (cast or x.is_output):
         return 0
@@ -143,14 +143,14 @@ def _drop_cast(node: Node[Quantize], scaled: dict[Value, Range]) -> int:
     ``scaled`` holds the ranges that casts have given to float values so far.
     """
     x, result = node.need("x"), node.result
-    found = range_of(result)
-    if found is None:
+    range_ = range_of(result)
+    if range_ is None:
         return 0
-    held = scaled.get(x, found)
+    widest = scaled.get(x, range_)
     scaled[x] = Range(
-        min(held.min, found.min),
-        max(held.max, found.max),
-        max(held.threshold, found.threshold),
+        min(widest.min, range_.min),
+        max(widest.max, range_.max),
+        max(widest.threshold, range_.threshold),
     )
     before, x.type = x.type, x.tensor.with_range(scaled[x])
     readers = 0
@@ -192,9 +192,9 @@ def range_of(value: Value) -> Range | None:
 
 
 def _release(value: Value) -> int:
-    found = range_of(value)
+    range_ = range_of(value)
     cast = value.producer is not None and isinstance(value.producer.op, Quantize)
-    if found is None or cast:
+    if range_ is None or cast:
         return 0
-    value.type = value.tensor.expressed().with_range(found)
+    value.type = value.tensor.expressed().with_range(range_)
     return 1

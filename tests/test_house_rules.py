@@ -330,18 +330,8 @@ def test_nothing_heavy_loads_before_it_is_needed(code: str) -> None:
     assert run(shown) == "[]"
 
 
-PLAIN_WORDS_IN = (
-    *("compiler/ir", "compiler/ops", "compiler/text", "compiler/pipeline", "compiler/rewrite"),
-    *("compiler/diagnostics.py", "compiler/files.py", "compiler/registry.py"),
-    *("compiler/onnx_io", "passes"),
-)
-"""Folders and files whose names say what a thing is, never only that it was found."""
 VAGUE = {"found", "held", "told"}
-NOT_YET_PLAIN = {
-    *(f"compiler/onnx_io/{n}.py" for n in ("annotated", "expand", "exporter", "spell")),
-    *(f"passes/{n}.py" for n in ("import_qdq", "lower_to_qdq", "quantize", "strip_casts")),
-    "passes/unquantize.py",
-}
+"""Names that say only that something was found, never what it is."""
 
 
 def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -355,15 +345,11 @@ def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield node.arg, node.lineno
 
 
-@pytest.mark.parametrize("folder", PLAIN_WORDS_IN)
-def test_names_say_what_a_thing_is(folder: str) -> None:
-    within = [p for p in SOURCES if title(p) == folder or title(p).startswith(f"{folder}/")]
-    assert within
+def test_names_say_what_a_thing_is() -> None:
     vague = [
-        f"{title(path)}:{line}: {name}"
-        for path in within
-        if title(path) not in NOT_YET_PLAIN
-        for name, line in bound_names(ast.parse(path.read_text("utf-8")))
-        if name in VAGUE
+        f"{name}:{line}: {bound}"
+        for name, tree in trees()
+        for bound, line in bound_names(tree)
+        if bound in VAGUE
     ]
     assert not vague

@@ -83,7 +83,7 @@ def prove(model: str | Path, target: str = "ort-cpu") -> Audit:
 
 def asked(graph: Graph, target: Target) -> dict[str, Decision]:
     """What the types of a module ask for, by the names of nodes: integers where rules are kept."""
-    found: dict[str, Decision] = {}
+    decisions: dict[str, Decision] = {}
     for node in graph.nodes():
         if isinstance(node.op, CASTS):
             continue
@@ -91,5 +91,5 @@ def asked(graph: Graph, target: Target) -> dict[str, Decision]:
         rules = dict(verdicts(node, target))
         broken = [f"{rule}: {message}" for rule, message in rules.items() if message is not None]
         reason = broken[0] if broken else "" if rules else "it reads and gives floats"
-        found[node.name] = Decision(bool(rules) and not broken, traits, reason=reason)
-    return found
+        decisions[node.name] = Decision(bool(rules) and not broken, traits, reason=reason)
+    return decisions

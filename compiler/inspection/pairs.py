@@ -53,14 +53,14 @@ def pairs_of(quantized: Module, reference: Module) -> list[Pair]:
     named = {v: other for v in _values(quantized) if (other := _namesake(v, reference))}
     claimed = set(named.values())
     same_place = {v: other for v, other in same_place.items() if other not in claimed}
-    found: list[Pair] = []
+    pairs: list[Pair] = []
     taken: set[Value] = set()
     for value in _values(quantized):
         other = named.get(value) or same_place.get(value)
         if other is not None and other not in taken and _is_float(other):
             taken.add(other)
-            found.append(Pair(value, other, _stored(value), _tap(value)))
-    return found
+            pairs.append(Pair(value, other, _stored(value), _tap(value)))
+    return pairs
 
 
 def _values(module: Module) -> Iterator[Value]:
@@ -71,8 +71,8 @@ def _values(module: Module) -> Iterator[Value]:
 
 
 def _is_float(value: Value) -> bool:
-    found = value.type
-    return isinstance(found, TensorType) and found.expressed().elem in (Elem.F32, Elem.F64)
+    type_ = value.type
+    return isinstance(type_, TensorType) and type_.expressed().elem in (Elem.F32, Elem.F64)
 
 
 def _namesake(value: Value, reference: Module) -> Value | None:

@@ -246,11 +246,11 @@ class _Writer:
     def _initializer(self, data: Data, wish: str) -> str:
         """The name of an initializer with these contents, made once."""
         key = (data.elem, data.shape, data.digest)
-        held = self._shared.get(key)
-        if held is None:
-            held = self._shared[key] = self._fresh(wish)
-            self.main.initializer.append(to_tensor_proto(data, held))
-        return held
+        name = self._shared.get(key)
+        if name is None:
+            name = self._shared[key] = self._fresh(wish)
+            self.main.initializer.append(to_tensor_proto(data, name))
+        return name
 
 
 def _outputs(node: Node[Any]) -> list[str]:

@@ -49,20 +49,20 @@ class Spelling:
 def quant_of(node: Node[Any]) -> tuple[Elem, Quant] | None:
     """Integer type and scale of a quantize or dequantize node; None for other nodes."""
     if isinstance(node.op, Quantize):
-        found = node.result.type
+        typed = node.result.type
     elif isinstance(node.op, Dequantize):
-        found = node.need("x").type
+        typed = node.need("x").type
     else:
         return None
-    if not isinstance(found, TensorType) or found.quant is None:
+    if not isinstance(typed, TensorType) or typed.quant is None:
         return None
-    return found.elem, _written_out(node.op, found, found.quant)
+    return typed.elem, _written_out(node.op, typed, typed.quant)
 
 
-def _written_out(op: Op, found: TensorType, quant: Quant) -> Quant:
+def _written_out(op: Op, tensor: TensorType, quant: Quant) -> Quant:
     """A dequantize with an axis has its one scale once for each element of that axis."""
     axis = op.axis if isinstance(op, Dequantize) else None
-    size = found.shape[axis] if axis is not None and found.shape is not None else None
+    size = tensor.shape[axis] if axis is not None and tensor.shape is not None else None
     if quant.axis is not None or not isinstance(size, int):
         return quant
     return Quant.make([float(quant.scale)] * size, int(quant.zero_point), axis)
@@ -123,8 +123,8 @@ def misfit(node: Node[Any], opset: int, *, whole: bool = False) -> str | None:
     parts = expand(node)
     if parts is None:
         return reason
-    found = (misfit(n, opset, whole=whole) for n in parts.module.graph.nodes())
-    return next((r for r in found if r is not None), None)
+    reasons = (misfit(n, opset, whole=whole) for n in parts.module.graph.nodes())
+    return next((r for r in reasons if r is not None), None)
 
 
 def is_whole(node: Node[Any], opset: int) -> bool:

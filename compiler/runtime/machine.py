@@ -76,14 +76,14 @@ def _quietly(action: Callable[[], object]) -> None:
 
 def _family(pid: int) -> list[int]:
     """The process and all processes below it."""
-    found = [pid]
-    for parent in found:
+    family = [pid]
+    for parent in family:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
             try:
-                found += [int(child) for child in children.read_text().split()]
+                family += [int(child) for child in children.read_text().split()]
             except OSError:
                 continue  # the thread or process ended in between
-    return found
+    return family
 
 
 def _private_bytes(pid: int) -> int:

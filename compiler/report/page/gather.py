@@ -61,7 +61,7 @@ def gather(
     replay = replayed(sources.reference, sources.pipeline, sources.table, sources.qtable)
     lowered = clone(sources.quantized)
     lower(lowered)
-    found = _audited(lowered, replay)
+    audited = _audited(lowered, replay)
     given = taken(sources.quantized, sources.reference, sources.sample)
     times = (
         node_times(sources.reference, sources.sample),
@@ -77,14 +77,14 @@ def gather(
         causes=causes,
         sketches=sketches,
         replay=replay,
-        runs=_runs(found, names),
+        runs=_runs(audited, names),
         times=(times[0], _renamed(times[1], names)),
         facts=[
             ("samples", str(measured.samples)),
             ("values compared", str(len(measured.figures))),
             *_sizes(models),
             *_latency(models, {"float": sources.sample, "quantized": given}),
-            *_kernels(found),
+            *_kernels(audited),
         ],
         pipeline=_pass_names(sources.pipeline),
         searched=sources.searched,
@@ -107,9 +107,9 @@ def _audited(lowered: Module, replay: Replay) -> Audit:
         return audit(lowered, replay.decisions, path)
 
 
-def _runs(found: Audit, names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def _runs(audited: Audit, names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """By the float module's names whether a node runs in integers, and why not."""
-    return {names.get(row.name, row.name): (row.runs, row.reason) for row in found.rows}
+    return {names.get(row.name, row.name): (row.runs, row.reason) for row in audited.rows}
 
 
 def _renamed(times: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
@@ -132,9 +132,9 @@ def _latency(models: Mapping[str, Any], feeds: Mapping[str, Feeds]) -> list[tupl
     return [("latency", f"{text}, one thread")]
 
 
-def _kernels(found: Audit) -> list[tuple[str, str]]:
-    integer, floats = len(found.products("integer")), len(found.products("float"))
-    moved, left = len(found.others("integer")), len(found.others("float"))
+def _kernels(audited: Audit) -> list[tuple[str, str]]:
+    integer, floats = len(audited.products("integer")), len(audited.products("float"))
+    moved, left = len(audited.others("integer")), len(audited.others("float"))
     return [
         ("products in integers", f"{integer} of {integer + floats}"),
         ("other nodes in integers", f"{moved} of {moved + left}"),

@@ -49,36 +49,36 @@ def bad_fusions(model: str | Path, feeds: Feeds) -> list[BadFusion]:
     fused = dict(zip(names, fast.run(names, given), strict=True))
     cut = _cut(proto, stored)
     plain = open_session(_returning(cut, names), optimise="off", threads=1, folder=folder)
-    held = given | {f"{n}_given": fused[n] for n in stored}
+    values = given | {f"{n}_given": fused[n] for n in stored}
     wanted = {i.name for i in plain.get_inputs()}
-    exact = plain.run(names, {n: a for n, a in held.items() if n in wanted})
-    found: list[BadFusion] = []
+    exact = plain.run(names, {n: a for n, a in values.items() if n in wanted})
+    bad: list[BadFusion] = []
     for name, value in zip(names, exact, strict=True):
         steps = _steps(np.asarray(fused[name]), np.asarray(value))
         if steps > STEPS:
-            found.append(BadFusion(*_shown_name(proto, name), steps))
-    return found
+            bad.append(BadFusion(*_shown_name(proto, name), steps))
+    return bad
 
 
 def _integers(proto: onnx.ModelProto) -> dict[str, int]:
     """8-bit results of QuantizeLinear nodes, with their element type."""
     constants = {t.name: t for t in proto.graph.initializer}
-    found: dict[str, int] = {}
+    integers: dict[str, int] = {}
     for node in proto.graph.node:
         if node.op_type == "QuantizeLinear":
             zero = constants.get(node.input[2]) if len(node.input) > 2 else None
             elem = TensorProto.UINT8 if zero is None else zero.data_type
             if elem in (TensorProto.UINT8, TensorProto.INT8):
-                found[node.output[0]] = elem
-    return found
+                integers[node.output[0]] = elem
+    return integers
 
 
 def _returning(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
     """The model with these values as further outputs."""
     out = onnx.ModelProto()
     out.CopyFrom(proto)
-    held = {o.name for o in out.graph.output}
-    out.graph.output.extend(ValueInfoProto(name=n) for n in names if n not in held)
+    returned = {o.name for o in out.graph.output}
+    out.graph.output.extend(ValueInfoProto(name=n) for n in names if n not in returned)
     return out
 
 

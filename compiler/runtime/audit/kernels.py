@@ -159,13 +159,13 @@ class OnnxRuntime(Runtime):
 def _integer_values(model: onnx.ModelProto) -> set[str]:
     """Names of 8-bit tensors. The file states the types of few; what moves integers gives some."""
     typed = [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    found = {v.name for v in typed if v.type.tensor_type.elem_type in _INTEGER_TYPES}
+    integers = {v.name for v in typed if v.type.tensor_type.elem_type in _INTEGER_TYPES}
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear"):
-            found.update(node.output)
-        elif node.op_type in _MOVERS and node.input[0] in found:
-            found.update(node.output[:1] if node.op_type == "MaxPool" else node.output)
-    return found
+            integers.update(node.output)
+        elif node.op_type in _MOVERS and node.input[0] in integers:
+            integers.update(node.output[:1] if node.op_type == "MaxPool" else node.output)
+    return integers
 
 
 def _is_integer(maker: onnx.NodeProto, integer_values: set[str]) -> bool:
@@ -204,9 +204,9 @@ class OpenVino(Runtime):
 def openvino_layers(compiled: Any) -> Iterator[tuple[Kernel, list[str]]]:
     """The layers of a model that OpenVINO compiled, with the names of the nodes in each."""
     for layer in compiled.get_runtime_model().get_ops():
-        told = layer.get_rt_info()
-        if "layerType" in told:
-            op, precision, names = (told[key].astype(str) for key in _TOLD)
+        info = layer.get_rt_info()
+        if "layerType" in info:
+            op, precision, names = (info[key].astype(str) for key in _TOLD)
             yield Kernel(op, precision in ("u8", "i8")), names.split(",")
 
 
@@ -217,12 +217,12 @@ def _of_layers(
 
     A bias that is added apart leaves its product as ``{node}/WithoutBiases``.
     """
-    found: dict[str, Kernel] = {}
+    kernels: dict[str, Kernel] = {}
     for kernel, names in layers:
         if kernel.op in _NO_WORK:
             continue
         for name in names:
             for tensor in makes.get(name.partition("/WithoutBiases")[0], ()):
-                if tensor not in found or kernel.integer:
-                    found[tensor] = kernel
-    return found
+                if tensor not in kernels or kernel.integer:
+                    kernels[tensor] = kernel
+    return kernels

@@ -20,17 +20,17 @@ __all__ = ["check_against", "mean_similarities", "shared_values", "taken"]
 
 def shared_values(module: Module, reference: Module) -> list[str]:
     """Names of float values of the top graph that both modules have, in the module's order."""
-    found: list[str] = []
+    shared: list[str] = []
     for node in module.graph.nodes():
         for result in node.present_results:
             other = reference.value(result.name)
             if other is not None and other.producer is not None and _is_float(result.type):
-                found.append(result.name)
-    return found
+                shared.append(result.name)
+    return shared
 
 
-def _is_float(found: object) -> bool:
-    return isinstance(found, TensorType) and found.expressed().elem in (Elem.F32, Elem.F64)
+def _is_float(type_: object) -> bool:
+    return isinstance(type_, TensorType) and type_.expressed().elem in (Elem.F32, Elem.F64)
 
 
 def check_against(
@@ -63,18 +63,18 @@ def check_against(
 
 def taken(module: Module, reference: Module, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
     """The float reference's inputs as the module takes them: as integers, or as pixels."""
-    found = {name: np.asarray(array) for name, array in feeds.items()}
+    inputs = {name: np.asarray(array) for name, array in feeds.items()}
     for value in module.graph.inputs:
         other = reference.value(value.name)
-        if other is None or other.type == value.type or found[value.name].dtype.kind != "f":
+        if other is None or other.type == value.type or inputs[value.name].dtype.kind != "f":
             continue
         stated = Preprocess.from_attrs(reference.graph.input_attrs.get(value.name))
         quant = value.tensor.quant
         if quant is not None:
-            found[value.name] = quantize(found[value.name], quant, value.tensor.elem)
+            inputs[value.name] = quantize(inputs[value.name], quant, value.tensor.elem)
         elif stated is not None and value.tensor.elem is Elem.U8:
-            found[value.name] = stated.pixels(found[value.name])
-    return found
+            inputs[value.name] = stated.pixels(inputs[value.name])
+    return inputs
 
 
 def mean_similarities(rounds: Sequence[Comparison], tolerance: tuple[float, float]) -> Comparison:

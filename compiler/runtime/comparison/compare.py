@@ -228,8 +228,8 @@ def compare(
 ) -> Comparison:
     """All names that both runs have, in the order of the reference; ``excepts`` are globs."""
     rows = [
-        similarity(name, values[name], found, tolerance)
-        for name, found in reference.items()
+        similarity(name, values[name], exact, tolerance)
+        for name, exact in reference.items()
         if name in values and not excepted(name, excepts)
     ]
     return Comparison(tuple(rows), tolerance)

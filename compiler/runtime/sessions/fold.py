@@ -35,9 +35,9 @@ def evaluate(nodes: Sequence[Node[Any]], wanted: Sequence[str]) -> dict[str, npt
             [None if r is None else r.name for r in node.results],
             loc=node.loc,
         )
-        for held, copy in zip(node.results, made.results, strict=True):
-            if held is not None and copy is not None:
-                values[held] = copy
+        for original, copy in zip(node.results, made.results, strict=True):
+            if original is not None and copy is not None:
+                values[original] = copy
     outputs = [module.value(name) for name in wanted]
     module.graph.set_outputs([v for v in outputs if v is not None])
     return Runner(module, optimise="off", threads=1).run({})

@@ -59,10 +59,10 @@ def _is_cut(value: Value, module: Module) -> bool:
 
 def _give(value: Value, first: Node[Any] | None) -> str:
     """Let a new input stand for the value wherever it is read; the input's name."""
-    graph, module, found = value.module.graph, value.module, value.tensor
-    source = graph.add_input(module.fresh_name(f"{value.name}_given"), found.expressed())
+    graph, module, tensor = value.module.graph, value.module, value.tensor
+    source = graph.add_input(module.fresh_name(f"{value.name}_given"), tensor.expressed())
     name = source.name
-    if found.quant is not None:
-        source = graph.insert(Quantize(), [source], [found], before=first).result
+    if tensor.quant is not None:
+        source = graph.insert(Quantize(), [source], [tensor], before=first).result
     value.replace_uses(source)
     return name

@@ -46,34 +46,34 @@ class OnnxRunner:
         if not every and not fixed:
             self._session = open_session(str(path))
             return
-        held = {*self.outputs, *self.inputs}
+        fetchable = {*self.outputs, *self.inputs}
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
-        model.graph.output.extend(ValueInfoProto(name=n) for n in fetched if n not in held)
+        model.graph.output.extend(ValueInfoProto(name=n) for n in fetched if n not in fetchable)
         self._session = open_session(model, folder=str(self.path.resolve().parent))
 
     def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
         """Taps and outputs by name for one batch of inputs. Raises QdqcError."""
-        found: dict[str, npt.NDArray[Any]] = {n: np.asarray(feeds[n]) for n in self.inputs}
+        arrays: dict[str, npt.NDArray[Any]] = {n: np.asarray(feeds[n]) for n in self.inputs}
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
-        wanted = [n for n in fetched if n not in found]
+        wanted = [n for n in fetched if n not in arrays]
         try:
-            values = self._session.run(wanted, dict(found)) if wanted else []
+            values = self._session.run(wanted, dict(arrays)) if wanted else []
         except Exception as error:
             raise QdqcError(
                 f"onnxruntime can't run the model: {first_line(error)}",
                 file=str(self.path),
                 notes=["hold the shapes of the input data against those of the model"],
             ) from error
-        found |= {n: np.asarray(v) for n, v in zip(wanted, values, strict=True)}
+        arrays |= {n: np.asarray(v) for n, v in zip(wanted, values, strict=True)}
         taps = self._taps.items()
-        return {name: tap.shown(found[tap.fetched], fixed=self._fixed) for name, tap in taps}
+        return {name: tap.shown(arrays[tap.fetched], fixed=self._fixed) for name, tap in taps}
 
 
 def _inputs_of(graph: GraphProto, file: str) -> Graph:
     """A graph that has the file's inputs, without those that initializers fill."""
     out = Module().graph
-    for name, found in input_types(graph, file).items():
-        out.add_input(name, found)
+    for name, type_ in input_types(graph, file).items():
+        out.add_input(name, type_)
     return out
 
 
@@ -100,10 +100,10 @@ class _Tensors:
 
     def observable(self) -> dict[str, Tap]:
         """As ``taps.observable`` does for modules."""
-        found: dict[str, Tap] = {}
+        taps: dict[str, Tap] = {}
         for name, maker in self.makers.items():
-            found |= self._seen_as(name, maker)
-        return found
+            taps |= self._seen_as(name, maker)
+        return taps
 
     def _seen_as(self, name: str, maker: NodeProto) -> dict[str, Tap]:
         if name in self.outputs:

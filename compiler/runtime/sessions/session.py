@@ -152,11 +152,11 @@ class Runner:
         if cut:
             _cut(lowered, [t.fetched for t in self._taps.values()])
         proto = build_model(lowered, opset, False, weights.place if weights else to_tensor_proto)
-        held = {o.name for o in proto.graph.output}
+        fetchable = {o.name for o in proto.graph.output}
         for tap in self._taps.values():
-            if tap.fetched not in held and tap.fetched not in self.inputs:
+            if tap.fetched not in fetchable and tap.fetched not in self.inputs:
                 proto.graph.output.append(onnx.ValueInfoProto(name=tap.fetched))
-                held.add(tap.fetched)
+                fetchable.add(tap.fetched)
         shared = weights.take() if weights else {}
         self._session = open_session(
             proto, optimise=optimise, threads=threads, lean=lean, shared=shared
@@ -174,9 +174,9 @@ class Runner:
             values = [np.asarray(v) for v in self._session.run(wanted, needed)] if wanted else []
         except Exception as error:
             raise QdqcError(f"onnxruntime can't run the model: {first_line(error)}") from error
-        found = dict(zip(wanted, values, strict=True)) | needed
+        arrays = dict(zip(wanted, values, strict=True)) | needed
         taps = self._taps.items()
-        return {name: tap.shown(found[tap.fetched], fixed=self._fixed) for name, tap in taps}
+        return {name: tap.shown(arrays[tap.fetched], fixed=self._fixed) for name, tap in taps}
 
     def _given(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         quant, elem = self._stored.get(name, (None, None))

@@ -46,5 +46,5 @@ class Weights:
 
     def take(self) -> dict[str, ort.OrtValue]:
         """What the model that was just built left out, by name."""
-        found, self._wanted = self._wanted, {}
-        return found
+        left_out, self._wanted = self._wanted, {}
+        return left_out

@@ -51,12 +51,12 @@ def observable(module: Module) -> dict[str, Tap]:
     A quantized value has one name, that of the value before it was quantized, and is looked at
     as the model computes with it: rounded. Weights are no such values.
     """
-    found = {v.name: Tap(v.name) for v in module.graph.inputs if isinstance(v.type, TensorType)}
+    taps = {v.name: Tap(v.name) for v in module.graph.inputs if isinstance(v.type, TensorType)}
     for node in module.graph.nodes():
         for result in node.present_results:
             if isinstance(result.type, TensorType):
-                found |= _seen_as(result)
-    return found
+                taps |= _seen_as(result)
+    return taps
 
 
 def _seen_as(value: Value) -> dict[str, Tap]:

@@ -117,10 +117,10 @@ def op_times(model: Any, feeds: Feeds, *, threads: int = 1) -> list[OpTime]:
 
     Seconds are medians over runs, of each kernel by itself; ops are those of the optimised model.
     """
-    found: dict[str, list[float]] = {}
+    by_op: dict[str, list[float]] = {}
     for (op, _), seconds in kernel_times(model, feeds, threads=threads).items():
-        found.setdefault(op, []).append(seconds)
-    rows = [OpTime(op, len(medians), sum(medians)) for op, medians in found.items()]
+        by_op.setdefault(op, []).append(seconds)
+    rows = [OpTime(op, len(medians), sum(medians)) for op, medians in by_op.items()]
     return sorted(rows, key=lambda row: -row.seconds)
 
 
