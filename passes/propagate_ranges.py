@@ -69,7 +69,7 @@ def _forward(node: Node[Any]) -> None:
         range = result.range if result.range is not None else _implied(node)
         bounds = _bounds(node)
         if range is not None:
-            _give(result, range if bounds is None else _cut(range, *bounds))
+            _give(result, range if bounds is None else _clipped(range, *bounds))
 
 
 def _implied(node: Node[Any]) -> Range | None:
@@ -115,6 +115,13 @@ def _backward(node: Node[Any]) -> None:
 
 def _between(low: float, high: float) -> Range:
     return Range(low, high, max(abs(low), abs(high)))
+
+
+def _clipped(range: Range, low: float, high: float) -> Range:
+    """What a clip makes of a range, with zero in it; bounds may lie beyond the range."""
+    least, most = (min(max(end, low), high) for end in (range.min, range.max))
+    least, most = min(least, 0.0), max(most, 0.0)
+    return Range(least, most, min(max(range.threshold, low, -high), max(-least, most)))
 
 
 def _cut(range: Range, low: float, high: float) -> Range:

@@ -9,6 +9,7 @@ import pytest
 
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
+from qdqc.ir.types import Range
 from qdqc.ops import (
     Abs,
     Add,
@@ -96,3 +97,21 @@ def _range(module: Module, name: str) -> tuple[float, float] | None:
     assert value is not None
     held = value.tensor.range
     return None if held is None else (held.min, held.max)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(2.0, 3.0, (0.0, 2.0)), (-3.0, -2.0, (-2.0, 0.0)), (0.5, 9.0, (0.0, 1.0))],
+)
+def test_bounds_beyond_the_range_of_the_operand(
+    net: Any, low: float, high: float, expected: tuple[float, float]
+) -> None:
+    """clip(x, 2, 3) of x in [0, 1] is 2 everywhere: a range up to 1 would cut it off."""
+    made = net()
+    made.returns(made.op("c", Clip(min=low, max=high), made.input("x", 1, 4)))
+    x = made.module.graph.inputs[0]
+    x.type = x.tensor.with_range(Range(0.0, 1.0, 1.0))
+    value = run(made.module, "propagate-ranges").value("c")
+    assert value is not None
+    assert value.range is not None
+    assert (value.range.min, value.range.max) == expected

@@ -24,6 +24,7 @@ from qdqc.runtime.audit.audit import audit
 from qdqc.runtime.audit.kernels import (
     RUNTIMES,
     Kernel,
+    Runtime,
     optimised_model,
 )
 
@@ -201,3 +202,20 @@ def test_openvinos_own_kernels(tiny_onnx: Path, tiny_data: Path) -> None:
     assert report["runtime"] == "OpenVINO"
     runs = {r["name"]: r["runs"] for r in report["ops"]}
     assert {n for n in ("r1", "c2", "c3", "y") if runs[n] == "integer"} == {"r1", "c2", "c3", "y"}
+
+
+def test_a_plugin_may_add_a_runtime(lowered: Module, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    save_onnx(lowered, path)
+    with RUNTIMES.scratch():
+
+        class Mine(Runtime):
+            name = "mine"
+
+            def kernels(self, path: str | Path) -> dict[str, Kernel]:
+                return {"c3_q": Kernel("MyConv", True)}
+
+        audited = audit(lowered, {}, path, Mine.name)
+    assert (audited.runtime, [r.kernel for r in audited.rows if r.kernel]) == ("mine", ["MyConv"])
+    with pytest.raises(QdqcError, match="unknown runtime 'OpenVino'; did you mean 'OpenVINO'"):
+        audit(lowered, {}, path, "OpenVino")
