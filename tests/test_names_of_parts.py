@@ -15,6 +15,7 @@ from qdqc.flow.deploy import Deployed, deploy
 from qdqc.flow.inspect import inspect, making_of
 from qdqc.flow.samples import DataSource
 from qdqc.inspection.stages import quantized_stage
+from qdqc.onnx_io.importer import import_onnx
 from qdqc.onnx_io.saver import save_onnx
 from qdqc.quant.lowered import lowered_of
 from qdqc.quant.lowering import lower
@@ -207,3 +208,34 @@ def test_a_file_of_onnxruntimes_quantizer(kind: str, tmp_path: Path) -> None:
     for name in ODD:
         assert values[name].shape == exact[name].shape
         assert np.corrcoef(values[name].ravel(), exact[name].ravel())[0, 1] > 0.97
+
+
+@pytest.mark.parametrize(
+    ("result", "stored", "views", "name"),
+    [
+        ("h_f", "h_q", ["h_dq", "h"], "h"),
+        ("features_conv_a", "t1", ["t2"], "features_conv_a"),
+        ("conv_a", "conv_a_QuantizeLinear", ["conv_a_DequantizeLinear"], "conv_a"),
+    ],
+)
+def test_a_value_of_a_foreign_file_is_its_result(
+    result: str, stored: str, views: list[str], name: str
+) -> None:
+    """Names of our own begin with the value's; where none does, the op's result is the value."""
+    scale = ["s", "z"]
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], [result]),
+        helper.make_node("QuantizeLinear", [result, *scale], [stored]),
+        *(helper.make_node("DequantizeLinear", [stored, *scale], [view]) for view in views),
+        *(helper.make_node("Relu", [view], [f"y{i}"]) for i, view in enumerate(views)),
+    ]
+    shape = [1, 1, 2, 2]
+    names = [f"y{i}" for i in range(len(views))]
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in names]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    numbers = [np.array(0.01, np.float32), np.array(0, np.uint8)]
+    constants = [numpy_helper.from_array(a, n) for a, n in zip(numbers, scale, strict=True)]
+    graph = helper.make_graph(nodes, "m", inputs, outputs, constants)
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    assert set(lowered_of(import_onnx(model)).parts) == {name}

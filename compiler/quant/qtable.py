@@ -186,7 +186,7 @@ def _split_name(content: str, loc: Loc) -> tuple[str, str]:
         try:
             name, end = json.JSONDecoder().raw_decode(content)
         except ValueError as error:
-            raise QdqcError(f"the name {content} is no JSON string", loc=loc) from error
+            raise QdqcError(f"the name {content} is not a JSON string", loc=loc) from error
         return name, _COMMENT.sub("", content[end:]).strip()
     body = _COMMENT.sub("", content)
     match = _MODE.search(body)

@@ -152,7 +152,7 @@ def test_types_become_scales_and_zero_points():
     assert list(dw.input) == ["w", "w_d_scale", "w_d_zero_point"]
     assert [(a.name, a.i) for a in dw.attribute] == [("axis", 0)]
     held = {t.name: t for t in proto.graph.initializer}
-    assert held["x_zero_point"].data_type == TensorProto.UINT8
+    assert held["x_q_zero_point"].data_type == TensorProto.UINT8
     assert list(held["x_q_scale"].dims) == []
     assert held["w_d_zero_point"].data_type == TensorProto.INT8
     x_d = (np.clip(np.rint(X / np.float32(0.05)) + 128, 0, 255) - 128) * np.float32(0.05)

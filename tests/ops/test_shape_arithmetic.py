@@ -190,7 +190,7 @@ ROW = TensorType(Elem.F32, (1, 1, 4))
         ),
         (o.MaxPool(kernel_shape=(5,)), (TensorType(Elem.F32, (1, 1, 4)),), "does not fit"),
         (o.BatchNormalization(), (F, I64, I64, I64, I64), "has 2 entries, but x has 3 channels"),
-        (o.DepthToSpace(blocksize=2), (TensorType(Elem.F32, (1, 3, 2, 2)),), "no multiple of 4"),
+        (o.DepthToSpace(blocksize=2), (TensorType(Elem.F32, (1, 3, 2, 2)),), "not a multiple of 4"),
         (o.Einsum(equation="ij,jk"), (F,), "names 2 operands, not 1"),
         (o.Einsum(equation="ijk->i"), (F,), "does not fit rank 2"),
         (o.Resize(), (F,), "neither scales nor sizes"),

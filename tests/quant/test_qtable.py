@@ -94,7 +94,7 @@ def test_names_of_float(text: str) -> None:
         ("zzz* F32", "t.qtable:1:1", "'zzz*' matches no node"),
         ("layer1/a F23", "t.qtable:1:1", "unknown mode 'F23'; did you mean 'F32'?"),
         ("  layer1/a", "t.qtable:1:3", "a qtable line is a name and a mode"),
-        ('"layer1 F32', "t.qtable:1:1", "is no JSON string"),
+        ('"layer1 F32', "t.qtable:1:1", "is not a JSON string"),
         ("re:( F32", "t.qtable:1:1", "'re:(' is no regular expression"),
     ],
 )

@@ -134,7 +134,7 @@ def entry(begin: object, end: object, shape: object = None) -> dict[str, object]
     [
         (b"{", b"", "not JSON"),
         (b"[" * 100000, b"", "not JSON"),
-        (b"[]", b"", "no list of tensors"),
+        (b"[]", b"", "not a list of tensors"),
         ({DIGEST: entry(0, 4)}, b"abcd", "not written by qdqc"),
         (META | {"name": entry(0, 4)}, b"abcd", "malformed"),
         (META | {DIGEST: 3}, b"abcd", "malformed"),
@@ -159,7 +159,7 @@ def test_corrupt_headers(tmp_path: Path, header: object, body: bytes, message: s
 @pytest.mark.parametrize("raw", [b"", b"abc", struct.pack("<Q", 2**60) + b"{}"])
 def test_truncated_files(tmp_path: Path, raw: bytes):
     (tmp_path / "x.safetensors").write_bytes(raw)
-    with pytest.raises(QdqcError, match="no sidecar"):
+    with pytest.raises(QdqcError, match="not a sidecar"):
         Sidecar(tmp_path / "x.safetensors")
 
 
