@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qdqc.calibration.masking import masking_by
 from qdqc.calibration.methods.method import METHODS, Method
@@ -20,17 +20,14 @@ from qdqc.diagnostics import QdqcError
 from qdqc.flow.effort import ALONE, Effort
 from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.samples import DataSource, Given
-from qdqc.flow.transform import transform
 from qdqc.ir.graph import Module
-from qdqc.quant.deployment import Deployment
-from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.open_taps import open_taps_of
-from qdqc.search.strategies.threshold import ThresholdScores, search_threshold
-from qdqc.search.strategies.tuned_ranges import best_of, tuned
-from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.text.digest import module_digest
-from qdqc.tuning.recipe import Tuned, recipe_named, tune
 from qdqc.versions import own_version, version_of
+
+if TYPE_CHECKING:
+    from qdqc.search.strategies.threshold import ThresholdScores
+    from qdqc.tuning.recipe import Tuned
 
 __all__ = [
     "BEST_OF",
@@ -92,6 +89,8 @@ class Calibration:
 
     def check(self) -> None:
         """What can be known before any work begins. Raises QdqcError."""
+        from qdqc.quant.targets.target import target_named
+
         _ = self.methods
         target_named(self.target)
         if self.searched and not self.inference_num:
@@ -100,6 +99,8 @@ class Calibration:
                 notes=["give `inference_num` above 0"],
             )
         if self.recipe:
+            from qdqc.tuning.recipe import recipe_named
+
             recipe_named(self.recipe)
 
 
@@ -155,6 +156,8 @@ def calibrate(
     """
     module = model
     if not isinstance(model, Module):
+        from qdqc.flow.transform import transform
+
         module = transform(model, input_shapes=input_shapes, listener=listener).module
     given = dataset if isinstance(dataset, str | Path) else list(dataset)
     data = DataSource(dataset=given, input_num=input_num).open(module.graph, listener)
@@ -179,6 +182,8 @@ def calibrate_module(
     if not request.recipe:
         table = work.table_of(module)
         return Calibrated(module, table, work.statistics[0], None, work.scores, work.widened)
+    from qdqc.tuning.recipe import tune
+
     result = tune(
         module, data, request.recipe, work.table_of, target=request.target, mask=request.mask
     )
@@ -218,6 +223,10 @@ class _Work:
             tables = {m: self._tuned(module, table) for m, table in tables.items()}
         if not request.searched:
             return next(iter(tables.values()))
+        from qdqc.quant.deployment import Deployment
+        from qdqc.search.strategies.threshold import search_threshold
+        from qdqc.search.trials.mixed_models import MixedModels
+
         samples = list(islice(self.data, request.inference_num))
         models = MixedModels(module, Deployment(target=request.target))
         report = self.listener.stage("search", "method")
@@ -227,10 +236,14 @@ class _Work:
         return tables[self.scores.method]
 
     def _best_of(self, module: Module, tables: Mapping[str, Table]) -> Table:
+        from qdqc.search.strategies.tuned_ranges import best_of
+
         samples = list(islice(self.data, self.request.tune_num or _LOCAL_SAMPLES))
         return best_of(module, {DEFAULT: tables[DEFAULT], **tables}, samples)
 
     def _tuned(self, module: Module, table: Table) -> Table:
+        from qdqc.search.strategies.tuned_ranges import tuned
+
         request, source = self.request, self.data
         if request.tune_list:
             source = open_list(request.tune_list, module.graph)
