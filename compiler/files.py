@@ -15,6 +15,7 @@ from qdqc.diagnostics import QdqcError
 
 __all__ = [
     "Content",
+    "cache_folder",
     "explained",
     "read_text",
     "refuse_inputs",
@@ -26,6 +27,13 @@ __all__ = [
 PathLike: TypeAlias = str | os.PathLike[str]
 Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 """What a file holds: text, bytes, or what writes them into an open file."""
+
+
+def cache_folder(what: str) -> Path:
+    """``$XDG_CACHE_HOME/qdqc/WHAT``, or the same under ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    home = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
+    return home / "qdqc" / what
 
 
 def read_text(path: PathLike, what: str, step: str) -> str:

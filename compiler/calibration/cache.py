@@ -14,7 +14,7 @@ from qdqc.calibration.statistics import Collector
 from qdqc.diagnostics import Diagnostic, QdqcError, Severity
 from qdqc.files import write_whole
 
-__all__ = ["Cache", "Entry", "default_folder"]
+__all__ = ["Cache", "Entry"]
 
 LIMIT = 1 << 30
 """Bytes that a cache may take; what was used longest ago goes first."""
@@ -25,13 +25,6 @@ _LEFT_OVER = 3600
 _SHARE = 4
 """A state is written when this many times as long has passed as the last writing took."""
 _SUFFIX = ".statistics"
-
-
-def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/qdqc/calibration``, or the same under ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    home = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
-    return home / "qdqc" / "calibration"
 
 
 class Cache:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qdqc.files import cache_folder
 from qdqc.flow.listener import Listener
 from qdqc.runtime.machine import cores, peak_of
 from qdqc.versions import version_of
@@ -40,16 +41,17 @@ class Effort:
 
         Statistics in the cache depend on the model and the tools that ``header`` names.
         """
-        from qdqc.calibration.cache import Cache, default_folder
+        from qdqc.calibration.cache import Cache
         from qdqc.calibration.collection import Resources
 
         runtime = version_of("onnxruntime")
+        folder = self.cache or cache_folder("calibration")
         return Resources(
             memory_limit=self.memory_limit,
             measure=peak_of,
             threads=self.threads,
             workers=self.workers,
-            cache=Cache(self.cache or default_folder(), listener.warn) if self.keeps else None,
+            cache=Cache(folder, listener.warn) if self.keeps else None,
             key=f"{header['digest']} {header['tool']} onnxruntime {runtime}",
             tell=listener.note,
         )
@@ -62,9 +64,7 @@ class Effort:
 
     def journal_folder(self) -> Path | None:
         """Where searches keep what they found; None where nothing is kept."""
-        from qdqc.search.trials.journal import default_folder
-
-        return (self.cache or default_folder()) if self.keeps else None
+        return (self.cache or cache_folder("search")) if self.keeps else None
 
 
 ALONE = Effort(threads=1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qdqc.calibration import cache as module
-from qdqc.calibration.cache import Cache, default_folder
+from qdqc.calibration.cache import Cache
 from qdqc.calibration.state import to_bytes
 from qdqc.calibration.statistics import Collector
 from qdqc.diagnostics import Diagnostic
@@ -129,12 +129,3 @@ def test_a_disk_that_fills_up_is_told_once(
     (warning,) = warnings
     assert "No space left on device" in warning.message
     assert list(cache.folder.iterdir()) == []
-
-
-def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "qdqc" / "calibration"
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for value in ("relative", ""):
-        monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert default_folder() == tmp_path / "home" / ".cache" / "qdqc" / "calibration"

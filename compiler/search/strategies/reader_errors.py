@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from qdqc.calibration.table import Table
 from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.excerpt import excerpt
 from qdqc.ir.graph import Module
-from qdqc.ir.types import Elem, Quant, Range, TensorType
+from qdqc.ir.types import Elem, Quant, Range
 from qdqc.pipeline.manager import run
 from qdqc.quant.arithmetic import activation_quant, rounded
 from qdqc.quant.placement import decide
@@ -136,7 +137,7 @@ def _errors_of(
     values: Sequence[Mapping[str, npt.NDArray[Any]]],
 ) -> Errors:
     """The mean error of one reader for each scale and zero point: [quants]."""
-    alone = _alone(node)
+    alone = excerpt([node], [node.result.name])
     runner = Runner(alone)
     total = np.zeros(len(quants))
     for sample in values:
@@ -151,29 +152,3 @@ def _errors_of(
 
 def _output(runner: Runner, feeds: Feeds) -> npt.NDArray[Any]:
     return runner.run(feeds)[runner.outputs[0]]
-
-
-def _alone(node: Node[Any]) -> Module:
-    """A module of the node alone: what it reads are inputs, its constants come along."""
-    out = Module("reader", dict(node.graph.module.opsets))
-    copies: dict[Value, Value] = {}
-    for value in node.present_operands:
-        if value in copies:
-            continue
-        if isinstance(value, Constant):
-            copies[value] = out.add_constant(value.name, value.data, value.tensor)
-        else:
-            copies[value] = out.graph.add_input(value.name, _plain(value))
-    made = out.graph.insert(
-        node.op,
-        [None if v is None else copies[v] for v in node.operands],
-        [None if r is None else r.type for r in node.results],
-        [None if r is None else r.name for r in node.results],
-        loc=node.loc,
-    )
-    out.graph.set_outputs([made.result])
-    return out
-
-
-def _plain(value: Value) -> TensorType:
-    return value.tensor.with_range(None)

@@ -5,23 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Journal", "default_folder"]
+__all__ = ["Journal"]
 
 _KEEP = 30 * 24 * 3600
 """Seconds for which a journal is kept without being used."""
 _SUFFIX = ".journal"
-
-
-def default_folder() -> Path:
-    """``$XDG_CACHE_HOME/qdqc/search``, or the same under ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    home = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
-    return home / "qdqc" / "search"
 
 
 class Journal:
