@@ -41,7 +41,7 @@ class ImportCalibration(TablePass):
             changes += value.type.range != row
             value.type = value.type.with_range(row)
         ctx.statistics["ranges"] += changes
-        header = graph.module.header
-        renamed = header.get("calibration_table") != table.digest
-        header["calibration_table"] = table.digest
+        header, digest = graph.module.header, table.digest
+        renamed = header.get("calibration_table") != digest
+        header["calibration_table"] = digest
         return changes + renamed
