@@ -1,382 +1,158 @@
-"""Mutated models and mutated IR text: each is read or refused with a located error.
+"""Mutants of models and of the files beside them, through the commands, one process a case.
 
-    python benchmarks/fuzz.py [--count 10000] [--seed 0] [--jobs 2]
+    python benchmarks/fuzz.py [--count 10000] [--seed 0] [--jobs 2] [--kinds models,files,texts]
+    python benchmarks/fuzz.py --kinds backend       all of onnx's backend cases, as they are
 
-A model's bytes are flipped, or fields of its messages dropped, doubled, swapped and altered; what
-comes in goes through @transform, print, parse and export. A process that dies, a traceback or a
-case of more than ten seconds fails, and its number with the seed makes it again.
+``models``: small models of many families and onnx's backend cases, with bytes flipped or fields
+dropped, doubled and altered, go through transform, calibration, deployment in F32 and two other
+modes, and inspection. ``files``: tables, qtables, IR texts, sidecars, npz, caches, journals and
+Python files. ``texts``: IR text through the parser alone. onnxruntime runs the source itself and
+judges. A case fails that ends in a traceback, another exit code than 0 and 1, a crash or more than
+a minute; whose float result is another than the source's; or whose deployed result is not finite
+where the source's is. Its number with the seed makes it again (--only KIND:NUMBER).
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import random
-import re
-import signal
 import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from google.protobuf.message import DecodeError, Message
-from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
+from command_chain import MODES, Chain
+from fuzz_seeds import SIDE_FILE, backend_cases, seeds
+from isolated import in_processes
+from mutants import mutated_model, mutated_text
+from side_files import KINDS, changed_file, prepare
 
-if TYPE_CHECKING:
-    from qdqc.ir.graph import Module
+__all__ = ["main"]
 
-__all__ = ["imported", "main", "mutated_model", "mutated_text", "seeds"]
-
-_LIMIT = 10
-_CHUNK = 100
-_WORD = re.compile(r"(?P<value>%[\w.]+)|(?P<number>-?\d+(\.\d+)?)|(?P<word>[a-z_]\w*)")
-_ODD = ("0", "-1", "2", "99999999999")
+_SHARES = {"models": 0.6, "files": 0.3, "texts": 0.1}
+_SHOWN = 1500
+Work = Callable[[int, Path], Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run both fuzzers; 1 when one case does what it may not."""
+    """Run the kinds that were asked for; 1 when one case does what it may not."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--kinds", default="models,files,texts")
+    parser.add_argument("--only", default="", help="KIND:NUMBER, one case again")
     args = parser.parse_args(argv)
+    _warm()
     bad = 0
-    for kind in ("models", "texts"):
-        start = time.perf_counter()
-        total: Counter[str] = Counter()
-        chunks = range(0, args.count, _CHUNK)
-        context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
-            work = [pool.submit(_chunk, kind, args.seed, c, args.count) for c in chunks]
-            for first, found in zip(chunks, work, strict=True):
-                try:
-                    counts, wrong = found.result()
-                except Exception as error:
-                    counts, wrong = Counter(), [f"from case {first} on: {error!r}"]
-                total += counts
-                bad += len(wrong)
-                for line in wrong[:5]:
-                    print(f"seed {args.seed}, {kind}, {line}")
-        seconds = time.perf_counter() - start
-        print(f"{kind}: {dict(sorted(total.items()))} in {seconds:.0f} s")
+    with tempfile.TemporaryDirectory() as name:
+        for kind in args.only.partition(":")[:1] if args.only else args.kinds.split(","):
+            work = _work(kind, args.seed, Path(name))
+            total = len(backend_cases()) if kind == "backend" else int(args.count * _SHARES[kind])
+            cases = [int(args.only.partition(":")[2])] if args.only else range(total)
+            bad += _run(kind, work, cases, args.jobs)
     return 1 if bad else 0
 
 
-def _chunk(kind: str, seed: int, first: int, count: int) -> tuple[Counter[str], list[str]]:
-    """Cases from ``first`` on: counts of what came of them, and what must not be."""
+def _warm() -> None:
+    """Load what each case needs, but open no session: those don't survive a fork."""
+    import importlib
+
+    import onnxruntime  # noqa: F401  (loaded for the forked processes)
+
+    from qdqc.pipeline.discovery import load_passes
+
+    load_passes()
+    for name in ("model_transform", "run_calibration", "model_deploy", "model_inspect"):
+        importlib.import_module(f"qdqc.tools.{name}")
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGALRM, _too_long)
-    counts: Counter[str] = Counter()
-    wrong: list[str] = []
-    for case in range(first, min(first + _CHUNK, count)):
-        rng = random.Random(f"{seed}/{kind}/{case}")
-        signal.alarm(_LIMIT)
-        try:
-            counts[_one_model(rng) if kind == "models" else _one_text(rng)] += 1
-        except Exception as error:
-            wrong.append(f"case {case}: {type(error).__name__}: {str(error)[:300]}")
-        finally:
-            signal.alarm(0)
-    return counts, wrong
+    backend_cases()
 
 
-def _too_long(*_: object) -> None:
-    raise TimeoutError(f"it took more than {_LIMIT} s")
+def _work(kind: str, seed: int, folder: Path) -> Work:
+    """What is done for a case of this kind; its answer are counts, and what is wrong."""
+    if kind == "files":
+        prepared = folder / "prepared"
+        [ended] = in_processes(lambda _, __: prepare(prepared), [0])
+        if ended.fault:
+            raise RuntimeError(ended.fault)
+    one: dict[str, Callable[[random.Random, int], Chain]] = {
+        "models": _model,
+        "backend": lambda _, case: _backend(case),
+        "files": lambda rng, case: changed_file(
+            rng, list(KINDS)[case % len(KINDS)], folder / "prepared"
+        ),
+        "texts": _text,
+    }
+
+    def work(case: int, _: Path) -> Any:
+        chain = one[kind](random.Random(f"{seed}/{kind}/{case}"), case)
+        return [dict(chain.counts), chain.wrong]
+
+    return work
 
 
-def _one_model(rng: random.Random) -> str:
-    import qdqc
+def _run(kind: str, work: Work, cases: Sequence[int], jobs: int) -> int:
+    """Run the cases and print their counts; how many failed."""
+    start = time.perf_counter()
+    total: Counter[str] = Counter()
+    bad = 0
+    for ended in in_processes(work, cases, jobs):
+        counts, wrong = ended.result or ({}, [])
+        total += Counter(counts)
+        reasons = [*wrong, *([ended.fault] if ended.fault else [])]
+        bad += bool(reasons)
+        for reason in reasons:
+            name = f" {backend_cases()[ended.case][0]}" if kind == "backend" else ""
+            print(f"-- {kind}:{ended.case}{name}: {reason[-_SHOWN:]}", flush=True)
+    seconds = time.perf_counter() - start
+    print(f"{kind}: {len(cases)} cases, {bad} wrong, {seconds:.0f} s")
+    for what, count in sorted(total.items()):
+        print(f"  {count:6} {what}")
+    return bad
 
-    model = mutated_model(rng)
+
+def _model(rng: random.Random, case: int) -> Chain:
+    """A mutant through the commands: of the families, or every other time of onnx's cases."""
+    if case % 2:
+        source = rng.choice(backend_cases())[1]
+    else:
+        source = rng.choice(seeds())
+    model = mutated_model(rng, source)
     if model is None:
-        return "no protobuf"
-    try:
-        module = imported(model)
-    except qdqc.QdqcError:
-        return "refused"
-    try:
-        module = qdqc.run(module, "@transform")
-        again = qdqc.from_text(qdqc.to_text(module), weights=module)
-        qdqc.export_onnx(again)
-    except qdqc.QdqcError:
-        return "refused later"
-    return "read"
+        return Chain(Counter({"no protobuf": 1}))
+    Path(SIDE_FILE[0]).write_bytes(SIDE_FILE[1])
+    Path("link.bin").symlink_to("/etc/passwd")
+    path = Path("source.onnx")
+    path.write_bytes(model.SerializeToString())
+    return Chain().through_the_commands(path, rng.sample(MODES, 2))
 
 
-def _one_text(rng: random.Random) -> str:
+def _backend(case: int) -> Chain:
+    """One of onnx's cases as it is, in every mode."""
+    path = Path("source.onnx")
+    path.write_bytes(backend_cases()[case][1].SerializeToString())
+    return Chain().through_the_commands(path)
+
+
+def _text(rng: random.Random, _: int) -> Chain:
+    """The IR text of a family's model, mutated, through parser, passes and printer."""
     import qdqc
 
-    source = imported(rng.choice(seeds()))
+    Path(SIDE_FILE[0]).write_bytes(SIDE_FILE[1])
+    Path("source.onnx").write_bytes(rng.choice(seeds()).SerializeToString())
+    source = qdqc.import_onnx("source.onnx")
     try:
-        module = qdqc.from_text(mutated_text(rng, source), weights=source)
+        module = qdqc.from_text(mutated_text(rng, qdqc.to_text(source)), weights=source)
         qdqc.to_text(qdqc.run(module, "@transform"))
     except qdqc.QdqcError:
-        return "refused"
-    return "read"
-
-
-def mutated_model(rng: random.Random) -> ModelProto | None:
-    """A seed model with one to three changes; None where no protobuf is left."""
-    model = ModelProto()
-    model.CopyFrom(rng.choice(seeds()))
-    if rng.random() < 0.3:
-        data = bytearray(model.SerializeToString())
-        for _ in range(rng.randint(1, 3)):
-            at = rng.randrange(len(data))
-            if rng.random() < 0.7:
-                data[at] = rng.randrange(256)
-            else:
-                del data[at]
-        try:
-            return ModelProto.FromString(bytes(data))
-        except DecodeError:
-            return None
-    for _ in range(rng.randint(1, 3)):
-        _change(model, rng)
-    return model
-
-
-def _change(message: Message, rng: random.Random) -> None:
-    """Alter a random field of a message, or of one inside it."""
-    fields = message.ListFields()
-    if not fields:
-        return
-    field, value = rng.choice(fields)
-    repeated = hasattr(value, "append") or hasattr(value, "add")
-    if repeated and len(value) and rng.random() < 0.3:
-        at = rng.randrange(len(value))
-        if rng.random() < 0.5:
-            del value[at]
-        else:
-            value.append(value[at])
-        return
-    inner = value[rng.randrange(len(value))] if repeated and len(value) else value
-    if isinstance(inner, Message):
-        if rng.random() < 0.9:
-            _change(inner, rng)
-        else:
-            message.ClearField(field.name)
-    elif repeated and len(value):
-        value[rng.randrange(len(value))] = _other(inner, rng)
-    elif not repeated:
-        try:
-            setattr(message, field.name, _other(value, rng))
-        except (TypeError, ValueError):
-            message.ClearField(field.name)
-
-
-def _other(value: Any, rng: random.Random) -> Any:
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int):
-        return rng.choice([0, -1, 1, 2, value + 1, 1 << 20, (1 << 31) - 1, rng.randrange(40)])
-    if isinstance(value, float):
-        return rng.choice([0.0, -1.0, float("nan"), float("inf"), 1e30])
-    if isinstance(value, bytes):
-        return value[: rng.randrange(len(value) + 1)]
-    return rng.choice(
-        ["", "x", "w", "y", "Add", "Reshape", "Loop", "ai.onnx", "../x", "link.bin", value * 2]
-    )
-
-
-def mutated_text(rng: random.Random, source: Module) -> str:
-    """The text of a module with pieces cut, doubled, altered, or one word put for another.
-
-    Most cut pieces are refused by the grammar; words for their like come further.
-    """
-    import qdqc
-
-    text = qdqc.to_text(source)
-    if rng.random() < 0.5:
-        for _ in range(rng.randint(1, 3)):
-            words = list(_WORD.finditer(text))
-            old = rng.choice(words)
-            like = [w[0] for w in words if w.lastgroup == old.lastgroup]
-            text = text[: old.start()] + rng.choice([*like, *_ODD]) + text[old.end() :]
-        return text
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(text))
-        length = rng.choice([1, 1, 2, 5, 20, 80])
-        piece = text[at : at + length]
-        other = rng.choice(
-            ["", piece * 2, "9", "-", "%x", "f32[", ")", '"', "\0", "é", "none", "}"]
-        )
-        text = text[:at] + other + text[at + length :]
-    return text
-
-
-def seeds() -> list[ModelProto]:
-    """Small models of several families; the last reads ``w.bin`` beside it."""
-    made = [_convolutions(), _shapes(), _branches(), _quantized(), _functions(), _sparse()]
-    return [*made, _external()]
-
-
-def imported(model: ModelProto) -> Module:
-    """The module of a model that lies in a folder beside ``w.bin`` and a link out of it."""
-    import qdqc
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "model"
-        folder.mkdir()
-        (folder / "w.bin").write_bytes(np.ones(12, np.float32).tobytes())
-        (folder / "link.bin").symlink_to("/etc/passwd")
-        (folder / "m.onnx").write_bytes(model.SerializeToString())
-        return qdqc.import_onnx(folder / "m.onnx")
-
-
-def _made(nodes: list[Any], inputs: list[Any], held: list[TensorProto]) -> ModelProto:
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    graph = helper.make_graph(nodes, "g", inputs, [output], held)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-def _info(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> Any:
-    return helper.make_tensor_value_info(name, kind, shape)
-
-
-def _array(name: str, values: Any, kind: str = "f4") -> TensorProto:
-    return numpy_helper.from_array(np.asarray(values).astype(kind), name)
-
-
-def _convolutions() -> ModelProto:
-    node = helper.make_node
-    nodes = [
-        node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1], name="/conv"),
-        node("BatchNormalization", ["c", "s", "s", "s", "s"], ["n"]),
-        node("Clip", ["n", "low", "high"], ["r"]),
-        node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
-        node("GlobalAveragePool", ["p"], ["a"]),
-        node("Flatten", ["a"], ["f"]),
-        node("Gemm", ["f", "g"], ["y"], transB=1),
-    ]
-    held = [_array("w", np.ones((4, 3, 3, 3))), _array("s", np.ones(4)), _array("low", 0)]
-    held += [_array("high", 6), _array("g", np.ones((5, 4)))]
-    return _made(nodes, [_info("x", ["N", 3, 8, 8])], held)
-
-
-def _shapes() -> ModelProto:
-    node = helper.make_node
-    nodes = [
-        node("Shape", ["x"], ["s"]),
-        node("Gather", ["s", "zero"], ["b"], axis=0),
-        node("Concat", ["b", "rest"], ["t"], axis=0),
-        node("Reshape", ["x", "t"], ["r"]),
-        node("Transpose", ["r"], ["u"], perm=[0, 2, 1]),
-        node("MatMul", ["u", "w"], ["m"]),
-        node("Add", ["m", "bias"], ["a"]),
-        node("Slice", ["a", "zero", "two", "zero"], ["y"]),
-    ]
-    held = [_array("zero", [0], "i8"), _array("two", [2], "i8"), _array("rest", [4, -1], "i8")]
-    held += [_array("w", np.ones((4, 6))), _array("bias", np.ones(6))]
-    return _made(nodes, [_info("x", ["N", 2, 6])], held)
-
-
-def _branches() -> ModelProto:
-    node = helper.make_node
-    body = helper.make_graph([node("Abs", ["x"], ["t"])], "b", [], [_info("t", None)])
-    steps = helper.make_graph(
-        [node("Add", ["v", "x"], ["o"]), node("Identity", ["k"], ["l"])],
-        "loop",
-        [_info("i", [], TensorProto.INT64), _info("k", [], TensorProto.BOOL), _info("v", [4])],
-        [_info("l", [], TensorProto.BOOL), _info("o", [4])],
-    )
-    nodes = [
-        node("If", ["c"], ["e"], then_branch=body, else_branch=body),
-        node("Loop", ["count", "c", "e"], ["y"], body=steps),
-    ]
-    inputs = [_info("x", [4]), _info("c", [], TensorProto.BOOL)]
-    return _made(nodes, inputs, [_array("count", 3, "i8")])
-
-
-def _quantized() -> ModelProto:
-    node = helper.make_node
-    nodes = [
-        node("QuantizeLinear", ["x", "sx", "zx"], ["q"]),
-        node("DequantizeLinear", ["q", "sx", "zx"], ["d"]),
-        node("DequantizeLinear", ["w", "sw", "zw"], ["v"], axis=0),
-        node("Conv", ["d", "v"], ["c"]),
-        node("QuantizeLinear", ["c", "sx", "zx"], ["k"]),
-        node("DequantizeLinear", ["k", "sx", "zx"], ["y"]),
-    ]
-    held = [_array("sx", 0.1), _array("zx", 3, "u1"), _array("w", np.ones((2, 3, 1, 1)), "i1")]
-    held += [_array("sw", [0.1, 0.2]), _array("zw", [0, 0], "i1")]
-    return _made(nodes, [_info("x", [1, 3, 4, 4])], held)
-
-
-def _functions() -> ModelProto:
-    """Calls with and without the attribute, and a function that calls the other."""
-    node = helper.make_node
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
-    leaky = node("LeakyRelu", ["a"], ["b"])
-    leaky.attribute.add(name="alpha", ref_attr_name="alpha", type=AttributeProto.FLOAT)
-    default = [helper.make_attribute("alpha", 0.25)]
-    functions = [
-        helper.make_function("f", "Leaky", ["a"], ["b"], [leaky], opsets, [], default),
-        helper.make_function(
-            "f",
-            "Twice",
-            ["a"],
-            ["b"],
-            [node("Leaky", ["a"], ["t"], domain="f"), node("Leaky", ["t"], ["b"], domain="f")],
-            opsets,
-        ),
-    ]
-    nodes = [
-        node("Twice", ["x"], ["t"], domain="f"),
-        node("Leaky", ["t"], ["y"], domain="f", alpha=0.5),
-    ]
-    made = _made(nodes, [_info("x", ["N", 3])], [])
-    made.opset_import.append(opsets[1])
-    made.functions.extend(functions)
-    return made
-
-
-def _sparse() -> ModelProto:
-    """A sparse initializer, a sparse Constant, and a Scan over what they make."""
-    node = helper.make_node
-    indices = _array("i", [1, 4], "i8")
-    held = helper.make_sparse_tensor(_array("s", [5, 7]), indices, [2, 3])
-    other = helper.make_sparse_tensor(_array("v", [5, 7]), indices, [2, 3])
-    body = helper.make_graph(
-        [node("Add", ["h", "k"], ["n"]), node("Identity", ["n"], ["o"])],
-        "scan",
-        [_info("h", [3]), _info("k", [3])],
-        [_info("n", [3]), _info("o", [3])],
-    )
-    nodes = [
-        node("Constant", [], ["c"], sparse_value=other),
-        node("Add", ["s", "c"], ["a"]),
-        node("Scan", ["x", "a"], ["l", "y"], body=body, num_scan_inputs=1),
-    ]
-    made = _made(nodes, [_info("x", [3])], [])
-    made.graph.sparse_initializer.append(held)
-    return made
-
-
-def _external() -> ModelProto:
-    """Two weights in one file, at offsets that meet."""
-    node = helper.make_node
-    weights: list[TensorProto] = []
-    for name, offset, shape in (("w", 0, (2, 3)), ("b", 24, (6,))):
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
-        tensor.data_location = TensorProto.EXTERNAL
-        size = 4 * int(np.prod(shape))
-        for key, value in (("location", "w.bin"), ("offset", offset), ("length", size)):
-            tensor.external_data.add(key=key, value=str(value))
-        weights.append(tensor)
-    nodes = [
-        node("MatMul", ["x", "w"], ["m"]),
-        node("Concat", ["m", "m"], ["j"], axis=1),
-        node("Add", ["j", "b"], ["y"]),
-    ]
-    return _made(nodes, [_info("x", ["N", 2])], weights)
+        return Chain(Counter({"refused": 1}))
+    return Chain(Counter({"read": 1}))
 
 
 if __name__ == "__main__":
