@@ -93,6 +93,7 @@ class Deployed:
             tolerance or TOLERANCES[self.deployment.mode],
             excepts,
             every_value=every_value,
+            spread=given.source != "random",
         )
         return comparison
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qdqc.inspection.inputs import Summary, input_doubts
-from qdqc.inspection.measure import Figures, Measured, decibels
+from qdqc.inspection.measure import Figures, Measured
 from qdqc.ir.graph import Module
 from qdqc.ir.op import Kind
+from qdqc.runtime.comparison.compare import decibels
 
 __all__ = ["Cause", "causes"]
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from qdqc.inspection.measure import decibels
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.data import Data
 from qdqc.ir.fields import encode
@@ -25,6 +24,7 @@ from qdqc.ir.types import Quant, Range, TensorType, Type
 from qdqc.ir.view import reads
 from qdqc.ops import CASTS
 from qdqc.quant.arithmetic import numbers
+from qdqc.runtime.comparison.compare import decibels
 
 __all__ = ["Change", "Detail", "Difference", "brief_type", "difference"]
 

@@ -21,19 +21,16 @@ from qdqc.inspection.weight_errors import WeightFigures, weight_figures
 from qdqc.ir.graph import Module
 from qdqc.ir.types import TensorType
 from qdqc.quant.arithmetic import dequantize, quant_range, quantize
-from qdqc.runtime.comparison.check import mean_similarities, taken
-from qdqc.runtime.comparison.compare import Comparison, Similarity, compare, inner_product
+from qdqc.runtime.comparison.check import taken
+from qdqc.runtime.comparison.choices import choices
+from qdqc.runtime.comparison.compare import Comparison, Similarity, inner_product
+from qdqc.runtime.comparison.pool import Pools
 from qdqc.runtime.sessions.forced import ForcedRunner
 from qdqc.runtime.sessions.session import Feeds, Runner
 
-__all__ = ["Figures", "Measured", "decibels", "measure"]
+__all__ = ["Figures", "Measured", "measure"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-
-
-def decibels(noise: float) -> float:
-    """A share of noise over signal as SQNR: ``-10 log10``; infinite where there is none."""
-    return -10 * math.log10(noise) if noise > 0 else math.inf
 
 
 @dataclass
@@ -131,31 +128,28 @@ class _Measuring:
         self.sums = {p.name: _Sums(p) for p in self.pairs}
 
     def over(self, samples: Iterable[Feeds]) -> Measured:
-        rounds: list[Comparison] = []
-        ends: list[Comparison] = []
+        decided = choices(self.reference)
+        pools, ends, count = Pools(decided=decided), Pools(decided=decided), 0
         agreed: dict[str, list[float]] = {}
         for feeds in samples:
             given = taken(self.quantized, self.reference, feeds)
             exact, run = self.exact.run(feeds), self.whole.run(given)
             values = {p.name: run[p.tap] for p in self.pairs}
-            rounds.append(
-                compare(values, {p.name: exact[p.name] for p in self.pairs}, self.tolerance)
-            )
+            pools.see(values, {p.name: exact[p.name] for p in self.pairs})
+            count += 1
             shared = [n for n in self.outputs if n in exact]
-            ends.append(compare(run, {n: exact[n] for n in shared}, self.tolerance))
+            ends.see(run, {n: exact[n] for n in shared})
             for name in shared:
                 agreed.setdefault(name, []).append(_agreement(run[name], exact[name]))
             self._take(given, feeds, exact)
             if self.sketches is not None:
                 for name, value in values.items():
                     self.sketches.see(name, exact[name], value)
-        comparison = mean_similarities(rounds, self.tolerance)
+        comparison = pools.comparison(self.tolerance)
         rows = {r.name: r for r in comparison.rows}
         figures = [self.sums[p.name].figures(rows.get(p.name)) for p in self.pairs]
         means = {n: float(np.mean(a)) for n, a in agreed.items()}
-        return Measured(
-            figures, comparison, mean_similarities(ends, self.tolerance), len(rounds), means
-        )
+        return Measured(figures, comparison, ends.comparison(self.tolerance), count, means)
 
     def _take(self, given: Feeds, feeds: Feeds, exact: Arrays) -> None:
         """What each value's own nodes do with the float values."""

@@ -18,16 +18,22 @@ __all__ = [
     "similarity_entries",
 ]
 
+_FIGURES = ("cos", "euclid", "sqnr", "max_abs", "share_equal")
+
 
 def render_similarity(row: Similarity, kinds: Mapping[str, str] | None = None) -> str:
     """One value in one line: its level and figures."""
     kind = f" '{kinds[row.name]}'" if kinds and row.name in kinds else ""
     name = visible(row.name)
+    chosen = "" if row.judged else "  (follows from a choice, not judged)"
     if row.note:
-        return f"{row.level.value:<11} {row.note}  {name}{kind}"
+        return f"{row.level.value:<11} {row.note}  {name}{kind}{chosen}"
+    if row.labels:
+        return f"{row.level.value:<11} {row.share_equal:.2%} equal  {name}{kind}{chosen}"
+    largest = f"  largest difference {row.max_abs:.4g}" if row.few else ""
     return (
         f"{row.level.value:<11} cos {row.cos:.6f}  euclid {row.euclid:.6f}  "
-        f"sqnr {row.sqnr:6.1f} dB  {name}{kind}"
+        f"sqnr {row.sqnr:6.1f} dB{largest}  {name}{kind}{chosen}"
     )
 
 
@@ -57,16 +63,27 @@ def comparison_csv(comparison: Comparison) -> str:
     """All values with their figures as CSV, in the order of the comparison."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "level", "passed", "cos", "euclid", "sqnr", "note"])
+    writer.writerow(
+        ["name", "level", "passed", "cos", "euclid", "sqnr", "max_abs", "share_equal", "note"]
+    )
     for row in comparison.rows:
-        figures = [f"{x:.8g}" for x in (row.cos, row.euclid, row.sqnr)]
+        figures = [f"{getattr(row, figure):.8g}" for figure in _FIGURES]
         writer.writerow([row.name, row.level.value, str(row.passed).lower(), *figures, row.note])
     return out.getvalue()
 
 
 def similarity_entries(rows: Iterable[Similarity]) -> dict[str, dict[str, float | None]]:
-    """Figures by name as ``--report`` has them."""
-    return {r.name: {"cos": r.cos, "euclid": r.euclid, "sqnr": json_number(r.sqnr)} for r in rows}
+    """Figures by name as ``--report`` has them; of labels there is the share that is equal."""
+    return {
+        r.name: {
+            "cos": None if r.labels else r.cos,
+            "euclid": None if r.labels else r.euclid,
+            "sqnr": None if r.labels else json_number(r.sqnr),
+            "max_abs": None if r.labels else json_number(r.max_abs),
+            "share_equal": r.share_equal,
+        }
+        for r in rows
+    }
 
 
 def json_number(value: float) -> float | None:

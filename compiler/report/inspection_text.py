@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from qdqc.inspection.causes import Cause
-from qdqc.inspection.measure import Figures, Measured, decibels
+from qdqc.inspection.measure import Figures, Measured
 from qdqc.report.comparison_text import json_number
 from qdqc.report.lines import joined
+from qdqc.runtime.comparison.compare import decibels
 
 __all__ = ["figures_entry", "inspection_entries", "render_inspection"]
 

@@ -8,7 +8,7 @@ import io
 import numpy as np
 
 from qdqc.report.comparison_text import comparison_csv, render_comparison
-from qdqc.runtime.comparison.compare import compare
+from qdqc.runtime.comparison.pool import compare
 
 REFERENCE = {n: np.array([1.0, 2.0]) for n in "abcdefg"}
 
@@ -21,7 +21,8 @@ def test_the_summary_ends_with_the_first_failure_and_the_five_worst() -> None:
     assert lines[1] == "first below tolerance:"
     assert lines[2].endswith("  b")
     assert lines[3] == "worst:"
-    assert [line.split("dB")[1].split()[0] for line in lines[4:]] == ["f", "b", "d", "g", "e"]
+    assert [line.split("  ")[-1][0] for line in lines[4:]] == ["f", "b", "d", "g", "e"]
+    assert "largest difference 0.6  f" in lines[4]
     assert lines[4].endswith("f 'conv'")
     every = render_comparison(found, every=True).splitlines()
     assert len(every) == len(lines) + 7

@@ -21,7 +21,8 @@ from qdqc.report.comparison_text import render_comparison
 from qdqc.report.difference_text import render_difference
 from qdqc.report.inspection_text import render_inspection
 from qdqc.report.lines import joined, visible
-from qdqc.runtime.comparison.compare import Comparison, Level, Similarity, compare
+from qdqc.runtime.comparison.compare import Comparison, Level, Similarity
+from qdqc.runtime.comparison.pool import compare
 
 ODD = "a\x1b[31m red\nx\u202eé"
 

@@ -13,12 +13,13 @@ import numpy.typing as npt
 from qdqc.inspection.causes import Cause
 from qdqc.inspection.difference import Difference
 from qdqc.inspection.folding import Group, folded
-from qdqc.inspection.measure import Figures, Measured, decibels
+from qdqc.inspection.measure import Figures, Measured
 from qdqc.inspection.sketch import Sketches
 from qdqc.inspection.steps import Replay
 from qdqc.ir.core import Node, Value
 from qdqc.ir.graph import Module
 from qdqc.ir.view import reads
+from qdqc.runtime.comparison.compare import decibels
 
 __all__ = ["COLUMNS", "COMPARED", "Inspection", "payload"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from qdqc.data.preprocess import Preprocess
 from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, TensorType
 from qdqc.quant.arithmetic import quantize
-from qdqc.runtime.comparison.compare import Comparison, Level, Similarity, compare
+from qdqc.runtime.comparison.choices import choices
+from qdqc.runtime.comparison.compare import Comparison
+from qdqc.runtime.comparison.pool import Pools
 from qdqc.runtime.sessions.session import Feeds, Runner
 
-__all__ = ["check_against", "mean_similarities", "shared_values", "taken"]
+__all__ = ["check_against", "shared_values", "taken"]
 
 
 def shared_values(module: Module, reference: Module) -> list[str]:
@@ -41,24 +44,30 @@ def check_against(
     excepts: Sequence[str] = (),
     *,
     every_value: bool = True,
+    spread: bool = True,
 ) -> tuple[Comparison, dict[str, npt.NDArray[Any]]]:
-    """Run both modules; similarities are means over the samples, levels the worst of them.
+    """Run both modules over the samples, each of whose values are pooled.
 
-    Returns the comparison in graph order and the values of the module on the last sample, its
-    inputs among them.
+    What follows from a choice among numbers is reported, and the numbers that decide it are
+    judged instead. ``spread`` is that of ``Pool``. Returns the comparison in graph order and the
+    values of the module on the last sample, its inputs among them.
     """
-    taps = shared_values(module, reference) if every_value else []
+    shared = shared_values(module, reference)
+    decided = choices(reference)
+    taps = shared if every_value else [n for n in shared if n in decided.numbers]
     ours = Runner(module, taps)
     theirs = Runner(reference, taps)
-    rounds: list[Comparison] = []
+    if set(decided.numbers) - {*taps, *theirs.outputs, *theirs.inputs}:
+        decided = replace(decided, chosen=frozenset())  # nothing else would tell a wrong choice
+    pools = Pools(excepts, decided, spread=spread)
     values: dict[str, npt.NDArray[Any]] = {}
     for feeds in samples:
         given = taken(module, reference, feeds)
         values = {n: given[n] for n in ours.inputs if n in given} | ours.run(given)
         expected = theirs.run(feeds)
         order = [*taps, *(n for n in expected if n not in taps)]
-        rounds.append(compare(values, {n: expected[n] for n in order}, tolerance, excepts))
-    return mean_similarities(rounds, tolerance), values
+        pools.see(values, {n: expected[n] for n in order})
+    return pools.comparison(tolerance), values
 
 
 def taken(module: Module, reference: Module, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
@@ -75,25 +84,3 @@ def taken(module: Module, reference: Module, feeds: Feeds) -> dict[str, npt.NDAr
         elif stated is not None and value.tensor.elem is Elem.U8:
             inputs[value.name] = stated.pixels(inputs[value.name])
     return inputs
-
-
-def mean_similarities(rounds: Sequence[Comparison], tolerance: tuple[float, float]) -> Comparison:
-    """One comparison of several: figures are means over the rounds, and decide the level.
-
-    A value is EQUAL or CLOSE where it was so in every round.
-    """
-    if not rounds:
-        return Comparison((), tolerance)
-    rows = [_mean(same, tolerance) for same in zip(*(r.rows for r in rounds), strict=True)]
-    return Comparison(tuple(rows), tolerance)
-
-
-def _mean(same: Sequence[Similarity], tolerance: tuple[float, float]) -> Similarity:
-    order = list(Level)
-    worst = max((s.level for s in same), key=order.index)
-    cos, euclid = float(np.mean([s.cos for s in same])), float(np.mean([s.euclid for s in same]))
-    if worst in (Level.SIMILAR, Level.NOT_SIMILAR):
-        passed = cos >= tolerance[0] and euclid >= tolerance[1]
-        worst = Level.SIMILAR if passed else Level.NOT_SIMILAR
-    sqnr = float(np.mean([s.sqnr for s in same]))
-    return Similarity(same[0].name, cos, euclid, sqnr, worst)

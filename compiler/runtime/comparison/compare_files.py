@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from qdqc.data.archive import Archive
 from qdqc.runtime.comparison.compare import Comparison, Similarity, Sums, excepted, mismatch
+from qdqc.runtime.comparison.pool import Pool
 
 __all__ = ["compare_files", "pieces", "similarities"]
 
@@ -48,10 +49,10 @@ def similarities(
         return
     shape = shapes[0]
     along = None if axis is None or axis >= len(shape) else axis
-    whole = Sums()
+    whole = Pool()
     parts = Sums(1 if along is None else shape[along])
     for place, value, exact in pieces(name, target, reference):
-        whole.see(value, exact)
+        whole.see_piece(value, exact, shape, place)
         if along is not None:
             parts.see(value, exact, _indices(place, value.size, shape, along))
     yield whole.similarity(name, tolerance)

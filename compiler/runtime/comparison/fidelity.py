@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
-from qdqc.runtime.comparison.compare import cosine, sqnr
+from qdqc.runtime.comparison.compare import decibels
+from qdqc.runtime.comparison.pool import Pool
 from qdqc.runtime.sessions.session import Feeds, Runner
 
 __all__ = ["Fidelity", "Kept", "fidelity"]
@@ -17,7 +19,11 @@ __all__ = ["Fidelity", "Kept", "fidelity"]
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How near outputs are to the float model's: means over samples and outputs, SQNR in dB."""
+    """How near outputs are to the float model's, of all samples together.
+
+    ``cos`` is the mean likeness of the outputs, ``sqnr`` is that of their mean noise over signal,
+    in dB.
+    """
 
     cos: float
     sqnr: float
@@ -37,8 +43,7 @@ def fidelity(
     kept: Kept | None = None,
 ) -> Fidelity:
     """Run a model on samples, each with the reference's outputs, and compare the float ones."""
-    cos: list[float] = []
-    noise: list[float] = []
+    pools: dict[str, Pool] = {}
     for feeds, expected in samples:
         outputs = quantized.run(feeds)
         for name, exact in expected.items():
@@ -47,6 +52,8 @@ def fidelity(
             pair = outputs[name], exact
             if kept is not None:
                 pair = kept(name, pair[0], dict(feeds)), kept(name, pair[1], dict(feeds))
-            cos.append(cosine(*pair))
-            noise.append(sqnr(*pair))
-    return Fidelity(float(np.mean(cos)), float(np.mean(noise)))
+            pools.setdefault(name, Pool()).see(*pair)
+    if not pools:
+        return Fidelity(1.0, math.inf)
+    noise = fmean(pool.noise_to_signal() for pool in pools.values())
+    return Fidelity(fmean(pool.likeness() for pool in pools.values()), decibels(noise))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qdqc.calibration.table import Table
 from qdqc.ir.op import Kind
-from qdqc.runtime.comparison.compare import cosine
+from qdqc.runtime.comparison.pool import Pool
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.strategies.mixes import Mixes
 from qdqc.search.strategies.strategy import Search, Strategy
@@ -35,7 +35,7 @@ def layer_cosines(
     table: Table,
     progress: Callable[[int, int, str], object] = lambda done, total, note: None,
 ) -> dict[str, float]:
-    """The mean cosine of each layer's value in the INT8 model to that in the float one.
+    """How like each layer's value in the INT8 model is to that in the float one.
 
     Integer layers in graph order, but for those that only move elements. The values of one
     sample are held at a time.
@@ -44,13 +44,13 @@ def layer_cosines(
     names = [x.name for x in layers.integer if layers.kind(x) is not Kind.PRESERVING]
     exact = Runner(trials.models.module, names, threads=1)
     quantized = Runner(trials.models.lowered(table), names, threads=1)
-    total = dict.fromkeys(names, 0.0)
+    pools = {name: Pool() for name in names}
     for number, sample in enumerate(trials.samples, 1):
         a, b = quantized.run(sample), exact.run(sample)
         for name in names:
-            total[name] += cosine(a[name], b[name])
+            pools[name].see(a[name], b[name])
         progress(number, len(trials.samples), "")
-    return {name: value / len(trials.samples) for name, value in total.items()}
+    return {name: pool.likeness() for name, pool in pools.items()}
 
 
 def walk(

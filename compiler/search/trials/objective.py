@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqc.diagnostics import QdqcError
-from qdqc.runtime.comparison.compare import cosine
+from qdqc.runtime.comparison.pool import Pool
 
 __all__ = ["KINDS", "Likeness", "Metric", "Objective", "Outputs"]
 
@@ -19,7 +19,8 @@ Outputs: TypeAlias = Mapping[str, npt.NDArray[Any]]
 
 PostProcess: TypeAlias = Callable[[Outputs], Outputs]
 
-_TINY = 1e-7
+_WORST = -1e9
+"""What outputs score that are not finite, or not zero, where the float model's are."""
 
 
 class Objective(Protocol):
@@ -41,21 +42,17 @@ class Objective(Protocol):
         ...
 
 
-def _near(value: npt.NDArray[Any], exact: npt.NDArray[Any]) -> float:
-    """1 - |a - b|^2 / (|a|^2 + 1e-7); what is taken from 1 is TPU-MLIR's snr."""
-    a, b = exact.astype(np.float64).ravel(), value.astype(np.float64).ravel()
-    return 1.0 - float(np.sum((a - b) ** 2) / (np.sum(a**2) + _TINY))
+def _near(pool: Pool) -> float:
+    """1 - noise / signal; what is taken from 1 is TPU-MLIR's snr."""
+    return max(_WORST, 1.0 - pool.noise_to_signal())
 
 
-KINDS: Mapping[str, Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]] = {
-    "cos": cosine,
-    "snr": _near,
-}
+KINDS: Mapping[str, Callable[[Pool], float]] = {"cos": Pool.likeness, "snr": _near}
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """The mean likeness over samples and values: 1 where nothing is lost.
+    """The mean likeness over the values, each of all samples together: 1 where nothing is lost.
 
     ``weights`` says how much each compared value counts, by name; they sum to 1. ``kind`` is a
     name of ``KINDS``. ``post_process`` turns the values of a sample into others, which count
@@ -71,9 +68,16 @@ class Likeness:
         return tuple(self.weights)
 
     def score(self, quantized: Sequence[Outputs], exact: Sequence[Outputs]) -> float:
-        """The mean over the samples."""
-        pairs = zip(quantized, exact, strict=True)
-        return float(np.mean([self._of_sample(a, b) for a, b in pairs]))
+        """The mean of the likeness of each value."""
+        pools: dict[str, Pool] = {}
+        for ours, theirs in map(self._compared, quantized, exact):
+            for name in theirs:
+                pools.setdefault(name, Pool()).see(ours[name], theirs[name])
+        weights = self.weights
+        if self.post_process is not None:
+            weights = dict.fromkeys(pools, 1 / len(pools))
+        near = KINDS[self.kind]
+        return sum(w * near(pools[name]) for name, w in weights.items())
 
     def ideal(self, exact: Sequence[Outputs]) -> float:
         return 1.0
@@ -81,13 +85,11 @@ class Likeness:
     def part(self, places: Sequence[int]) -> Likeness:
         return self
 
-    def _of_sample(self, outputs: Outputs, exact: Outputs) -> float:
-        weights = self.weights
+    def _compared(self, outputs: Outputs, exact: Outputs) -> tuple[Outputs, Outputs]:
+        """What is compared of a sample."""
         if self.post_process is not None:
-            outputs, exact = _comparable(self.post_process(outputs), self.post_process(exact))
-            weights = dict.fromkeys(exact, 1 / len(exact))
-        near = KINDS[self.kind]
-        return sum(w * near(outputs[n], exact[n]) for n, w in weights.items())
+            return _comparable(self.post_process(outputs), self.post_process(exact))
+        return outputs, {name: exact[name] for name in self.weights}
 
 
 def _comparable(given: Outputs, exact: Outputs) -> tuple[Outputs, Outputs]:

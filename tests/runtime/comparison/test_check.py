@@ -8,8 +8,8 @@ import numpy as np
 
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
-from qdqc.runtime.comparison.check import check_against, mean_similarities, shared_values
-from qdqc.runtime.comparison.compare import Comparison, Level, Similarity
+from qdqc.runtime.comparison.check import check_against, shared_values
+from qdqc.runtime.comparison.compare import Level
 from qdqc.runtime.sessions.fold import evaluate
 from qdqc.text.parser import parse_module
 
@@ -42,15 +42,6 @@ def _zeros(module: Module, like: str) -> Any:
 
 def test_a_lowered_module_shares_the_float_names(tiny: Module, lowered: Module) -> None:
     assert shared_values(lowered, tiny) == ["r1", "c2", "r2", "c3", "p", "f", "y"]
-
-
-def test_figures_are_means_and_levels_the_worst() -> None:
-    def rows(*values: tuple[float, Level]) -> list[Comparison]:
-        return [Comparison((Similarity("x", c, c / 2, c, lv),), (0.9, 0.9)) for c, lv in values]
-
-    found = mean_similarities(rows((1.0, Level.EQUAL), (0.5, Level.NOT_SIMILAR)), (0.9, 0.9))
-    assert found.rows == (Similarity("x", 0.75, 0.375, 0.75, Level.NOT_SIMILAR),)
-    assert mean_similarities([], (0.9, 0.9)).rows == ()
 
 
 CONSTANTS = """\

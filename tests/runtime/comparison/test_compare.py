@@ -13,12 +13,11 @@ from qdqc.runtime.comparison.compare import (
     Comparison,
     Level,
     Similarity,
-    compare,
     cosine,
     euclidean_similarity,
-    similarity,
     sqnr,
 )
+from qdqc.runtime.comparison.pool import compare, similarity
 
 NUMBERS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20)
 
@@ -62,7 +61,7 @@ def test_integers_do_not_overflow() -> None:
         ([1.0, 2.0], [1.5, 2.0], Level.NOT_SIMILAR),
         ([1.0, 2.0], [1.0, 2.0, 3.0], Level.NOT_MATCH),
         (["a"], ["a"], Level.EQUAL),
-        (["a"], ["b"], Level.NOT_MATCH),
+        (["a"], ["b"], Level.NOT_SIMILAR),
         ([1 + 2j], [1 + 2j], Level.EQUAL),
         ([1 + 2j], [1 - 2j], Level.NOT_SIMILAR),
         ([True, False], [True, True], Level.NOT_SIMILAR),
@@ -74,12 +73,36 @@ def test_levels(value: list[object], reference: list[object], level: Level) -> N
     assert found.passed == (level not in (Level.NOT_SIMILAR, Level.NOT_MATCH))
 
 
-def test_nan_and_infinity_count_as_zero_and_large() -> None:
-    found = similarity("x", np.array([np.nan, 1.0]), np.array([0.0, 1.0]))
-    assert found.level is Level.CLOSE
-    found = similarity("x", np.array([np.inf, 1.0]), np.array([1.0, 1.0]))
-    assert found.level is Level.NOT_SIMILAR
-    assert found.cos == pytest.approx((1e4 + 1) / (math.hypot(1e4, 1) * math.sqrt(2)))
+NAN, INF = np.nan, np.inf
+
+
+@pytest.mark.parametrize(
+    ("value", "reference", "same"),
+    [
+        ([NAN, 1.0], [NAN, 1.0], True),
+        ([INF, 1.0], [INF, 1.0], True),
+        ([NAN, 1.0], [0.0, 1.0], False),
+        ([0.0, 1.0], [NAN, 1.0], False),
+        ([INF, 1.0], [1.0, 1.0], False),
+        ([INF, 1.0], [-INF, 1.0], False),
+        ([NAN, 1.0], [INF, 1.0], False),
+    ],
+)
+def test_what_is_not_finite_stands_at_the_same_places(
+    value: list[float], reference: list[float], *, same: bool
+) -> None:
+    row = similarity("x", np.array(value), np.array(reference), (-1.0, -1.0))
+    assert row.passed == same
+    assert (row.level is Level.EQUAL) == same
+    if not same:
+        assert (row.cos, row.euclid, row.sqnr) == (-1, -1, -math.inf)
+        assert row.note == "NaN or infinity at other places"
+
+
+def test_the_rest_is_compared_on_what_is_finite() -> None:
+    row = similarity("x", np.array([NAN] + [1.0] * 20), np.array([NAN] + [1.1] * 20))
+    assert row.sqnr == pytest.approx(20 * math.log10(1.1 / 0.1), abs=1e-4)
+    assert row.max_abs == pytest.approx(0.1)
 
 
 def test_only_shared_names_in_the_order_of_the_reference() -> None:

@@ -9,7 +9,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.search.trials.objective import Likeness, Metric
 
 RNG = np.random.default_rng(0)
-EXACT = [{"a": RNG.normal(size=(1, 5)), "b": RNG.normal(size=(1, 3))} for _ in range(4)]
+EXACT = [{"a": RNG.normal(size=(1, 5)), "b": RNG.normal(size=(1, 4))} for _ in range(4)]
 FOUND = [{n: v + 0.1 * RNG.normal(size=v.shape) for n, v in s.items()} for s in EXACT]
 
 
@@ -99,20 +99,34 @@ def test_parts_of_a_metric_keep_their_labels() -> None:
     assert bare.ideal(EXACT) == 1.0
 
 
-@pytest.mark.parametrize("kind", ["cos", "snr"])
-def test_losses_of_samples_average_to_that_of_all(kind: str) -> None:
-    objective = Likeness({"a": 0.5, "b": 0.5}, kind)
+def test_losses_of_samples_average_to_that_of_all() -> None:
+    objective = Likeness({"a": 0.5, "b": 0.5})
     each = [objective.score([f], [e]) for f, e in zip(FOUND, EXACT, strict=True)]
     assert objective.score(FOUND, EXACT) == pytest.approx(np.mean(each), abs=1e-15)
 
 
+@pytest.mark.parametrize("kind", ["cos", "snr"])
+def test_a_sample_that_is_not_finite_scores_least(kind: str) -> None:
+    broken = [{n: v * np.nan for n, v in FOUND[0].items()}, *FOUND[1:]]
+    objective = Likeness({"a": 0.5, "b": 0.5}, kind)
+    assert objective.score(broken, EXACT) <= -1 < objective.score(FOUND, EXACT)
+
+
+def test_one_number_is_judged_by_how_it_changes() -> None:
+    exact = [{"y": np.array([[1.0 + (k % 5 == 0)]])} for k in range(20)]
+    same = [{"y": np.array([[1.0]])} for _ in exact]
+    noise, spread = 4.0, 20 * 0.2 * 0.8
+    expected = 1 / np.sqrt(1 + noise / spread)
+    assert Likeness({"y": 1.0}).score(same, exact) == pytest.approx(expected)
+
+
 def test_snr_is_that_of_tpu_mlir() -> None:
     """Noise over signal of all elements, taken from 1."""
-    expected = []
+    noise = signal = 0.0
     for found, exact in zip(FOUND, EXACT, strict=True):
-        noise = sum(
-            (float(x) - float(y)) ** 2 for x, y in zip(found["b"][0], exact["b"][0], strict=True)
-        )
-        expected.append(1 - noise / (sum(float(y) ** 2 for y in exact["b"][0]) + 1e-7))
+        pairs = list(zip(found["b"][0], exact["b"][0], strict=True))
+        noise += sum((float(x) - float(y)) ** 2 for x, y in pairs)
+        signal += sum(float(y) ** 2 for _, y in pairs)
+    expected = 1 - noise / signal
     found_score = Likeness({"b": 1.0}, "snr").score(FOUND, EXACT)
-    assert found_score == pytest.approx(float(np.mean(expected)), abs=1e-12)
+    assert found_score == pytest.approx(expected, abs=1e-12)
