@@ -14,7 +14,7 @@ from qdqc.runtime.comparison.check import check_against
 from qdqc.runtime.comparison.choices import choices
 
 RNG = np.random.default_rng(0)
-F, I = TensorProto.FLOAT, TensorProto.INT64
+F, I64 = TensorProto.FLOAT, TensorProto.INT64
 
 
 def network(nodes: list[Any], outputs: dict[str, int], x: list[int], **constants: Any) -> Module:
@@ -44,7 +44,7 @@ def detector(scale: float = 1.0) -> Module:
             node("NonMaxSuppression", ["boxes", "scores", "n", "iou", "least"], ["selected"]),
             node("Gather", ["selected", "two"], ["rows"], axis=1),
         ],
-        {"boxes": F, "scores": F, "selected": I, "rows": I},
+        {"boxes": F, "scores": F, "selected": I64, "rows": I64},
         [1, 30, 6],
         w=np.random.default_rng(1).standard_normal((6, 8)).astype(np.float32) * scale,
         parts=np.array([4, 4]),
@@ -78,7 +78,7 @@ def test_a_label_is_judged_by_the_scores_it_is_the_best_of() -> None:
     def classifier(scale: float) -> Module:
         nodes = [node("MatMul", ["x", "w"], ["m"]), node("ArgMax", ["m"], ["y"], axis=1)]
         w = np.random.default_rng(2).standard_normal((6, 9)).astype(np.float32) * scale
-        return network(nodes, {"y": I}, ["N", 6], w=w)
+        return network(nodes, {"y": I64}, ["N", 6], w=w)
 
     samples = [{"x": RNG.standard_normal((5, 6)).astype(np.float32)}]
     same, _ = check_against(classifier(1.0), classifier(1.0), samples, (0.9, 0.8))
