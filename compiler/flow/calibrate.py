@@ -21,6 +21,7 @@ from qdqc.flow.effort import ALONE, Effort
 from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.samples import DataSource, Given
 from qdqc.ir.graph import Module
+from qdqc.quant.finite import odd_weights
 from qdqc.runtime.sessions.open_taps import open_taps_of
 from qdqc.text.digest import module_digest
 from qdqc.versions import own_version, version_of
@@ -178,6 +179,8 @@ def calibrate_module(
     With a recipe the module is tuned, and the table is that of the tuned one.
     """
     request.check()
+    for odd in odd_weights(module.graph):
+        listener.warn(f"{odd.message}, a parameter of '{odd.node.name}': what depends on it is lost")
     work = _Work(data, request, effort, listener)
     if not request.recipe:
         table = work.table_of(module)
