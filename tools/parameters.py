@@ -11,6 +11,7 @@ __all__ = ["OPTIONS", "as_options"]
 
 _SAME = (
     "batch_size",
+    "bind",
     "cache",
     "channel_format",
     "data_list",

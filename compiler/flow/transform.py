@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy.typing as npt
 
 from qdqc.data.preprocess import Preprocess
 from qdqc.diagnostics import QdqcError
@@ -13,6 +15,8 @@ from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.samples import check_samples
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
+from qdqc.ir.types import Array
+from qdqc.onnx_io.binding import bind_inputs
 from qdqc.onnx_io.importer import import_onnx
 from qdqc.pipeline.discovery import load_passes, pipelines
 from qdqc.pipeline.manager import PassManager
@@ -41,12 +45,16 @@ class TransformCheck:
 
 @dataclass(frozen=True)
 class Transformed:
-    """A simplified ``module``, the ``original`` as it was imported, and their nodes' numbers."""
+    """A simplified ``module``, the ``original`` as it was imported, and their nodes' numbers.
+
+    ``bound`` are inputs of the source that are constants of both, with their values.
+    """
 
     module: Module
     original: Module
     imported_nodes: int
     nodes: int
+    bound: Mapping[str, Array] = field(default_factory=dict[str, Array])
 
     def check(
         self,
@@ -74,6 +82,7 @@ def transform(
     name: str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | Sequence[Sequence[int]] | None = None,
     output_names: Sequence[str] | None = None,
+    bind: Mapping[str, npt.ArrayLike] | None = None,
     preprocess: Preprocess | None = None,
     preprocess_list: Sequence[int] | None = None,
     memory_limit: int | None = None,
@@ -82,11 +91,13 @@ def transform(
     """Import a model, state how images become its inputs, and simplify and fuse it.
 
     ``model`` is a ModelProto, the path of an .onnx file or of an earlier .qir, or a module.
-    ``preprocess_list`` says which inputs are images, counted from 1; by default all that look
+    ``bind`` gives inputs a value that is theirs in every run; they become constants, which folds
+    the branches that hang on them. ``preprocess_list`` says which inputs are images, counted from 1; by default all that look
     like one. A model whose weights, or one of whose values, take more than ``memory_limit`` bytes
     is refused (None: than the machine has). Raises QdqcError.
     """
     module = _imported(model, input_shapes, output_names, memory_limit)
+    bound = bind_inputs(module, bind or {})
     if name is not None:
         module.name = name
     original = clone(module)
@@ -97,7 +108,7 @@ def transform(
     passes = resolve("@transform", pipelines())
     watched: Any = {"instruments": listener.instruments, "verify_each": listener.verify_each}
     PassManager(passes, warn=listener.warn, **watched).run(module)
-    return Transformed(module, original, imported, sum(1 for _ in module.walk()))
+    return Transformed(module, original, imported, sum(1 for _ in module.walk()), bound)
 
 
 def _imported(
