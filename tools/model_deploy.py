@@ -49,6 +49,8 @@ def _deploy(invocation: Invocation) -> int:
         qtable=load_qtable(args.quantize_table) if args.quantize_table else None,
         listener=listener_of(invocation),
     )
+    if deployed.unquantized is not None:
+        invocation.report["unquantized"] = deployed.unquantized.entries()
     if args.why:
         node_named(deployed.typed, args.why)  # a wrong name is reported before anything is written
     samples = deployed.samples(args.test_input)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.prove import Proof, proof_of
 from qdqc.flow.samples import CheckSamples, check_samples
+from qdqc.flow.unquantized import Unquantized, unquantized
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import export_onnx
@@ -62,6 +64,11 @@ class Deployed:
     deployment: Deployment
     decisions: Mapping[str, Decision]
     table: Table | None = None
+
+    @cached_property
+    def unquantized(self) -> Unquantized | None:
+        """Why no product took the mode that was asked for; None where one did."""
+        return unquantized(self.typed, self.decisions, self.deployment.mode)
 
     @property
     def target(self) -> Target:
@@ -155,7 +162,8 @@ def deploy(
 
     ``table`` holds the ranges of its values, which INT8 needs unless the module came in with
     scales of another tool; its numbers count as its file has them. ``qtable`` is the mode of single
-    nodes. The module stays as it is. Raises QdqcError.
+    nodes. The module stays as it is. Where no product takes the mode, the listener is warned.
+    Raises QdqcError.
     """
     table = None if table is None else table.as_written()
     quantized = has_quantized_activations(module)
@@ -177,7 +185,10 @@ def deploy(
         qtable=qtable,
     ).run(lowered)
     before = typed.module or lowered
-    return Deployed(lowered, before, reference, deployment, report.decisions, table)
+    deployed = Deployed(lowered, before, reference, deployment, report.decisions, table)
+    if deployed.unquantized is not None:
+        listener.warn(deployed.unquantized.warning)
+    return deployed
 
 
 class _BeforeLast(Instrument):
