@@ -51,7 +51,7 @@ def _parser() -> CommandParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="an input that is the same in every run: it becomes a constant, such as use_cache=true "
+        help="an input that is the same in every run becomes a constant, such as use_cache=true "
         "or sizes=[1,2], and an If that hangs on it the branch that runs; may be repeated",
     )
     add(
@@ -95,16 +95,14 @@ def _add_preprocessing(parser: CommandParser) -> None:
     add(
         "--mean",
         type=floats,
-        default=(0.0, 0.0, 0.0),
         metavar="A,B,C",
-        help="by channel (default: 0,0,0)",
+        help="by channel, or one number for all (default: 0)",
     )
     add(
         "--scale",
         type=floats,
-        default=(1.0, 1.0, 1.0),
         metavar="A,B,C",
-        help="by channel (default: 1,1,1)",
+        help="by channel, or one number for all: 1 over the standard deviation (default: 1)",
     )
     add("--pixel_format", default="bgr", choices=("rgb", "bgr", "gray"), help="order of channels")
     add(

@@ -20,6 +20,7 @@ _SAME = (
     "global_compare_layers",
     "inference_num",
     "input_shapes",
+    "keep_samples",
     "labels",
     "max_bad",
     "mean",

@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qdqc.calibration.table import Table
-from qdqc.diagnostics import QdqcError
+from qdqc.calibration.table import IMAGES, Table
+from qdqc.data.dataset import Dataset
+from qdqc.diagnostics import QdqcError, Severity
 from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.prove import Proof, proof_of
-from qdqc.flow.samples import CheckSamples, check_samples
+from qdqc.flow.samples import CheckSamples, check_samples, tell_images, warn_unstated
 from qdqc.flow.unquantized import Unquantized, unquantized
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
@@ -74,10 +75,27 @@ class Deployed:
     def target(self) -> Target:
         return target_named(self.deployment.target)
 
-    def samples(self, given: str | Path | None = None) -> CheckSamples:
-        """Samples to check with: of a file or a folder, else random ones of calibrated ranges."""
+    def samples(self, given: str | Path | None = None, listener: Listener = SILENT) -> CheckSamples:
+        """Samples to check with: of a file or a folder, else those that the table kept.
+
+        Where it kept none, or its file lost them (of which the listener is warned), they are
+        random numbers of calibrated ranges. Raises QdqcError.
+        """
         observed = self.table.observed if self.table is not None else {}
-        return check_samples(self.reference, given, _CHECKED_SAMPLES, observed)
+        if given or self.table is None:
+            samples = check_samples(self.reference, given, _CHECKED_SAMPLES, observed)
+            if isinstance(samples.samples, Dataset):
+                tell_images(self.reference.graph, samples.samples, listener)
+            return samples
+        if IMAGES in self.table.header:
+            warn_unstated(self.reference.graph, listener)
+        try:
+            kept = self.table.kept()
+            if kept is not None:
+                return CheckSamples(kept.samples(self.reference.graph), "calibration")
+        except QdqcError as error:
+            listener.warn(replace(error.diagnostic, severity=Severity.WARNING))
+        return check_samples(self.reference, None, _CHECKED_SAMPLES, observed)
 
     def check(
         self,

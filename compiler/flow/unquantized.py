@@ -66,9 +66,7 @@ class Unquantized:
         }
 
 
-def unquantized(
-    module: Module, decisions: Mapping[str, Decision], mode: str
-) -> Unquantized | None:
+def unquantized(module: Module, decisions: Mapping[str, Decision], mode: str) -> Unquantized | None:
     """Why no product of a typed module is of ``mode``; None where one is, and for mode F32."""
     if mode == "F32":
         return None

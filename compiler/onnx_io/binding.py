@@ -74,7 +74,7 @@ def _fitted(value: Value, given: npt.ArrayLike) -> Array:
 def _misfit(value: Value, reason: str) -> QdqcError:
     return QdqcError(
         f"`bind` can't give input '{value.name}' that value: {reason}",
-        notes=[f"the input is {print_type(value.type)}; write a number, true or false, or a list as [1, 2]"],
+        notes=[f"the input is {print_type(value.type)}; give a number, true or false, or a list"],
     )
 
 

@@ -47,8 +47,8 @@ def import_onnx(
     ``input_shapes`` fixes dimensions of inputs, by name or for all of them in order: sizes, or
     names for symbolic ones.
     ``output_names`` cuts the graph to what these values need. ``bind`` gives inputs a value that
-    is theirs in every run: they become constants, and are inputs no longer. Weights in external files are
-    mapped, not read. A model whose weights, or one of whose values, would take more than
+    is theirs in every run: they become constants, and are inputs no longer. Weights in external
+    files are mapped, not read. A model whose weights, or one of whose values, would take more than
     ``memory_limit`` bytes is refused. Wiring and sizes are checked before onnx or onnxruntime
     see the model. Raises QdqcError for whatever is wrong with the model or the wishes.
     """

@@ -25,7 +25,9 @@ def branching() -> onnx.ModelProto:
 
     def branch(name: str, weight: str) -> onnx.GraphProto:
         out = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        return helper.make_graph([helper.make_node("MatMul", ["x", weight], [name])], name, [], [out])
+        return helper.make_graph(
+            [helper.make_node("MatMul", ["x", weight], [name])], name, [], [out]
+        )
 
     nodes = [
         helper.make_node("Not", ["flag"], ["off"]),

@@ -51,9 +51,7 @@ def deployed(model: onnx.ModelProto, mode: str) -> qdqc.Module:
 def test_a_weight_and_a_bias_are_named_in_every_mode(mode: str, place: str, number: float) -> None:
     w, b = weights((16, 32), (16,))
     {"w": w, "b": b}[place].reshape(-1)[3] = number
-    model = network(
-        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)], {"w": w, "b": b}
-    )
+    model = network([helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)], {"w": w, "b": b})
     at = r"\[0, 3\]" if place == "w" else r"\[3\]"
     what = "NaN" if np.isnan(number) else "infinite"
     with pytest.raises(QdqcError, match=rf"'{place}' has 1 {what} of .*first at {at}: 'y' can't"):
@@ -85,9 +83,7 @@ def test_a_mask_of_infinity_that_is_added_stays(mode: str) -> None:
 def test_a_node_that_stays_float_keeps_its_infinity() -> None:
     w, b = weights((16, 32), (16,))
     b[3] = -np.inf
-    model = network(
-        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)], {"w": w, "b": b}
-    )
+    model = network([helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)], {"w": w, "b": b})
     module = qdqc.transform(model).module
     said: list[str] = []
     listener = Listener(warn=lambda w: said.append(str(getattr(w, "message", w))))
