@@ -104,7 +104,7 @@ def _unstated(name: str, preprocess: Preprocess) -> Diagnostic:
         f"NOBODY STATED THE PREPROCESSING of input '{name}': images go in as raw "
         f"{preprocess.pixel_format} pixels of 0..255, which is wrong for most networks",
         notes=(
-            "state `mean`, `scale` and `pixel_format` at model_transform as the network was trained",
+            "state `mean`, `scale` and `pixel_format` at model_transform as in the training",
             "where it takes raw pixels, `mean` 0 and `scale` 1 say so",
         ),
     )

@@ -96,8 +96,8 @@ def transform(
     ``model`` is a ModelProto, the path of an .onnx file or of an earlier .qir, or a module.
     ``bind`` gives inputs a value that is theirs in every run; they become constants, which folds
     the branches that hang on them. ``preprocess_list`` says which inputs are images, counted from
-    1; by default all that look like one. A model whose weights, or one of whose values, take more than ``memory_limit`` bytes
-    is refused (None: than the machine has). Raises QdqcError.
+    1; by default all that look like one. A model whose weights, or one of whose values, take more
+    than ``memory_limit`` bytes is refused (None: than the machine has). Raises QdqcError.
     """
     module = _imported(model, input_shapes, output_names, memory_limit)
     bound = bind_inputs(module, bind or {})
