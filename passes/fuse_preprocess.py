@@ -75,7 +75,7 @@ def _takes_pixels(graph: Graph, value: Value, stated: Preprocess, target: Target
 def _spell(graph: Graph, value: Value, stated: Preprocess) -> None:
     """x = (cast(pixels) + (-mean)) * scale, as nodes before all others.
 
-    The input states no mean and no scale from here on: an image's numbers are its pixels.
+    The input states mean 0 and scale 1 from here on: an image's numbers are its pixels.
     """
     pixels_of = replace(stated, mean=(0.0,), scale=(1.0,))
     graph.input_attrs[value.name] = pixels_of.to_attrs()
