@@ -166,7 +166,7 @@ def _restored(arrays: Mapping[str, Array], specs: Sequence[InputSpec]) -> Sample
             raise QdqcError(f"the samples beside the table have no input '{spec.name}'")
         are_pixels = array.dtype == np.uint8 and spec.type.expressed().elem.is_float
         if are_pixels and spec.preprocess is not None:
-            array = spec.preprocess.numbers(array)
+            array = spec.preprocess.numbers(np.asarray(array, np.uint8))
         elem = spec.type.expressed().elem if array.dtype.kind == "f" else spec.type.elem
         out[spec.name] = array.astype(elem.dtype, copy=False)
     return out

@@ -184,8 +184,9 @@ def _state_preprocessing(
 
 def _looks_like_image(value: Value) -> bool:
     type = value.type
-    numbers = isinstance(type, TensorType) and (type.elem.is_float or type.elem is Elem.U8)
-    return numbers and type.rank == 4
+    if not isinstance(type, TensorType):
+        return False
+    return type.rank == 4 and (type.elem.is_float or type.elem is Elem.U8)
 
 
 def _tell_preprocessing(module: Module, listener: Listener) -> None:
