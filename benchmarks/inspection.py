@@ -159,7 +159,7 @@ def _net(
 
 def _deploy(qir: Path, table: Path, model: Path) -> None:
     given = ("--mlir", qir, "--calibration_table", table, "--model", model)
-    run("model_deploy", model.with_suffix(".json"), *given, "-qq")
+    run("model_deploy", model.with_suffix(".json"), *given, "--tolerance=-1,-9", "-qq")
 
 
 def _thresholds(net: Net, folder: Path, every: int) -> Iterator[Fault]:

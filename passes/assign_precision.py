@@ -5,6 +5,7 @@ from __future__ import annotations
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.graph import Graph
 from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.quant.finite import odd_weights
 from qdqc.quant.qtable import EMPTY, MODES, load_qtable, mode_named, plan
 
 __all__ = ["AssignPrecision"]
@@ -13,7 +14,8 @@ __all__ = ["AssignPrecision"]
 class AssignPrecision(Pass):
     """Give every node its precision: a default mode, and the lines of a qtable.
 
-    The qtable is the file of the option, else the caller's. The header keeps its digest.
+    The qtable is the file of the option, else the caller's. The header keeps its digest. A weight
+    or bias that is not finite is an error, unless its node stays F32: no other form keeps it.
     """
 
     name = "assign-precision"
@@ -40,4 +42,19 @@ class AssignPrecision(Pass):
             ctx.statistics[mode] += 1
             changes += node.mode != mode
             node.mode = mode
+        _check_weights(graph, ctx)
         return changes
+
+
+def _check_weights(graph: Graph, ctx: PassContext) -> None:
+    """Raises QdqcError for a weight that is not finite; warns of those that stay float."""
+    for odd in odd_weights(graph):
+        if odd.node.mode == "F32":
+            ctx.warn(f"{odd.message}; '{odd.node.name}' stays F32", odd.node)
+            continue
+        raise ctx.error(
+            f"{odd.message}: '{odd.node.name}' can't take mode {odd.node.mode}",
+            odd.node,
+            "export the model again from weights that are right; where infinity is meant, keep "
+            f"the node float by the line '{odd.node.name} F32' of a `qtable`",
+        )

@@ -141,6 +141,9 @@ class Canonicalize(PatternPass):
             return rw.no("the bias has more dimensions than the product", bias)
         if x.tensor.expressed().elem not in (Elem.F32, Elem.F16, Elem.BF16, Elem.F64):
             return rw.no("it is not of floats", product)
+        numbers = rw.array(bias)
+        if numbers is not None and np.isinf(numbers).any():
+            return rw.no("what is added holds infinity, as a mask does", bias)
         if x.tensor.rank == 2 and all(v.tensor.elem is Elem.F32 for v in (x, weight, bias)):
             return rw.op(Gemm(clamp=node.op.clamp), x, weight, bias)
         return rw.op(MatMul(clamp=node.op.clamp), x, weight, bias)

@@ -18,6 +18,8 @@ __all__ = ["ConvertHalf"]
 
 _LARGEST = float(np.finfo(np.float16).max)
 
+_BEYOND = "beyond the range of f16"
+
 
 class ConvertHalf(Pass):
     """Let nodes of mode F16 read and give f16; casts stand where f32 begins and ends.
@@ -34,6 +36,8 @@ class ConvertHalf(Pass):
             reason = work.refusal(node)
             if reason is None:
                 work.convert(node)
+            elif reason == _BEYOND and node.traits.weight is not None:
+                ctx.warn(f"'{node.name}' stays f32: half precision ends at {_LARGEST:g}", node)
             ctx.statistics[reason or "nodes in half precision"] += 1
         work.drop_casts()
         return work.changes + graph.module.drop_unused_constants()
@@ -54,7 +58,7 @@ class _Conversion:
         if node.graphs or not read or isinstance(node.op, Cast | CastLike):
             return "without half precision"
         if not all(map(_fits, (*read, *node.present_results))):
-            return "beyond the range of f16"
+            return _BEYOND
         types = [None if v is None else _half(v.type) for v in node.operands]
         try:
             node.op.infer(*types)

@@ -132,8 +132,11 @@ def _product(node: Node[Any], rw: Rewriter) -> tuple[Node[Any], Value] | None:
     made = value.producer
     if made is None or not isinstance(made.op, Conv | ConvTranspose | Gemm | MatMul):
         return rw.no("it scales or shifts no convolution or matrix product", value)
-    if rw.array(constant) is None or constant.tensor.elem not in _FLOATS:
+    array = rw.array(constant)
+    if array is None or constant.tensor.elem not in _FLOATS:
         return rw.no("the other operand is not a known constant", constant)
+    if np.isinf(array).any():
+        return rw.no("the other operand holds infinity, as a mask does", constant)
     if made.op.clamp is not None or made.mode != node.mode:
         return rw.no("an activation or another precision stands between", value)
     if not rw.only_use(value):

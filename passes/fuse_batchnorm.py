@@ -49,11 +49,15 @@ class FuseBatchnorm(PatternPass):
         if any(a is None for a in numbers):
             return rw.no("its parameters are not known constants")
         gamma, beta, mean, var = (a.astype(np.float64) for a in numbers if a is not None)
-        factor = gamma / np.sqrt(var + node.op.epsilon)
         start = np.zeros_like(mean) if offsets is None else offsets.astype(np.float64)
-        shift = (start - mean) * factor + beta
+        with np.errstate(all="ignore"):
+            factor = gamma / np.sqrt(var + node.op.epsilon)
+            shift = (start - mean) * factor + beta
+            scaled = _scaled(weight, factor, conv)
+        if not (np.isfinite(factor).all() and np.isfinite(shift).all()):
+            return rw.no("its parameters are no finite numbers, or its variance is negative")
         name = conv.need("weight").name
-        made = rw.constant(_scaled(weight, factor, conv), f"{name}_bn")
+        made = rw.constant(scaled, f"{name}_bn")
         made_bias = rw.constant(shift.astype(weight.dtype), f"{node.name}_bias")
         return rw.op(conv.op, conv.need("x"), made, made_bias)
 

@@ -60,7 +60,7 @@ def _stated(graph: Graph, value: Value) -> Preprocess | None:
 
 def _takes_pixels(graph: Graph, value: Value, stated: Preprocess, target: Target) -> bool:
     """Make pixels the quantized input where they are it; whether they are."""
-    mean, scale = stated.mean[: stated.channels], stated.scale[: stated.channels]
+    mean, scale = stated.means, stated.scales
     whole = len(set(mean)) == len(set(scale)) == 1 and mean[0] == int(mean[0])
     fits = whole and 0 <= mean[0] <= 255 and scale[0] > 0 and target.activation is Elem.U8
     if not fits or value.is_output:
@@ -75,10 +75,9 @@ def _takes_pixels(graph: Graph, value: Value, stated: Preprocess, target: Target
 def _spell(graph: Graph, value: Value, stated: Preprocess) -> None:
     """x = (cast(pixels) + (-mean)) * scale, as nodes before all others.
 
-    The input states no mean and no scale from here on: an image's numbers are its pixels.
+    The input states mean 0 and scale 1 from here on: an image's numbers are its pixels.
     """
-    plain = Preprocess()
-    pixels_of = replace(stated, mean=plain.mean, scale=plain.scale)
+    pixels_of = replace(stated, mean=(0.0,), scale=(1.0,))
     graph.input_attrs[value.name] = pixels_of.to_attrs()
     module, wanted = graph.module, value.tensor
     shape = (1, -1, 1, 1) if stated.channel_format == "nchw" else (1, 1, 1, -1)
@@ -87,7 +86,7 @@ def _spell(graph: Graph, value: Value, stated: Preprocess) -> None:
     value.type = TensorType(Elem.U8, wanted.shape)
 
     def constant(label: str, numbers: tuple[float, ...]) -> Value:
-        array = np.array(numbers[: stated.channels], np.float32).reshape(shape)
+        array = np.array(numbers, np.float32).reshape(shape)
         return module.add_constant(module.fresh_name(f"{value.name}_{label}"), Data.of(array))
 
     def node(op: Any, *operands: Value) -> Value:
@@ -97,9 +96,9 @@ def _spell(graph: Graph, value: Value, stated: Preprocess) -> None:
             op, operands, [type_], [name], loc=first.loc, mode="F32", before=first
         ).result
 
-    less = constant("mean", tuple(-m for m in stated.mean))
+    less = constant("mean", tuple(-m for m in stated.means))
     pixels = node(Cast(to="f32"), value)
-    made = node(Mul(), node(Add(), pixels, less), constant("scale", stated.scale))
+    made = node(Mul(), node(Add(), pixels, less), constant("scale", stated.scales))
     made.type = wanted
     for use in uses:
         use.take(made)

@@ -15,6 +15,7 @@ from qdqc.ir.types import Array, Elem, Quant, TensorType
 from qdqc.ops import Cast, Gather, MatMul, Mul
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import block_quant, quantize, weight_quant
+from qdqc.quant.finite import is_finite
 from qdqc.quant.splice import Splice
 
 __all__ = ["QuantizeWeights"]
@@ -98,6 +99,8 @@ def _store_table(node: Node[Gather]) -> int:
     """gather(T, i) = cast(gather(T_i8, i)) * gather(s, i), with a scale s for each row of T."""
     table, indices = node.need("x"), node.need("indices")
     if not _is_float(table) or table.tensor.rank != 2 or node.op.axis != 0:
+        return 0
+    if not is_finite(table):
         return 0
     least = _TABLES.get(node.mode or "F32")
     if least is None or table.data.array().size < least:

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 __all__ = [
+    "binding",
     "count",
     "finite",
     "floats",
@@ -112,6 +113,21 @@ def shapes(text: str) -> list[list[int]]:
     return value
 
 
+def binding(text: str) -> tuple[str, Any]:
+    """``name=value`` as a name, and a number, a truth or lists of them."""
+    name, equals, value = text.rpartition("=")
+    spelling = value.strip()
+    try:
+        literal = ast.literal_eval({"true": "True", "false": "False"}.get(spelling, spelling))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        literal = None
+    if not equals or not name or not _is_numbers(literal):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not an input and its value, such as use_cache=true or sizes=[1,2]"
+        )
+    return name, literal
+
+
 def memory(text: str) -> int:
     """``8GB``, ``500MiB`` or plain bytes as bytes."""
     match = _MEMORY.fullmatch(text.strip())
@@ -123,3 +139,9 @@ def memory(text: str) -> int:
 
 def _is_shape(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(n, int) and n >= 0 for n in value)
+
+
+def _is_numbers(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_numbers, value))
+    return isinstance(value, bool | int | float)

@@ -112,7 +112,11 @@ def _add_borders(parser: CommandParser) -> None:
 
 def _add_check(parser: CommandParser) -> None:
     add = parser.add_argument_group("check against the float module").add_argument
-    add("--test_input", metavar="F", help="image, npz, npy or folder (default: random inputs)")
+    add(
+        "--test_input",
+        metavar="F",
+        help="image, npz, npy or folder (default: the table's own samples, else random)",
+    )
     add(
         "--tolerance",
         type=tolerance,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError
 from qdqc.tools.arguments import (
+    binding,
     floats,
     indices,
     memory,
@@ -44,6 +45,15 @@ def _parser() -> CommandParser:
     add("--mlir", "-o", dest="output", metavar="F.qir", help="output (default: NAME.qir)")
     add("--input_shapes", type=shapes, metavar="[[..],..]", help="shapes of the inputs, in order")
     add("--output_names", type=names, metavar="A,B", help="cut the graph at these values")
+    add(
+        "--bind",
+        type=binding,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an input that is the same in every run becomes a constant, such as use_cache=true "
+        "or sizes=[1,2], and an If that hangs on it the branch that runs; may be repeated",
+    )
     add(
         "--memory_limit",
         type=memory,
@@ -85,16 +95,14 @@ def _add_preprocessing(parser: CommandParser) -> None:
     add(
         "--mean",
         type=floats,
-        default=(0.0, 0.0, 0.0),
         metavar="A,B,C",
-        help="by channel (default: 0,0,0)",
+        help="by channel, or one number for all (default: 0)",
     )
     add(
         "--scale",
         type=floats,
-        default=(1.0, 1.0, 1.0),
         metavar="A,B,C",
-        help="by channel (default: 1,1,1)",
+        help="by channel, or one number for all: 1 over the standard deviation (default: 1)",
     )
     add("--pixel_format", default="bgr", choices=("rgb", "bgr", "gray"), help="order of channels")
     add(
@@ -131,6 +139,7 @@ def _transform(invocation: Invocation) -> int:
         name=name,
         input_shapes=args.input_shapes,
         output_names=args.output_names,
+        bind=dict(args.bind),
         preprocess=_preprocess(args),
         preprocess_list=args.preprocess_list,
         memory_limit=args.memory_limit,

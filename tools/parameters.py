@@ -11,6 +11,7 @@ __all__ = ["OPTIONS", "as_options"]
 
 _SAME = (
     "batch_size",
+    "bind",
     "cache",
     "channel_format",
     "data_list",
@@ -19,6 +20,7 @@ _SAME = (
     "global_compare_layers",
     "inference_num",
     "input_shapes",
+    "keep_samples",
     "labels",
     "max_bad",
     "mean",

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qdqc.calibration.kept_samples import KEPT, samples_path
 from qdqc.calibration.methods.extremes import Percentile
 from qdqc.calibration.methods.method import BINS, METHODS
 from qdqc.calibration.thresholds import DEFAULT
 from qdqc.diagnostics import EXIT_OK
 from qdqc.files import refuse_inputs, refuse_unwritable
+from qdqc.tools.arguments import count
 from qdqc.tools.command import CommandParser, Invocation, execute
 from qdqc.tools.data_options import (
     add_data_options,
@@ -59,6 +61,14 @@ def _parser() -> CommandParser:
         metavar="P",
         help="share of the elements that percentile9999 keeps, in percent",
     )
+    add(
+        "--keep_samples",
+        type=count,
+        default=KEPT,
+        metavar="N",
+        help="samples kept in TABLE.samples.npz for model_deploy to check with, 32 MB at most; "
+        "0 keeps none",
+    )
     add_range_options(parser)
     add_recipe_options(parser)
     add_effort_options(parser)
@@ -84,7 +94,8 @@ def _calibrate(invocation: Invocation) -> int:
     request = _request(args)
     request.check()
     target = Path(args.calibration_table)
-    outputs = [target, *tuned_files(args), *filter(None, [args.quantize_table])]
+    kept = [samples_path(target)] if args.keep_samples else []
+    outputs = [target, *kept, *tuned_files(args), *filter(None, [args.quantize_table])]
     sources = [args.dataset, args.data_list, args.tune_list]
     refuse_inputs(outputs, [args.model, *filter(None, sources)])
     refuse_unwritable(outputs)
@@ -118,6 +129,7 @@ def _request(args: Any) -> Calibration:
         recipe=args.recipe or "",
         target=args.target,
         model_name=Path(args.model).name,
+        keep_samples=args.keep_samples,
         seed=args.seed,
     )
 
@@ -179,6 +191,10 @@ def _report(calibrated: Calibrated, invocation: Invocation) -> None:
         f"{file}: {len(table.rows)} values, {samples} samples, method {method}, "
         f"{calibrated.clipped} ranges clipped"
     )
+    if table.samples is not None:
+        kept = len(table.samples.arrays)
+        invocation.tell(f"{samples_path(file)}: {kept} samples for model_deploy to check with")
+    invocation.report["kept_samples"] = 0 if table.samples is None else len(table.samples.arrays)
     if outliers:
         invocation.tell("ranges that few outliers make (largest over 99.99 percent, kurtosis):")
     for outlier in outliers:

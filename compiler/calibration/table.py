@@ -9,20 +9,38 @@ A name with blanks, or with ``#`` or ``"`` at its beginning, is written as a JSO
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from qdqc.diagnostics import QdqcError
-from qdqc.files import read_text, write_whole
+from qdqc.files import Content, read_text, write_together, write_whole
 from qdqc.ir.loc import Loc, Position
 from qdqc.ir.types import Range
 
-__all__ = ["Table", "WeightScale", "load_table", "parse_table", "print_table", "save_table"]
+if TYPE_CHECKING:
+    from qdqc.calibration.kept_samples import KeptSamples
+
+__all__ = [
+    "IMAGES",
+    "Table",
+    "WeightScale",
+    "load_table",
+    "parse_table",
+    "print_table",
+    "save_table",
+]
+
+KEPT_SAMPLES = "kept samples"
+"""The key of the header that says how many samples lie beside the table, with their digest."""
+
+IMAGES = "images"
+"""The key of the header that says how images became inputs, where the samples were images."""
 
 TITLE = "op_name    threshold    min    max"
 
@@ -57,8 +75,10 @@ class Table:
 
     ``observed`` holds the extremes that were seen, which a method may have clipped in
     ``rows``. ``header`` holds the comments ``key: value``; the keys written here are tool,
-    libraries, model, digest, seed, mask (where one was given), method, histogram bins and
-    samples. ``places`` says where a row was read, ``file`` where the table was.
+    libraries, model, digest, seed, mask (where one was given), images (how they became inputs),
+    method, histogram bins, samples and kept samples. ``places`` says where a row was read, ``file``
+    where the table was. ``samples`` are a few of those that it comes from; those of a table that
+    was read lie beside its file.
     """
 
     rows: dict[str, Range] = field(default_factory=dict)
@@ -71,6 +91,23 @@ class Table:
     channel_means: dict[str, tuple[float, ...]] = field(default_factory=dict)
     places: dict[str, Position] = field(default_factory=dict, compare=False, repr=False)
     file: str | None = field(default=None, compare=False, repr=False)
+    samples: KeptSamples | None = field(default=None, compare=False, repr=False)
+
+    def keep(self, samples: KeptSamples | None) -> None:
+        """Let the table carry samples, and its header name them."""
+        self.samples = samples
+        self.header.pop(KEPT_SAMPLES, None)
+        if samples is not None:
+            self.header[KEPT_SAMPLES] = samples.text
+
+    def kept(self) -> KeptSamples | None:
+        """The samples that the header names. Raises QdqcError where they are not at hand."""
+        from qdqc.calibration.kept_samples import kept_beside
+
+        stated = self.header.get(KEPT_SAMPLES)
+        if self.samples is None and self.file is not None and stated is not None:
+            self.samples = kept_beside(Path(self.file), stated)
+        return self.samples
 
     @property
     def digest(self) -> str:
@@ -79,7 +116,8 @@ class Table:
 
     def as_written(self) -> Table:
         """The table with its numbers as its file has them, which are rounded."""
-        return replace(parse_table(print_table(self), ""), places=self.places, file=self.file)
+        written = parse_table(print_table(self), "")
+        return replace(written, places=self.places, file=self.file, samples=self.samples)
 
 
 def print_table(table: Table) -> str:
@@ -123,8 +161,21 @@ def load_table(path: str | Path) -> Table:
 
 
 def save_table(table: Table, path: str | Path) -> None:
-    """Write the file, whole or not at all. Raises QdqcError."""
-    write_whole(path, print_table(table))
+    """Write the file, and the samples that it carries beside it: both or none. Raises QdqcError."""
+    from qdqc.calibration.kept_samples import samples_path
+
+    with contextlib.suppress(QdqcError):  # those of a table from elsewhere may be gone
+        table.kept()
+    whole = Path(path).exists() and not Path(path).is_file()  # a pipe has nothing beside it
+    if table.samples is None or whole:
+        header = {k: v for k, v in table.header.items() if k != KEPT_SAMPLES}
+        write_whole(path, print_table(replace(table, header=header)))
+        return
+    files: list[tuple[Path, Content]] = [
+        (samples_path(path), table.samples.write),
+        (Path(path).resolve(), print_table(table)),
+    ]
+    write_together(files)
 
 
 class _Reader:

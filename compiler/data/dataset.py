@@ -29,9 +29,11 @@ class Dataset:
     Iterating twice gives the same samples, unless they come from an iterator of the user.
     """
 
-    def __init__(self, items: Sequence[Loader], source: str) -> None:
+    def __init__(self, items: Sequence[Loader], source: str, *, reads_images: bool = False) -> None:
         self._items = items
         self.source = source
+        self.reads_images = reads_images
+        """Whether files of images are among the samples."""
 
     def __len__(self) -> int:
         return len(self._items)
@@ -42,7 +44,8 @@ class Dataset:
 
     def part(self, start: int, stop: int) -> Dataset | None:
         """Some of the samples, read on their own; None where they come in a row only."""
-        return Dataset(self._items[start:stop], self.source)
+        part = self._items[start:stop]
+        return Dataset(part, self.source, reads_images=self.reads_images)
 
 
 class _Stream(Dataset):
@@ -167,7 +170,7 @@ def _opened(
         items = [items[i] for i in choose(len(items), input_num, seed)]
     else:
         items = _batches(items, specs, batch)
-    return Dataset(items, str(source))
+    return Dataset(items, str(source), reads_images="image" in kinds)
 
 
 def _items(group: list[Path], specs: tuple[InputSpec, ...], batch: int, many: bool) -> list[Loader]:

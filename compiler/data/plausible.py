@@ -42,13 +42,13 @@ def implausible(specs: Iterable[InputSpec], samples: Iterable[Sample]) -> list[D
 
 
 def _says_something(preprocess: Preprocess) -> bool:
-    plain = Preprocess()
-    return preprocess.is_image and (preprocess.mean, preprocess.scale) != (plain.mean, plain.scale)
+    plain = set(preprocess.means) == {0.0} and set(preprocess.scales) == {1.0}
+    return preprocess.is_image and not plain
 
 
 def _bounds(preprocess: Preprocess) -> tuple[float, float]:
     """The least and the largest number that any pixel becomes."""
-    pairs = list(zip(preprocess.mean, preprocess.scale, strict=False))
+    pairs = list(zip(preprocess.means, preprocess.scales, strict=True))
     ends = [(x - mean) * scale for mean, scale in pairs for x in (0.0, _PIXEL)]
     return min(ends), max(ends)
 
@@ -72,7 +72,7 @@ def _warning(
     bounds: tuple[float, float],
     doubt: str,
 ) -> Diagnostic:
-    mean, scale = (",".join(f"{v:g}" for v in vs) for vs in (preprocess.mean, preprocess.scale))
+    mean, scale = (",".join(f"{v:g}" for v in vs) for vs in (preprocess.means, preprocess.scales))
     return Diagnostic(
         Severity.WARNING,
         f"the data for input '{spec.name}' lie in {seen[0]:g} to {seen[1]:g}, but mean {mean} and "

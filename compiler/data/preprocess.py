@@ -17,7 +17,7 @@ from qdqc.ir.types import TensorType
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Preprocess", "Size"]
+__all__ = ["Preprocess", "Size", "looks_nhwc"]
 
 Size: TypeAlias = tuple[int, int]
 """Height and width."""
@@ -35,7 +35,8 @@ class Preprocess:
     ``resize_dims`` (height, width) is the size that images are brought to before the net's own
     size is cut from the centre. With ``keep_aspect_ratio``, ``short_side_scale`` makes the
     image cover that size and ``letterbox`` makes it fit and pads the rest with ``pad_value``.
-    ``mean`` and ``scale`` stand in the order of the channels of ``pixel_format``.
+    ``mean`` and ``scale`` stand in the order of the channels of ``pixel_format``; one number
+    serves all channels. None is stated by nobody, and counts as 0 and 1.
     """
 
     resize_dims: tuple[int, int] | None = None
@@ -44,8 +45,8 @@ class Preprocess:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     pad_value: float = 0.0
     pad_type: Literal["normal", "center"] = "center"
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    scale: tuple[float, ...] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
     pixel_format: Literal["rgb", "bgr", "gray"] = "bgr"
     channel_format: Literal["nchw", "nhwc", "none"] = "nchw"
 
@@ -56,6 +57,39 @@ class Preprocess:
     @property
     def channels(self) -> int:
         return 1 if self.pixel_format == "gray" else 3
+
+    @property
+    def is_stated(self) -> bool:
+        """Whether somebody said which numbers pixels become."""
+        return self.mean is not None or self.scale is not None
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """What is subtracted from each channel."""
+        return self._channels_of(self.mean, 0.0)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """What each channel is multiplied by then."""
+        return self._channels_of(self.scale, 1.0)
+
+    def _channels_of(self, numbers: tuple[float, ...] | None, unstated: float) -> tuple[float, ...]:
+        given = (unstated,) if numbers is None else numbers
+        return given * self.channels if len(given) == 1 else given[: self.channels]
+
+    def text(self, type: TensorType | None = None) -> str:
+        """All of it in one line for people, by what is done first."""
+        net = None if type is None else self.net_size(type)
+        steps = [f"{self.pixel_format} {self.channel_format}"]
+        wanted = self.resize_dims or net
+        if wanted is not None:
+            how = f", {self.keep_ratio_mode}" if self.keep_aspect_ratio else ""
+            steps.append(f"to {wanted[0]}x{wanted[1]} ({self.interpolation}{how})")
+        if net is not None and wanted != net:
+            steps.append(f"the middle {net[0]}x{net[1]}")
+        mean, scale = (_short(numbers) for numbers in (self.means, self.scales))
+        whole = f"(pixel - {mean}) * {scale}" if self.is_stated else "pixels of 0..255 as they are"
+        return ", ".join([*steps, whole])
 
     def to_attrs(self) -> dict[str, Any]:
         """Plain values for ``Graph.input_attrs``: what differs from its default."""
@@ -92,11 +126,15 @@ class Preprocess:
         channel, height, width = (
             shape[1:] if self.channel_format == "nchw" else (shape[3], *shape[1:3])
         )
-        if isinstance(channel, int) and channel != self.channels:
+        other = shape[3] if self.channel_format == "nchw" else shape[1]
+        elsewhere = not isinstance(channel, int) and other == self.channels
+        if elsewhere or (isinstance(channel, int) and channel != self.channels):
+            right = "nhwc" if self.channel_format == "nchw" else "nchw"
+            way = f"the shape says `channel_format` {right}: " if other == self.channels else ""
             raise QdqcError(
                 f"the input has {channel} channels in {self.channel_format} order, but pixel "
                 f"format '{self.pixel_format}' has {self.channels}",
-                notes=["set `pixel_format` and `channel_format` at model_transform"],
+                notes=[f"{way}set `pixel_format` and `channel_format` at model_transform"],
             )
         if not isinstance(height, int) or not isinstance(width, int):
             return None
@@ -106,11 +144,13 @@ class Preprocess:
         """Whether the options fit each other and the input. Raises QdqcError."""
         net = self.net_size(type)
         for name, values in (("mean", self.mean), ("scale", self.scale)):
-            if len(values) not in (self.channels, 3):
+            if values is not None and len(values) not in (1, self.channels, 3):
                 raise QdqcError(
                     f"`{name}` has {len(values)} numbers, but pixel format "
-                    f"'{self.pixel_format}' has {self.channels} channels"
+                    f"'{self.pixel_format}' has {self.channels} channels",
+                    notes=["give one number for all channels, or one for each"],
                 )
+        self._check_integers(type)
         target = self.resize_dims
         if target is not None and min(target) < 1:
             raise QdqcError(f"`resize_dims` {target[0]},{target[1]} is not a size")
@@ -141,7 +181,7 @@ class Preprocess:
             whole = whole[top : top + net[0], left : left + net[1]]
         if self.pixel_format == "bgr":
             whole = whole[:, :, ::-1]
-        out = (whole - self._per_channel(self.mean)) * self._per_channel(self.scale)
+        out = (whole - _numbers(self.means)) * _numbers(self.scales)
         if self.channel_format == "nchw":
             out = out.transpose(2, 0, 1)
         return np.ascontiguousarray(out[None])
@@ -149,11 +189,28 @@ class Preprocess:
     def pixels(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """The pixels of an input [N,C,H,W] (or [N,H,W,C]), u8: ``apply`` undone."""
         shape = (-1, 1, 1) if self.channel_format == "nchw" else (-1,)
-        mean, scale = (self._per_channel(v).reshape(shape) for v in (self.mean, self.scale))
+        mean, scale = (_numbers(v).reshape(shape) for v in (self.means, self.scales))
         return np.rint(numbers / scale + mean).clip(0, 255).astype(np.uint8)
 
-    def _per_channel(self, numbers: tuple[float, ...]) -> Pixels:
-        return np.array(numbers[: self.channels], np.float32)
+    def numbers(self, pixels: npt.NDArray[np.uint8]) -> Pixels:
+        """What an input [N,C,H,W] (or [N,H,W,C]) of these pixels is, f32."""
+        shape = (-1, 1, 1) if self.channel_format == "nchw" else (-1,)
+        mean, scale = (_numbers(v).reshape(shape) for v in (self.means, self.scales))
+        return (pixels.astype(np.float32) - mean) * scale
+
+    def _check_integers(self, type: TensorType) -> None:
+        """An input of integers takes pixels; what mean and scale make of them must be integers."""
+        if type.quant is not None or type.elem.is_float:
+            return
+        ends = [(x - m) * s for m, s in zip(self.means, self.scales, strict=True) for x in (0, 255)]
+        low, high = type.elem.limits
+        whole = all(m == int(m) for m in self.means) and all(s == 1 for s in self.scales)
+        if not whole or min(ends) < low or max(ends) > high:
+            raise QdqcError(
+                f"the input takes {type.elem.text}, which (pixel - mean) * scale with mean "
+                f"{_short(self.means)} and scale {_short(self.scales)} does not fit",
+                notes=["leave out `mean` and `scale`: such a net takes the pixels themselves"],
+            )
 
     def _resize(self, image: Image.Image, target: Size) -> Pixels:
         """Pixels [h,w,C] of at least the target size; exactly it, but for short_side_scale."""
@@ -175,3 +232,18 @@ class Preprocess:
         top, left = ((target[i] - inner.shape[i]) // 2 if centred else 0 for i in (0, 1))
         out[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
         return out
+
+
+def looks_nhwc(type: TensorType) -> bool:
+    """Whether the shape is [N,H,W,3], and no [N,3,H,W] too."""
+    shape = type.shape
+    return shape is not None and len(shape) == 4 and shape[3] == 3 and shape[1] not in (1, 3)
+
+
+def _numbers(channels: tuple[float, ...]) -> Pixels:
+    return np.array(channels, np.float32)
+
+
+def _short(channels: tuple[float, ...]) -> str:
+    """One number where all channels have the same."""
+    return ",".join(f"{n:g}" for n in (channels[:1] if len(set(channels)) == 1 else channels))

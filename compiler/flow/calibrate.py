@@ -8,19 +8,21 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qdqc.calibration.kept_samples import KEPT, kept_of
 from qdqc.calibration.masking import masking_by
 from qdqc.calibration.methods.method import METHODS, Method
 from qdqc.calibration.outliers import Outlier, outlier_driven
 from qdqc.calibration.statistics import Collector
-from qdqc.calibration.table import Table
+from qdqc.calibration.table import IMAGES, Table
 from qdqc.calibration.tables import calibrate as tables_by_methods
 from qdqc.calibration.thresholds import DEFAULT, method_named
 from qdqc.data.dataset import Dataset, open_list
 from qdqc.diagnostics import QdqcError
 from qdqc.flow.effort import ALONE, Effort
 from qdqc.flow.listener import SILENT, Listener
-from qdqc.flow.samples import DataSource, Given
+from qdqc.flow.samples import DataSource, Given, images_text
 from qdqc.ir.graph import Module
+from qdqc.quant.finite import odd_weights
 from qdqc.runtime.sessions.open_taps import open_taps_of
 from qdqc.text.digest import module_digest
 from qdqc.versions import own_version, version_of
@@ -58,7 +60,8 @@ class Calibration:
     taken whose deployed model is nearest to float on ``inference_num`` samples. With ``tune_num``
     samples, or those of ``tune_list``, ranges are widened where that helps the readers of values.
     ``mask`` is an input that is 0 for padding. A ``recipe`` tunes the weights for ``target``.
-    ``model_name`` and ``seed`` are for the table's header.
+    ``model_name`` and ``seed`` are for the table's header. The table carries ``keep_samples`` of
+    the samples at most, for deployment to check with.
     """
 
     method: str = DEFAULT
@@ -72,6 +75,7 @@ class Calibration:
     target: str = "ort-cpu"
     model_name: str = ""
     seed: int = 0
+    keep_samples: int = KEPT
 
     @property
     def methods(self) -> list[Method]:
@@ -144,6 +148,7 @@ def calibrate(
     method: str = DEFAULT,
     mask: str = "",
     input_num: int = 0,
+    keep_samples: int = KEPT,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     listener: Listener = SILENT,
 ) -> Table:
@@ -152,7 +157,8 @@ def calibrate(
     ``model`` is a Module as ``transform`` gives it, or a path or ModelProto, which is transformed
     first. ``dataset`` is a file or a folder as ``run_calibration`` takes it, or an iterable of
     dicts of arrays by input, of which ``input_num`` are used (0 for all). ``method`` is a
-    threshold method or ``best_of``; ``mask`` is an input that is 0 for padding. Raises QdqcError.
+    threshold method or ``best_of``; ``mask`` is an input that is 0 for padding. The table carries
+    ``keep_samples`` of them at most, 32 MB in all, for deployment to check with. Raises QdqcError.
     """
     module = model
     if not isinstance(model, Module):
@@ -161,7 +167,7 @@ def calibrate(
         module = transform(model, input_shapes=input_shapes, listener=listener).module
     given = dataset if isinstance(dataset, str | Path) else list(dataset)
     data = DataSource(dataset=given, input_num=input_num).open(module.graph, listener)
-    request = Calibration(method=method, mask=mask)
+    request = Calibration(method=method, mask=mask, keep_samples=keep_samples)
     return calibrate_module(module, data, request, listener=listener).table
 
 
@@ -178,9 +184,14 @@ def calibrate_module(
     With a recipe the module is tuned, and the table is that of the tuned one.
     """
     request.check()
+    for odd in odd_weights(module.graph):
+        listener.warn(
+            f"{odd.message}, a parameter of '{odd.node.name}': what depends on it is lost"
+        )
     work = _Work(data, request, effort, listener)
     if not request.recipe:
         table = work.table_of(module)
+        work.keep(table, module)
         return Calibrated(module, table, work.statistics[0], None, work.scores, work.widened)
     from qdqc.tuning.recipe import tune
 
@@ -188,6 +199,7 @@ def calibrate_module(
         module, data, request.recipe, work.table_of, target=request.target, mask=request.mask
     )
     result.table.header["recipe"] = request.recipe
+    work.keep(result.table, module)
     statistics = work.statistics[0]
     return Calibrated(result.module, result.table, statistics, result, work.scores, work.widened)
 
@@ -207,6 +219,8 @@ class _Work:
         """The table of a module, as the request chooses it among those of its methods."""
         request = self.request
         header = header_of(module, request.model_name, request.seed, request.mask)
+        if self.data.reads_images:
+            header[IMAGES] = "; ".join(images_text(module.graph))
         tables = tables_of(
             module,
             self.data,
@@ -234,6 +248,16 @@ class _Work:
             models, tables, samples, progress=lambda done, total: report(done, total, "")
         )
         return tables[self.scores.method]
+
+    def keep(self, table: Table, module: Module) -> None:
+        """Let the table carry some of the samples, where any are wanted and can be kept."""
+        count = self.request.keep_samples
+        kept = kept_of(self.data, module.graph, count) if count else None
+        if kept is None and count:
+            self.listener.note(
+                "the table keeps no samples: deployment has to be given `test_input`"
+            )
+        table.keep(kept)
 
     def _best_of(self, module: Module, tables: Mapping[str, Table]) -> Table:
         from qdqc.search.strategies.tuned_ranges import best_of

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qdqc.calibration.table import Table
-from qdqc.diagnostics import QdqcError
+from qdqc.calibration.table import IMAGES, Table
+from qdqc.data.dataset import Dataset
+from qdqc.diagnostics import QdqcError, Severity
 from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.prove import Proof, proof_of
-from qdqc.flow.samples import CheckSamples, check_samples
+from qdqc.flow.samples import CheckSamples, check_samples, tell_images, warn_unstated
+from qdqc.flow.unquantized import Unquantized, unquantized
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import export_onnx
@@ -63,14 +66,36 @@ class Deployed:
     decisions: Mapping[str, Decision]
     table: Table | None = None
 
+    @cached_property
+    def unquantized(self) -> Unquantized | None:
+        """Why no product took the mode that was asked for; None where one did."""
+        return unquantized(self.typed, self.decisions, self.deployment.mode)
+
     @property
     def target(self) -> Target:
         return target_named(self.deployment.target)
 
-    def samples(self, given: str | Path | None = None) -> CheckSamples:
-        """Samples to check with: of a file or a folder, else random ones of calibrated ranges."""
+    def samples(self, given: str | Path | None = None, listener: Listener = SILENT) -> CheckSamples:
+        """Samples to check with: of a file or a folder, else those that the table kept.
+
+        Where it kept none, or its file lost them (of which the listener is warned), they are
+        random numbers of calibrated ranges. Raises QdqcError.
+        """
         observed = self.table.observed if self.table is not None else {}
-        return check_samples(self.reference, given, _CHECKED_SAMPLES, observed)
+        if given or self.table is None:
+            samples = check_samples(self.reference, given, _CHECKED_SAMPLES, observed)
+            if isinstance(samples.samples, Dataset):
+                tell_images(self.reference.graph, samples.samples, listener)
+            return samples
+        if IMAGES in self.table.header:
+            warn_unstated(self.reference.graph, listener)
+        try:
+            kept = self.table.kept()
+            if kept is not None:
+                return CheckSamples(kept.samples(self.reference.graph), "calibration")
+        except QdqcError as error:
+            listener.warn(replace(error.diagnostic, severity=Severity.WARNING))
+        return check_samples(self.reference, None, _CHECKED_SAMPLES, observed)
 
     def check(
         self,
@@ -156,7 +181,8 @@ def deploy(
 
     ``table`` holds the ranges of its values, which INT8 needs unless the module came in with
     scales of another tool; its numbers count as its file has them. ``qtable`` is the mode of single
-    nodes. The module stays as it is. Raises QdqcError.
+    nodes. The module stays as it is. Where no product takes the mode, the listener is warned.
+    Raises QdqcError.
     """
     table = None if table is None else table.as_written()
     quantized = has_quantized_activations(module)
@@ -178,7 +204,10 @@ def deploy(
         qtable=qtable,
     ).run(lowered)
     before = typed.module or lowered
-    return Deployed(lowered, before, reference, deployment, report.decisions, table)
+    deployed = Deployed(lowered, before, reference, deployment, report.decisions, table)
+    if deployed.unquantized is not None:
+        listener.warn(deployed.unquantized.warning)
+    return deployed
 
 
 class _BeforeLast(Instrument):

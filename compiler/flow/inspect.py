@@ -142,8 +142,9 @@ def making_of(
 def _read(folder: Path, pattern: str, load: Callable[[Path], DigestedT]) -> Iterator[DigestedT]:
     """The files of that name in a folder that can be read."""
     for path in sorted(folder.glob(pattern)):
-        with contextlib.suppress(QdqcError):
-            yield load(path)
+        if path.suffix != ".npz":  # samples beside a table
+            with contextlib.suppress(QdqcError):
+                yield load(path)
 
 
 def _with_digest(tables: Iterator[DigestedT], digest: object) -> DigestedT | None:

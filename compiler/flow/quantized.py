@@ -119,7 +119,8 @@ def _deployed(
         save_onnx(deployed.module, path)
         proof = deployed.prove(path, first.first)
     tuned = calibrated.tuned if calibrated is not None else None
-    report = Report(comparison, first.source, proof, tuned.steps if tuned is not None else ())
+    steps = tuned.steps if tuned is not None else ()
+    report = Report(comparison, first.source, proof, steps, deployed.unquantized)
     return Quantized(export_onnx(deployed.module), report, deployed.module, deployed.table)
 
 

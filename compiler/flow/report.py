@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qdqc.flow.prove import Proof
+from qdqc.flow.unquantized import Unquantized
 from qdqc.report.audit_text import render_audit
 from qdqc.report.comparison_text import render_comparison, similarity_entries
 from qdqc.runtime.audit.audit import Audit
@@ -21,13 +22,15 @@ class Report:
     """The figures of a deployment.
 
     ``comparison`` holds the outputs against float on ``source`` inputs, ``proof`` what a runtime
-    makes of the file, ``recipe`` the steps that tuned the weights. It prints as a table.
+    makes of the file, ``recipe`` the steps that tuned the weights, ``unquantized`` why nothing was
+    quantized, where nothing was. It prints as a table.
     """
 
     comparison: Comparison
     source: str
     proof: Proof
     recipe: tuple[Step, ...] = ()
+    unquantized: Unquantized | None = None
 
     @property
     def outputs(self) -> Mapping[str, Similarity]:
@@ -43,14 +46,17 @@ class Report:
         """As JSON has it, with the keys of ``model_deploy --report``."""
         outputs = similarity_entries(self.comparison.rows)
         entries: dict[str, Any] = {"source": self.source, "outputs": outputs}
+        if self.unquantized is not None:
+            entries["unquantized"] = self.unquantized.entries()
         if self.recipe:
             entries["recipe"] = [step.entries() for step in self.recipe]
         return entries | self.proof.entries()
 
     def __str__(self) -> str:
         sizes = self.proof.bytes
+        head = "" if self.unquantized is None else f"{self.unquantized.warning.render()}\n"
         return (
-            f"deployed against float on {self.source} inputs:\n"
+            f"{head}deployed against float on {self.source} inputs:\n"
             f"{render_comparison(self.comparison, every=True)}\n"
             f"{render_audit(self.proof.audit)}\n"
             f"{sizes['deployed']:,} bytes, float {sizes['float']:,}"

@@ -12,13 +12,22 @@ from qdqc.data.choice import SEED
 from qdqc.data.dataset import Dataset, open_dataset, open_list
 from qdqc.data.fit import Sample, input_specs
 from qdqc.data.plausible import implausible
+from qdqc.data.preprocess import Preprocess
 from qdqc.data.random_inputs import random_samples
-from qdqc.diagnostics import QdqcError
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity
 from qdqc.flow.listener import Listener
 from qdqc.ir.graph import Graph, Module
 from qdqc.runtime.sessions.session import Runner
 
-__all__ = ["CheckSamples", "DataSource", "Given", "check_samples"]
+__all__ = [
+    "CheckSamples",
+    "DataSource",
+    "Given",
+    "check_samples",
+    "images_text",
+    "tell_images",
+    "warn_unstated",
+]
 
 Given: TypeAlias = str | Path | Iterable[Mapping[str, Any]]
 """A file or a folder as ``run_calibration`` takes it, or dicts of arrays by input."""
@@ -59,6 +68,7 @@ class DataSource:
             seed=self.seed,
             bad=BadSamples(self.max_bad, listener.warn),
         )
+        tell_images(graph, dataset, listener)
         if look:
             first = dataset.part(0, _LOOKED_AT)
             for warning in implausible(input_specs(graph), () if first is None else first):
@@ -66,9 +76,47 @@ class DataSource:
         return dataset
 
 
+def images_text(graph: Graph) -> list[str]:
+    """One line for each input that takes images: what becomes of them."""
+    stated = [(s, s.preprocess) for s in input_specs(graph) if s.preprocess is not None]
+    return [f"'{s.name}': {p.text(s.type)}" for s, p in stated if p.is_image]
+
+
+def tell_images(graph: Graph, dataset: Dataset, listener: Listener) -> None:
+    """Say how images become inputs, where samples are images, and warn where nobody stated it."""
+    if dataset.reads_images:
+        for line in images_text(graph):
+            listener.note(f"images for {line}")
+        warn_unstated(graph, listener)
+
+
+def warn_unstated(graph: Graph, listener: Listener) -> None:
+    """A warning for each image input of which nobody stated which numbers pixels become."""
+    for spec in input_specs(graph):
+        preprocess = spec.preprocess
+        if preprocess is not None and preprocess.is_image and not preprocess.is_stated:
+            listener.warn(_unstated(spec.name, preprocess))
+
+
+def _unstated(name: str, preprocess: Preprocess) -> Diagnostic:
+    return Diagnostic(
+        Severity.WARNING,
+        f"NOBODY STATED THE PREPROCESSING of input '{name}': images go in as raw "
+        f"{preprocess.pixel_format} pixels of 0..255, which is wrong for most networks",
+        notes=(
+            "state `mean`, `scale` and `pixel_format` at model_transform as in the training",
+            "where it takes raw pixels, `mean` 0 and `scale` 1 say so",
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class CheckSamples:
-    """Samples that a model is checked on; ``source`` is a file, a folder, or ``random``."""
+    """Samples that a model is checked on.
+
+    ``source`` is a file, a folder, ``calibration`` (samples of the calibration) or ``random``, on
+    which a check is weak: noise reaches other values than data do.
+    """
 
     samples: Dataset | Sequence[Sample]
     source: str

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from qdqc.data.preprocess import Preprocess
+import numpy.typing as npt
+
+from qdqc.data.pixel_range import doubtful_numbers
+from qdqc.data.preprocess import Preprocess, looks_nhwc
 from qdqc.diagnostics import QdqcError
 from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.samples import check_samples
 from qdqc.ir.clone import clone
+from qdqc.ir.core import Value
 from qdqc.ir.graph import Module
+from qdqc.ir.spelling import print_type
+from qdqc.ir.types import Array, Elem, TensorType
+from qdqc.onnx_io.binding import bind_inputs
 from qdqc.onnx_io.importer import import_onnx
 from qdqc.pipeline.discovery import load_passes, pipelines
 from qdqc.pipeline.manager import PassManager
@@ -41,12 +48,16 @@ class TransformCheck:
 
 @dataclass(frozen=True)
 class Transformed:
-    """A simplified ``module``, the ``original`` as it was imported, and their nodes' numbers."""
+    """A simplified ``module``, the ``original`` as it was imported, and their nodes' numbers.
+
+    ``bound`` are inputs of the source that are constants of both, with their values.
+    """
 
     module: Module
     original: Module
     imported_nodes: int
     nodes: int
+    bound: Mapping[str, Array] = field(default_factory=dict[str, Array])
 
     def check(
         self,
@@ -74,6 +85,7 @@ def transform(
     name: str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | Sequence[Sequence[int]] | None = None,
     output_names: Sequence[str] | None = None,
+    bind: Mapping[str, npt.ArrayLike] | None = None,
     preprocess: Preprocess | None = None,
     preprocess_list: Sequence[int] | None = None,
     memory_limit: int | None = None,
@@ -82,22 +94,24 @@ def transform(
     """Import a model, state how images become its inputs, and simplify and fuse it.
 
     ``model`` is a ModelProto, the path of an .onnx file or of an earlier .qir, or a module.
-    ``preprocess_list`` says which inputs are images, counted from 1; by default all that look
-    like one. A model whose weights, or one of whose values, take more than ``memory_limit`` bytes
-    is refused (None: than the machine has). Raises QdqcError.
+    ``bind`` gives inputs a value that is theirs in every run; they become constants, which folds
+    the branches that hang on them. ``preprocess_list`` says which inputs are images, counted from
+    1; by default all that look like one. A model whose weights, or one of whose values, take more
+    than ``memory_limit`` bytes is refused (None: than the machine has). Raises QdqcError.
     """
     module = _imported(model, input_shapes, output_names, memory_limit)
+    bound = bind_inputs(module, bind or {})
     if name is not None:
         module.name = name
     original = clone(module)
     if preprocess is not None:
-        _state_preprocessing(module, preprocess, preprocess_list)
+        _state_preprocessing(module, preprocess, preprocess_list, listener)
     imported = sum(1 for _ in module.walk())
     load_passes()
     passes = resolve("@transform", pipelines())
     watched: Any = {"instruments": listener.instruments, "verify_each": listener.verify_each}
     PassManager(passes, warn=listener.warn, **watched).run(module)
-    return Transformed(module, original, imported, sum(1 for _ in module.walk()))
+    return Transformed(module, original, imported, sum(1 for _ in module.walk()), bound)
 
 
 def _imported(
@@ -125,26 +139,67 @@ def _imported(
     return clone(module) if text is None else load(text)
 
 
-def _state_preprocessing(module: Module, stated: Preprocess, chosen: Sequence[int] | None) -> None:
-    """Keep the preprocessing on the graph's image inputs."""
-    graph = module.graph
-    if chosen is not None and any(not 1 <= i <= len(graph.inputs) for i in chosen):
+def _state_preprocessing(
+    module: Module, stated: Preprocess, chosen: Sequence[int] | None, listener: Listener
+) -> None:
+    """Keep the preprocessing on the graph's image inputs, and say which it is.
+
+    Raises QdqcError where options are stated and no input takes images by them.
+    """
+    graph, count = module.graph, len(module.graph.inputs)
+    if chosen is not None and any(not 1 <= i <= count for i in chosen):
         raise QdqcError(
-            f"`preprocess_list` names input {max(chosen)}, but there are {len(graph.inputs)}",
+            f"`preprocess_list` names input {max(chosen)}, but there are {count}",
             notes=["inputs are counted from 1"],
         )
+    nothing_said = stated == Preprocess()
     if not stated.is_image:
+        if replace(stated, channel_format="nchw") != Preprocess() or chosen is not None:
+            raise QdqcError(
+                "`channel_format` none says that no input is an image, but how images come in is "
+                "stated too",
+                notes=["leave out one of both"],
+            )
         return
-    is_default = stated == Preprocess()
+    kept = nothing_said and bool(graph.input_attrs)  # an earlier .qir states its own
     for index, value in enumerate(graph.inputs, 1):
         wanted = chosen is not None and index in chosen
-        looks = value.tensor.elem.is_float and value.tensor.rank == 4
-        by_looks = chosen is None and looks and not (is_default and graph.input_attrs)
-        if wanted or by_looks:
-            try:
-                stated.check(value.tensor)
-            except QdqcError:
-                if wanted or not is_default:
-                    raise
-                continue
-            graph.input_attrs[value.name] = stated.to_attrs()
+        if not wanted and (chosen is not None or kept or not _looks_like_image(value)):
+            continue
+        try:
+            stated.check(value.tensor)
+        except QdqcError:
+            if wanted or not nothing_said:
+                raise
+            continue
+        graph.input_attrs[value.name] = stated.to_attrs()
+    if not nothing_said and not graph.input_attrs:
+        listed = ", ".join(f"'{v.name}' {print_type(v.type)}" for v in graph.inputs)
+        raise QdqcError(
+            f"the options say how images come in, but no input takes images: {listed}",
+            notes=["an image is a 4-D tensor; leave the options out, or fix `input_shapes`"],
+        )
+    _tell_preprocessing(module, listener)
+
+
+def _looks_like_image(value: Value) -> bool:
+    type = value.type
+    if not isinstance(type, TensorType):
+        return False
+    return type.rank == 4 and (type.elem.is_float or type.elem is Elem.U8)
+
+
+def _tell_preprocessing(module: Module, listener: Listener) -> None:
+    """Say what becomes of images, and doubt what looks like a mistake."""
+    for value in module.graph.inputs:
+        stated = Preprocess.from_attrs(module.graph.input_attrs.get(value.name))
+        if stated is not None:
+            listener.note(f"images for '{value.name}': {stated.text(value.tensor)}")
+            doubt = doubtful_numbers(value.name, stated)
+            if doubt is not None:
+                listener.warn(doubt)
+        elif isinstance(value.type, TensorType) and looks_nhwc(value.type):
+            listener.note(
+                f"input '{value.name}' {print_type(value.type)} looks like an image with its "
+                "channels last: `channel_format` nhwc lets images be given for it"
+            )

@@ -137,12 +137,12 @@ def _stated_oddly(reference: Module) -> list[Doubt]:
         stated = Preprocess.from_attrs(attrs)
         if stated is None or not stated.is_image:
             continue
-        reach = _reach(stated.mean, stated.scale)
+        reach = _reach(stated.means, stated.scales)
         if reach < _LARGE:
             continue
-        swapped = _reach(stated.scale, stated.mean) < _LARGE
+        swapped = _reach(stated.scales, stated.means) < _LARGE
         why = "; mean and scale look swapped" if swapped else ""
-        mean, scale = (",".join(f"{v:g}" for v in vs) for vs in (stated.mean, stated.scale))
+        mean, scale = (",".join(f"{v:g}" for v in vs) for vs in (stated.means, stated.scales))
         text = (
             f"input '{name}' is (pixel - mean) * scale with mean {mean} and scale {scale}: numbers "
             f"up to {reach:.4g}, which no network is trained on{why}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy.typing as npt
 import onnx.inliner
 from onnx import GraphProto, ModelProto, NodeProto
 
@@ -13,6 +14,7 @@ from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.graph import Module
 from qdqc.ir.spelling import print_type
 from qdqc.ir.types import Type
+from qdqc.onnx_io.binding import bind_inputs
 from qdqc.onnx_io.builder import Builder, Source
 from qdqc.onnx_io.declared import Declarations
 from qdqc.onnx_io.functions import state_defaults
@@ -36,6 +38,7 @@ def import_onnx(
     *,
     input_shapes: Mapping[str, Shape] | Sequence[Shape] | None = None,
     output_names: Sequence[str] | None = None,
+    bind: Mapping[str, npt.ArrayLike] | None = None,
     memory_limit: int | None = None,
 ) -> Module:
     """Read an ONNX model into a module.
@@ -43,8 +46,9 @@ def import_onnx(
     ``source`` is the path of a file or a model in memory (which is left as it is).
     ``input_shapes`` fixes dimensions of inputs, by name or for all of them in order: sizes, or
     names for symbolic ones.
-    ``output_names`` cuts the graph to what these values need. Weights in external files are
-    mapped, not read. A model whose weights, or one of whose values, would take more than
+    ``output_names`` cuts the graph to what these values need. ``bind`` gives inputs a value that
+    is theirs in every run: they become constants, and are inputs no longer. Weights in external
+    files are mapped, not read. A model whose weights, or one of whose values, would take more than
     ``memory_limit`` bytes is refused. Wiring and sizes are checked before onnx or onnxruntime
     see the model. Raises QdqcError for whatever is wrong with the model or the wishes.
     """
@@ -81,6 +85,7 @@ def import_onnx(
         if output_names is None or name in read:
             scope.set(name, module.graph.add_input(name, type))
     builder.fill(model.graph, nodes, module.graph, scope, outputs)
+    bind_inputs(module, bind or {})
     module.drop_unused_constants()
     return module
 

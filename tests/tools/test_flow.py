@@ -97,7 +97,7 @@ def test_int8(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (n, "conv", "QLinearConv") for n in ("r1", "c2", "c3")
     ]
     assert {o["runs"] for o in audit["ops"]} == {"integer"}
-    assert report["source"] == "random"
+    assert report["source"] == "calibration"
     assert report["outputs"]["y"]["cos"] > 0.99
     assert report["outputs"]["y"]["sqnr"] > 15
     assert report["bytes"]["deployed"] == (folder / "tiny_int8.onnx").stat().st_size
@@ -195,10 +195,15 @@ def test_on_random_inputs_a_difference_is_only_told(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --model told.onnx"
+    (folder / "tiny.cali.samples.npz").unlink()
     report = report_of(f"{line} --tolerance 0.9999999,0.9999999")
-    assert report["source"] == "random"
+    assert report["source"] == "random (weak)"
     assert (folder / "told.onnx").exists()
-    assert "warning: the outputs differ from float" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "the samples that the calibration table was written with are not beside it" in told
+    assert "warning: the outputs differ from float" in told
+    assert call(line.replace("told", "again")) == 0
+    assert "a check on random inputs is weak" in capsys.readouterr().err
 
 
 def test_reports_of_the_first_two_steps(folder: Path) -> None:

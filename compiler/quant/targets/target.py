@@ -9,6 +9,7 @@ import numpy as np
 from qdqc.ir.core import Constant, Node
 from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Elem, TensorType
+from qdqc.quant.finite import is_finite
 from qdqc.registry import Registry
 
 __all__ = ["TARGETS", "Target", "activations", "target_named"]
@@ -98,6 +99,8 @@ class Target:
         """A value that must be quantized needs a calibrated range, or one that the op bounds."""
         for index in activations(node, traits):
             value = node.operands[index]
+            if isinstance(value, Constant) and not is_finite(value):
+                return f"{value} is not finite"
             if value is None or isinstance(value, Constant):
                 continue
             if value.tensor.range is None and value.tensor.quant is None:
