@@ -22,7 +22,7 @@ from qdqc.pipeline.manager import PassManager
 from qdqc.pipeline.pass_ import PassContext
 from qdqc.pipeline.spec import resolve
 from qdqc.quant.deployment import INT8, Deployment
-from qdqc.quant.lowering import has_quantized_activations, lower
+from qdqc.quant.lowering import has_quantized_activations, is_lowered, lower
 from qdqc.quant.placement import Decision
 from qdqc.quant.qtable import TOLERANCES, Qtable
 from qdqc.quant.targets.ort_cpu import OrtCpu
@@ -166,7 +166,8 @@ def deploy(
     reference, lowered = clone(module), clone(module)
     lower(reference)  # where the module is quantized already
     load_passes()
-    passes = resolve(deployment.stages(**given).pipeline, pipelines())
+    stages = deployment.stages(**given, typed=not is_lowered(module))
+    passes = resolve(stages.pipeline, pipelines())
     typed = _BeforeLast()
     report = PassManager(
         passes,

@@ -50,16 +50,21 @@ class Deployment:
     fuse_preprocess: bool = False
 
     def stages(
-        self, *, calibrated: bool = True, mixed: bool = False, quantized: bool = False
+        self,
+        *,
+        calibrated: bool = True,
+        mixed: bool = False,
+        quantized: bool = False,
+        typed: bool = False,
     ) -> Stages:
         """The passes for a module that is ``calibrated`` by a table, or ``mixed`` by a qtable.
 
         A ``quantized`` module came in with scales of another tool, and is requantized; it needs
-        no table. All float needs no step, but for a ``quantized`` module, which keeps what it
-        came in with.
+        no table. All float needs no step, but for a ``typed`` module, of whose types some are
+        integer: it keeps what it came in with.
         """
         if self.mode == "F32" and not mixed and not self.fuse_preprocess:
-            return Stages(lowering="lower-to-qdq" if quantized else "")
+            return Stages(lowering="lower-to-qdq" if typed else "")
         planning, correction = self._planning(calibrated, mixed, quantized), list[str]()
         target = f"target={print_value(self.target)}"
         if self.correct_bias and calibrated:
