@@ -16,6 +16,7 @@ from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import export_onnx
 from qdqc.onnx_io.saver import save_onnx
+from qdqc.ops import DynamicQuantizeLinear
 from qdqc.pipeline.discovery import load_passes, pipelines
 from qdqc.pipeline.instrument import Instrument, Where
 from qdqc.pipeline.manager import PassManager
@@ -166,7 +167,8 @@ def deploy(
     reference, lowered = clone(module), clone(module)
     lower(reference)  # where the module is quantized already
     load_passes()
-    stages = deployment.stages(**given, typed=not is_lowered(module))
+    dynamic = any(isinstance(n.op, DynamicQuantizeLinear) for n in module.graph.nodes())
+    stages = deployment.stages(**given, dynamic=dynamic, typed=not is_lowered(module))
     passes = resolve(stages.pipeline, pipelines())
     typed = _BeforeLast()
     report = PassManager(

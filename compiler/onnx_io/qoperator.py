@@ -46,7 +46,9 @@ class Scaled:
 Form = Callable[["Writing", NodeProto], bool]
 
 FORMS: dict[str, Form] = {}
-"""How an op is written out, by its type: False where it can't be. ``qoperator_forms.py`` fills it."""
+"""How an op is written out, by its type: False where it can't be. ``qoperator_forms.py`` fills
+it.
+"""
 
 
 def as_casts(nodes: Sequence[NodeProto], scope: Scope, opset: int) -> Sequence[NodeProto]:

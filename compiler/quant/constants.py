@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -116,7 +117,7 @@ def _split(
 ) -> list[tuple[Array, Quant]]:
     ends = np.cumsum([0, *(shape[axis] for shape in shapes)])
     whole = [slice(None)] * array.ndim
-    cuts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:], strict=False)]
+    cuts = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
     return [_cut(array, quant, [*whole[:axis], cut, *whole[axis + 1 :]]) for cut in cuts]
 
 
