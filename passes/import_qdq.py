@@ -9,7 +9,7 @@ from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Elem
-from qdqc.ops import CASTS, Dequantize, Quantize
+from qdqc.ops import CASTS, Dequantize, Opaque, QLinearConv, QLinearMatMul, Quantize
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import quantize
 from qdqc.quant.constants import moved_constants
@@ -36,10 +36,26 @@ class ImportQdq(Pass):
         stored = sum(_store(node) for node in casts)
         turned = sum(map(_move, list(graph.nodes())))
         raised = sum(_raise(node, ctx) for node in list(graph.nodes()))
+        _warn_of_foreign(graph, ctx)
         ctx.statistics["constants quantized"] += stored
         ctx.statistics["constants moved"] += turned
         ctx.statistics["nodes raised"] += raised
         return stored + turned + raised
+
+
+def _warn_of_foreign(graph: Graph, ctx: PassContext) -> None:
+    """Say which ops hold integers of another tool that types can't say."""
+    ops = [n.op for n in graph.module.walk()]
+    opaque = [op.type for op in ops if isinstance(op, Opaque) and op.domain == "com.microsoft"]
+    foreign = sorted({t for t in opaque if t.startswith(("Q", "DynamicQuantize"))})
+    foreign += sorted({op.onnx.type for op in ops if isinstance(op, QLinearConv | QLinearMatMul)})
+    if foreign:
+        ctx.warn(
+            "integer ops of another tool stay as they came in, whatever the mode: "
+            + ", ".join(foreign),
+            None,
+            "types can't say what they compute: quantize the float model instead",
+        )
 
 
 def _store(node: Node[Quantize]) -> int:

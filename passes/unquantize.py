@@ -22,6 +22,7 @@ from qdqc.ops import (
     Dequantize,
     GlobalAveragePool,
     HardSigmoid,
+    Identity,
     Mul,
     Quantize,
     Restate,
@@ -149,8 +150,11 @@ def _drop_view(node: Node[Dequantize], views: dict[Value, str]) -> int:
         before, result.type = result.type, result.tensor.with_range(range_)
         return int(before != result.type)
     cast = x.producer is not None and isinstance(x.producer.op, Quantize)
-    if result.is_output and (cast or x.is_output):
+    if result.is_output and cast:
         return 0
+    if result.is_output and x.is_output:  # by another view
+        node.op = Identity()
+        return 1
     name, is_output = result.name, result.is_output
     result.replace_uses(x)
     node.graph.erase(node)

@@ -29,7 +29,7 @@ def absorb_clips(graph: Graph) -> int:
     activation function that kernels know, and goes where the integers of its result saturate.
     """
     changes = 0
-    for node in list(graph.nodes()):
+    for node in reversed(list(graph.nodes())):  # of two clips in a row the last decides
         bounds = bounds_of(node)
         if bounds is None:
             continue
@@ -68,7 +68,9 @@ def _gives_scale(node: Node[Clip]) -> bool:
     producer = x.producer
     if x.tensor == node.result.tensor:
         return True
-    if producer is None or isinstance(producer.op, Quantize) or x.is_output or len(x.uses) != 1:
+    if producer is None or isinstance(producer.op, Quantize | Clip):
+        return False
+    if x.is_output or len(x.uses) != 1:
         return False
     return producer.traits.kind is not Kind.PRESERVING
 
