@@ -48,7 +48,8 @@ def _warn_of_foreign(graph: Graph, ctx: PassContext) -> None:
     ops = [n.op for n in graph.module.walk()]
     opaque = [op.type for op in ops if isinstance(op, Opaque) and op.domain == "com.microsoft"]
     foreign = sorted({t for t in opaque if t.startswith(("Q", "DynamicQuantize"))})
-    foreign += sorted({op.onnx.type for op in ops if isinstance(op, QLinearConv | QLinearMatMul)})
+    native = {QLinearConv: "QLinearConv", QLinearMatMul: "QLinearMatMul"}
+    foreign += sorted({native[type(op)] for op in ops if type(op) in native})
     if foreign:
         ctx.warn(
             "integer ops of another tool stay as they came in, whatever the mode: "

@@ -137,7 +137,7 @@ def _quant(value: Value) -> Quant | None:
     return value.type.quant if isinstance(value.type, TensorType) else None
 
 
-def _drop_view(node: Node[Dequantize], views: dict[Value, str]) -> int:
+def _drop_view(node: Node[Any], views: dict[Value, str]) -> int:
     """Let the readers of a float view read the integers, which become float themselves.
 
     ``views`` takes down the name of each first view, by its integers.
@@ -173,12 +173,11 @@ def _drop_cast(node: Node[Quantize], views: Mapping[Value, str]) -> int:
     range_ = range_of(result)
     if range_ is None:
         return 0
-    nodes = [use for use in result.uses if isinstance(use.user, Node)]
-    readers = [use for use in nodes if not isinstance(use.user.op, Dequantize)]
+    readers = [use for use in result.uses if _reads_integers(use.user)]
     before, source = x.type, x
     if _quant(x) is None and x.range is None and _is_only_cast(x):
         x.type = x.tensor.with_range(_joint_range(x))
-    if readers and not _is_within(x, range_, float(result.tensor.quant.scale)):
+    if readers and not _is_within(x, range_, _step(result)):
         source = _clip(node, x, range_, views.get(result))
     for use in readers:
         use.take(source)
@@ -196,6 +195,16 @@ def _clip(node: Node[Any], x: Value, range_: Range, name: str | None) -> Value:
     clip = Clip(min=range_.min, max=range_.max)
     names = [name if free else module.fresh_name(name or f"{x.name}_clip")]
     return node.graph.insert(clip, [x], [typed], names, loc=node.loc, before=node).result
+
+
+def _reads_integers(user: object) -> bool:
+    return isinstance(user, Node) and not isinstance(user.op, Dequantize)
+
+
+def _step(value: Value) -> float:
+    """The scale of a value per tensor; 0 of another."""
+    quant = _quant(value)
+    return 0.0 if quant is None or quant.axis is not None else float(quant.scale)
 
 
 def _is_only_cast(x: Value) -> bool:
@@ -276,11 +285,11 @@ def range_of(value: Value) -> Range | None:
 
 def _release(value: Value) -> int:
     """A result becomes float and is clipped to what its integers covered."""
-    range_, node, quant = range_of(value), value.producer, _quant(value)
-    if range_ is None or quant is None or node is None or isinstance(node.op, Quantize):
+    range_, node, step = range_of(value), value.producer, _step(value)
+    if range_ is None or node is None or isinstance(node.op, Quantize):
         return 0
     value.type = value.tensor.expressed()
-    within = _is_within(value, range_, float(quant.scale))
+    within = _is_within(value, range_, step)
     value.type = value.tensor.with_range(range_)
     if within:
         return 1

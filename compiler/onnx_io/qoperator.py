@@ -191,7 +191,7 @@ class Writing:
         key = (source, None if scale.size == 1 else axis)
         if key not in self.views:
             made = self.views[key] = self.fresh(f"{source.name}_dq")
-            attributes = {} if key[1] is None else {"axis": axis}
+            attributes: dict[str, Any] = {} if key[1] is None else {"axis": axis}
             read = [source.name, source.scale, *([source.zero] if source.zero else [])]
             self.out.append(helper.make_node("DequantizeLinear", read, [made], made, **attributes))
         return self.views[key]
