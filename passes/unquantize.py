@@ -81,7 +81,9 @@ def _join(node: Node[Restate]) -> int:
         made.result.rename(name)
     else:
         by = module.add_constant(module.fresh_name("c"), Data.of(np.float32(factor)))
-        made = node.graph.insert(Mul(), [x, by], [result.type], [None], loc=node.loc, before=node)
+        made = node.graph.insert(
+            Mul(), [x, by], [result.type], [None], loc=node.loc, mode=node.mode, before=node
+        )
         result.replace_uses(made.result)
     node.graph.erase(node)
     return 1
@@ -194,7 +196,9 @@ def _clip(node: Node[Any], x: Value, range_: Range, name: str | None) -> Value:
     typed = x.tensor.expressed().with_range(range_)
     clip = Clip(min=range_.min, max=range_.max)
     names = [name if free else module.fresh_name(name or f"{x.name}_clip")]
-    return node.graph.insert(clip, [x], [typed], names, loc=node.loc, before=node).result
+    mode = node.mode if x.producer is None else x.producer.mode
+    made = node.graph.insert(clip, [x], [typed], names, loc=node.loc, mode=mode, before=node)
+    return made.result
 
 
 def _reads_integers(user: object) -> bool:
@@ -306,6 +310,7 @@ def _release(value: Value) -> int:
         [value.type],
         [name],
         loc=node.loc,
+        mode=node.mode,
         before=node.next,
     )
     for use in uses:

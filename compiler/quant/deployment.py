@@ -91,11 +91,14 @@ class Deployment:
 
     def _planning(self, calibrated: bool, mixed: bool, quantized: bool, dynamic: bool) -> list[str]:
         passes = ["import-calibration"] if calibrated else []
-        passes += ["raise-dynamic", "fold-linear"] if dynamic else []
-        passes += ["unquantize"] if quantized else []
+        precision = f"assign-precision{{mode={self.mode}}}"
         if quantized or dynamic:
-            passes += ["canonicalize", "raise-activation", "fuse-activation"]
-        passes += ["propagate-ranges", f"assign-precision{{mode={self.mode}}}"]
+            passes.append(precision)  # a qtable's names are those of the module that came in
+            passes += ["raise-dynamic", "fold-linear"] if dynamic else []
+            passes += ["unquantize"] if quantized else []
+            passes += ["canonicalize", "raise-activation", "fuse-activation", "propagate-ranges"]
+        else:
+            passes += ["propagate-ranges", precision]
         if self.mode == "INT8" or mixed:
             passes.append(f"decompose-activations{{target={print_value(self.target)}}}")
         return passes

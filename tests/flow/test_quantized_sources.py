@@ -20,6 +20,7 @@ import qdqc
 from qdqc.ir.core import Constant
 from qdqc.ir.graph import Module
 from qdqc.quant.deployment import Deployment
+from qdqc.quant.qtable import parse_qtable
 from qdqc.runtime.audit.kernels import optimised_model
 from qdqc.runtime.sessions.session import open_session
 
@@ -473,3 +474,15 @@ def test_joined_and_split_weights_have_the_scales_of_their_parts() -> None:
     steps = [q.scale.tolist() for q in scales if q is not None]
     np.testing.assert_allclose(steps[0], [0.01] * 6)
     np.testing.assert_allclose(steps[1], [0.01] * 2 + [0.02] * 8)
+
+
+def test_a_qtable_names_the_nodes_of_the_module_that_came_in(tmp_path: Path) -> None:
+    one = case("image-qdq-u8s8")
+    names = {n.op.name: n.name for n in one.module.graph.nodes()}
+    text = "".join(f"{names[op]} F32\n" for op in ("concat", "gemm", "quantize"))
+    qtable = parse_qtable(text, "q")
+    proto = qdqc.export_onnx(qdqc.deploy(one.module, Deployment(), qtable=qtable).module)
+    assert one.cosine(proto) > 0.999
+    ran = kernels(proto, tmp_path / "m.onnx")
+    assert (ran["Concat"], ran["QLinearConcat"], ran["Gemm"] + ran["FusedGemm"]) == (1, 0, 1)
+    assert ran["QLinearConv"] == 3
