@@ -11,7 +11,7 @@ from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph
 from qdqc.ir.types import Elem, TensorType
-from qdqc.ops import Cast, CastLike
+from qdqc.ops import CASTS, Cast, CastLike
 from qdqc.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["ConvertHalf"]
@@ -55,7 +55,7 @@ class _Conversion:
     def refusal(self, node: Node[Any]) -> str | None:
         """Why a node stays f32; None where it can be converted."""
         read = [v for v in node.present_operands if _is_f32(v)]
-        if node.graphs or not read or isinstance(node.op, Cast | CastLike):
+        if node.graphs or not read or isinstance(node.op, (Cast, CastLike, *CASTS)):
             return "without half precision"
         if not all(map(_fits, (*read, *node.present_results))):
             return _BEYOND

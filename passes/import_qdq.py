@@ -8,10 +8,11 @@ from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind, QuantTraits
-from qdqc.ir.types import Elem, Quant
-from qdqc.ops import CASTS, Dequantize, Quantize, Transpose
+from qdqc.ir.types import Elem
+from qdqc.ops import CASTS, Dequantize, Opaque, QLinearConv, QLinearMatMul, Quantize
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import quantize
+from qdqc.quant.constants import moved_constants
 from qdqc.quant.lowered import joint_name, stored_name, view_name
 from qdqc.quant.targets.target import activations
 
@@ -24,8 +25,8 @@ class ImportQdq(Pass):
     A product takes the integers of every operand that it reads through a dequantize, where its
     weight is one of them; any other op that has an integer form does where all its operands and
     results are integers. What stays float keeps its casts. A quantize of a float constant is
-    computed, and a constant that is transposed behind its dequantize is stored transposed. After
-    ``lower-to-qdq`` it gives back what ``quantize`` made.
+    computed, and a constant that is reshaped, transposed, cut or joined with others behind its
+    dequantize is stored so. After ``lower-to-qdq`` it gives back what ``quantize`` made.
     """
 
     name = "import-qdq"
@@ -33,12 +34,29 @@ class ImportQdq(Pass):
     def run(self, graph: Graph, ctx: PassContext) -> int:
         casts = [n for n in graph.nodes() if isinstance(n.op, Quantize)]
         stored = sum(_store(node) for node in casts)
-        turned = sum(_turn(n) for n in list(graph.nodes()) if isinstance(n.op, Transpose))
+        turned = sum(map(_move, list(graph.nodes())))
         raised = sum(_raise(node, ctx) for node in list(graph.nodes()))
+        _warn_of_foreign(graph, ctx)
         ctx.statistics["constants quantized"] += stored
-        ctx.statistics["constants transposed"] += turned
+        ctx.statistics["constants moved"] += turned
         ctx.statistics["nodes raised"] += raised
         return stored + turned + raised
+
+
+def _warn_of_foreign(graph: Graph, ctx: PassContext) -> None:
+    """Say which ops hold integers of another tool that types can't say."""
+    ops = [n.op for n in graph.module.walk()]
+    opaque = [op.type for op in ops if isinstance(op, Opaque) and op.domain == "com.microsoft"]
+    foreign = sorted({t for t in opaque if t.startswith(("Q", "DynamicQuantize"))})
+    native = {QLinearConv: "QLinearConv", QLinearMatMul: "QLinearMatMul"}
+    foreign += sorted({native[type(op)] for op in ops if type(op) in native})
+    if foreign:
+        ctx.warn(
+            "integer ops of another tool stay as they came in, whatever the mode: "
+            + ", ".join(foreign),
+            None,
+            "types can't say what they compute: quantize the float model instead",
+        )
 
 
 def _store(node: Node[Quantize]) -> int:
@@ -59,48 +77,36 @@ def _store(node: Node[Quantize]) -> int:
     return 1
 
 
-def _turn(node: Node[Transpose]) -> int:
-    """transpose(dequantize(c)) = dequantize(transpose(c)), as linear layers read their weights.
+def _move(node: Node[Any]) -> int:
+    """op(dequantize(c)) = dequantize(op(c)) for an op that moves a constant's numbers about.
 
-    Scales per axis move with their axis. Those per block stay, and so does a graph output.
+    Scales per axis move with their axis. A graph output stays.
     """
-    view, result = node.need("x"), node.result
-    if not _is_view(view) or result.is_output:
+    views = [v for v in node.present_operands if _is_view(v)]
+    if not views or any(r.is_output for r in node.present_results):
         return 0
-    source = _source(view)
-    quant = source.tensor.quant
-    if not isinstance(source, Constant) or source.data.is_elided:
+    stored = moved_constants(node, [_source(v) for v in views])
+    if stored is None:
         return 0
-    if quant is None or quant.block is not None:
-        return 0
-    data, module = source.data, node.graph.module
-    perm = node.op.perm or tuple(reversed(range(len(data.shape))))
-    axis = None if quant.axis is None else perm.index(quant.axis)
-    typed = result.tensor.with_quant(data.elem, Quant.make(quant.scale, quant.zero_point, axis))
-    name = stored_name(module, result.name)
-    stored = module.add_constant(name, Data.of(data.array().transpose(perm), data.elem), typed)
-    _view_instead(node, stored)
-    _drop(view)
-    if not source.is_used:
-        module.leave(source)
+    for result, (data, typed) in zip(node.present_results, stored, strict=True):
+        module = node.graph.module
+        name = stored_name(module, result.name)
+        _view_instead(node, result, module.add_constant(name, data, typed))
+    node.graph.erase(node)
+    for view in dict.fromkeys(views):
+        source = _source(view)
+        _drop(view)
+        if not source.is_used and isinstance(source, Constant):
+            source.module.leave(source)
     return 1
 
 
-def _view_instead(node: Node[Transpose], stored: Constant) -> None:
-    """A dequantize of ``stored`` takes the node's place and its result's name."""
-    result, graph = node.result, node.graph
-    name = result.name
-    made = graph.insert(
-        Dequantize(),
-        [stored],
-        [result.type],
-        [graph.module.fresh_name(name)],
-        loc=node.loc,
-        before=node,
-    )
+def _view_instead(node: Node[Any], result: Value, stored: Constant) -> None:
+    """A dequantize of ``stored`` takes the place of a result, and its name."""
+    graph, name = node.graph, result.name
+    result.rename(graph.module.fresh_name(name))
+    made = graph.insert(Dequantize(), [stored], [result.type], [name], loc=node.loc, before=node)
     result.replace_uses(made.result)
-    graph.erase(node)
-    made.result.rename(name)
 
 
 def _raise(node: Node[Any], ctx: PassContext) -> int:

@@ -21,6 +21,7 @@ from qdqc.quant.arithmetic import (
     quantize,
     weight_quant,
 )
+from qdqc.quant.clips import absorb_clips, bounds_of
 from qdqc.quant.lowered import integers_name, stored_name, view_name
 from qdqc.quant.placement import Decision, decide
 from qdqc.quant.targets.target import Target, activations, target_named
@@ -88,6 +89,7 @@ class _Quantization:
             if decision.result:
                 self._quantize_result(node, decision.traits)
         self._dequantize_for_float(chosen)
+        self.others += absorb_clips(self.graph)
         for node in list(self.graph.nodes()):
             self.others += self.target.spell(node)
         self._name_constants()
@@ -213,7 +215,7 @@ class _Quantization:
             low, high = traits.fixed
             range_ = Range(low, high, max(abs(low), abs(high)))
         assert range_ is not None
-        clamp = node.op.clamp
+        clamp = bounds_of(node)
         elem = self.target.activation
         return activation_quant(range_, elem, symmetric=self.symmetric, clamp=clamp)
 

@@ -23,7 +23,7 @@ from qdqc.ops import (
     Mul,
 )
 from qdqc.pipeline.pass_ import Pass, PassContext
-from qdqc.quant.arithmetic import quantize, weight_quant
+from qdqc.quant.arithmetic import numbers, quantize, weight_quant
 from qdqc.quant.splice import Splice
 
 __all__ = ["QuantizeDynamic"]
@@ -70,10 +70,13 @@ def _refusal(node: Node[Any]) -> str | None:
         return "no product"
     if not isinstance(weight, Constant) or weight.data.is_elided:
         return "the weight is not a constant"
-    if weight.tensor.quant is not None or (not isinstance(op, Conv) and weight.tensor.rank != 2):
-        return "the weight is not a float matrix"
+    quant = weight.tensor.quant
+    if (quant is not None and quant.block) or (
+        not isinstance(op, Conv) and weight.tensor.rank != 2
+    ):
+        return "the weight is not a matrix, or has scales of its own"
     x = node.at(0)
-    if x is None or weight.tensor.elem is not Elem.F32 or x.tensor.elem is not Elem.F32:
+    if x is None or weight.tensor.expressed().elem is not Elem.F32 or x.tensor.elem is not Elem.F32:
         return "the operands are not f32"
     if isinstance(op, Gemm) and (op.trans_a or op.alpha != 1 or op.beta != 1):
         return "the first operand is transposed, or alpha and beta are not 1"
@@ -117,11 +120,10 @@ def _multiplied(
 ) -> tuple[Value, Array, Value | None]:
     """The sums of a matrix product in i32, the weight's scale per column, and the bias."""
     op, weight = node.op, _weight(node)
-    array = weight.data.array()
-    array = array.T if isinstance(op, Gemm) and op.trans_b else array
-    quant = weight_quant(np.ascontiguousarray(array), 1, Elem.I8.limits[1])
-    integers = _stored(weight, quantize(array, quant, Elem.I8, narrow=True))
-    return splice.op(MatMulInteger(), stored, integers, zero), quant.scale, node.at(2)
+    turned = isinstance(op, Gemm) and op.trans_b
+    array, scale = _integers(weight, 0 if turned else 1)
+    integers = _stored(weight, np.ascontiguousarray(array.T) if turned else array)
+    return splice.op(MatMulInteger(), stored, integers, zero), scale, node.at(2)
 
 
 def _convolved(
@@ -129,10 +131,8 @@ def _convolved(
 ) -> tuple[Value, Array, Value | None]:
     """The sums of a convolution in i32, the weight's scale per channel, and the bias."""
     op, weight, bias = node.op, _weight(node), node.operand("bias")
-    array = weight.data.array()
-    quant = weight_quant(array, 0, Elem.I8.limits[1])
-    integers = quantize(array, quant, Elem.I8, narrow=True).astype(np.int16) + _MIDDLE
-    weights = _stored(weight, integers.astype(np.uint8))
+    array, scale = _integers(weight, 0)
+    weights = _stored(weight, (array.astype(np.int16) + _MIDDLE).astype(np.uint8))
     conv = ConvInteger(
         pads=op.pads,
         strides=op.strides,
@@ -144,7 +144,19 @@ def _convolved(
     shape = (1, -1, *[1] * (array.ndim - 2))
     if isinstance(bias, Constant):
         bias = splice.constant(bias.data.array().reshape(shape), "bias")
-    return splice.op(conv, stored, weights, zero, middle), quant.scale.reshape(shape), bias
+    scale = scale.reshape(shape if scale.ndim else ())
+    return splice.op(conv, stored, weights, zero, middle), scale, bias
+
+
+def _integers(weight: Constant, axis: int) -> tuple[Array, Array]:
+    """Integers of 8 bits and their scales along ``axis``, those that the weight has if it can."""
+    quant = weight.tensor.quant
+    symmetric = quant is not None and not quant.zero_point.any()
+    if quant is not None and symmetric and quant.axis in (None, axis) and weight.elem is Elem.I8:
+        return weight.data.array(), quant.scale
+    array = numbers(weight)
+    quant = weight_quant(array, axis, Elem.I8.limits[1])
+    return quantize(array, quant, Elem.I8, narrow=True), quant.scale
 
 
 def _stored(weight: Constant, integers: Array) -> Constant:

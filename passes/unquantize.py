@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,22 +12,39 @@ import numpy as np
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph
+from qdqc.ir.op import Kind
 from qdqc.ir.types import Quant, Range, TensorType
-from qdqc.ops import Add, Dequantize, HardSigmoid, Mul, Quantize, Restate
+from qdqc.ops import (
+    Add,
+    AveragePool,
+    Clip,
+    Concat,
+    Dequantize,
+    GlobalAveragePool,
+    HardSigmoid,
+    Identity,
+    Mul,
+    Quantize,
+    Restate,
+)
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import numbers, quant_range
 from qdqc.quant.lowered import before_name, integers_name, view_name
 
 __all__ = ["Unquantize"]
 
+_DEPTH = 32
+"""How far bounds of a value are looked for upwards."""
+
 
 class Unquantize(Pass):
     """Turn quantized activations into float ones with ranges, so that a target can lay them anew.
 
     A value of scale s and zero point z gets the range [(qmin - z) s, (qmax - z) s], from which
-    ``quantize`` finds the same s and z. Weights stay integer, and so does every constant that is
-    dequantized by a node of its own; biases and other constants become float. Where several
-    casts give one value different scales, the widest range counts.
+    ``quantize`` finds the same s and z. Its integers saturate there, and so does the float value,
+    by a clamp or a clip, where it could reach further: ``quantize`` takes these away again. What
+    integers round is rounded no more. Weights stay integer, and so does every constant that is
+    dequantized by a node of its own; biases and other constants become float.
     """
 
     name = "unquantize"
@@ -32,9 +52,9 @@ class Unquantize(Pass):
     def run(self, graph: Graph, ctx: PassContext) -> int:
         lines = sum(_join(n) for n in list(graph.nodes()) if isinstance(n.op, Restate))
         ends = _float_ends(graph)
-        scaled: dict[Value, Range] = {}
-        casts = sum(_drop_view(n) for n in graph.nodes() if isinstance(n.op, Dequantize))
-        casts += sum(_drop_cast(n, scaled) for n in graph.nodes() if isinstance(n.op, Quantize))
+        views: dict[Value, str] = {}
+        casts = sum(_drop_view(n, views) for n in graph.nodes() if isinstance(n.op, Dequantize))
+        casts += sum(_drop_cast(n, views) for n in graph.nodes() if isinstance(n.op, Quantize))
         constants = sum(_expand_constants(n) for n in graph.nodes())
         released = sum(_release(r) for n in graph.nodes() for r in n.present_results)
         ctx.statistics["values with ranges"] += released
@@ -61,7 +81,9 @@ def _join(node: Node[Restate]) -> int:
         made.result.rename(name)
     else:
         by = module.add_constant(module.fresh_name("c"), Data.of(np.float32(factor)))
-        made = node.graph.insert(Mul(), [x, by], [result.type], [None], loc=node.loc, before=node)
+        made = node.graph.insert(
+            Mul(), [x, by], [result.type], [None], loc=node.loc, mode=node.mode, before=node
+        )
         result.replace_uses(made.result)
     node.graph.erase(node)
     return 1
@@ -117,8 +139,11 @@ def _quant(value: Value) -> Quant | None:
     return value.type.quant if isinstance(value.type, TensorType) else None
 
 
-def _drop_view(node: Node[Dequantize]) -> int:
-    """Let the readers of a float view read the integers, which become float themselves."""
+def _drop_view(node: Node[Any], views: dict[Value, str]) -> int:
+    """Let the readers of a float view read the integers, which become float themselves.
+
+    ``views`` takes down the name of each first view, by its integers.
+    """
     x, result = node.need("x"), node.result
     range_ = range_of(x)
     if range_ is None or isinstance(x, Constant):
@@ -127,41 +152,112 @@ def _drop_view(node: Node[Dequantize]) -> int:
         before, result.type = result.type, result.tensor.with_range(range_)
         return int(before != result.type)
     cast = x.producer is not None and isinstance(x.producer.op, Quantize)
-    if result.is_output and (cast or x.is_output):
+    if result.is_output and cast:
         return 0
+    if result.is_output and x.is_output:  # by another view
+        node.op = Identity()
+        return 1
     name, is_output = result.name, result.is_output
     result.replace_uses(x)
     node.graph.erase(node)
     if is_output:
         x.rename(name)
+    views.setdefault(x, name)
     return 1
 
 
-def _drop_cast(node: Node[Quantize], scaled: dict[Value, Range]) -> int:
-    """Let the readers of a quantize read what it quantizes; casts at the graph's ends stay.
+def _drop_cast(node: Node[Quantize], views: Mapping[Value, str]) -> int:
+    """Let the readers of a quantize read what it quantizes, saturated as it does.
 
-    ``scaled`` holds the ranges that casts have given to float values so far.
+    Casts at the graph's ends stay. The values that become integers again take the cast's range.
     """
     x, result = node.need("x"), node.result
     range_ = range_of(result)
     if range_ is None:
         return 0
-    widest = scaled.get(x, range_)
-    scaled[x] = Range(
-        min(widest.min, range_.min),
-        max(widest.max, range_.max),
-        max(widest.threshold, range_.threshold),
-    )
-    before, x.type = x.type, x.tensor.with_range(scaled[x])
-    readers = 0
-    for use in result.uses:
-        if isinstance(use.user, Node) and not isinstance(use.user.op, Dequantize):
-            use.user.set_operand(use.index, x)
-            readers += 1
+    readers = [use for use in result.uses if _reads_integers(use.user)]
+    before, source = x.type, x
+    if _quant(x) is None and x.range is None and _is_only_cast(x):
+        x.type = x.tensor.with_range(_joint_range(x))
+    if readers and not _is_within(x, range_, _step(result)):
+        source = _clip(node, x, range_, views.get(result))
+    for use in readers:
+        use.take(source)
     if not result.is_used:
         node.graph.erase(node)
         return 1
-    return int(readers > 0 or before != x.type)
+    return int(bool(readers) or before != x.type)
+
+
+def _clip(node: Node[Any], x: Value, range_: Range, name: str | None) -> Value:
+    """What the integers saturate, by a clip in front of the node."""
+    module = node.graph.module
+    free = name is not None and module.value(name) is None
+    typed = x.tensor.expressed().with_range(range_)
+    clip = Clip(min=range_.min, max=range_.max)
+    names = [name if free else module.fresh_name(name or f"{x.name}_clip")]
+    mode = node.mode if x.producer is None else x.producer.mode
+    made = node.graph.insert(clip, [x], [typed], names, loc=node.loc, mode=mode, before=node)
+    return made.result
+
+
+def _reads_integers(user: object) -> bool:
+    return isinstance(user, Node) and not isinstance(user.op, Dequantize)
+
+
+def _step(value: Value) -> float:
+    """The scale of a value per tensor; 0 of another."""
+    quant = _quant(value)
+    return 0.0 if quant is None or quant.axis is not None else float(quant.scale)
+
+
+def _is_only_cast(x: Value) -> bool:
+    """Whether nobody reads a value but through integers."""
+    return not x.is_output and all(isinstance(u.op, Quantize) for u in x.users)
+
+
+def _joint_range(x: Value) -> Range | None:
+    """The range that holds those of all integers of a value.
+
+    None where it is much wider than one of them: its steps would be too wide for that one.
+    """
+    ranges = [r for u in x.users if (r := range_of(u.result)) is not None]
+    low, high = min(r.min for r in ranges), max(r.max for r in ranges)
+    if any(high - low > 2 * (r.max - r.min) for r in ranges):
+        return None
+    return Range(low, high, max(r.threshold for r in ranges))
+
+
+def _is_within(value: Value, range_: Range, step: float) -> bool:
+    """Whether a value lies in a range for certain, but for one step at most."""
+    low, high = _bounds(value)
+    return low >= range_.min - step and high <= range_.max + step
+
+
+def _bounds(value: Value, depth: int = 0) -> tuple[float, float]:
+    """Numbers between which a value lies for certain, zero among them where it may be padded."""
+    range_, node = range_of(value), value.producer
+    if range_ is not None:
+        return range_.min, range_.max
+    if node is None or depth > _DEPTH:
+        return -math.inf, math.inf
+    op, traits = node.op, node.traits
+    if isinstance(op, Clip):
+        return op.min, op.max
+    if isinstance(op, Dequantize):
+        return _bounds(node.need("x"), depth + 1)
+    if op.clamp is not None:
+        return op.clamp
+    if traits.fixed is not None:
+        return traits.fixed
+    between = isinstance(op, Concat | AveragePool | GlobalAveragePool)
+    if not between and traits.kind is not Kind.PRESERVING:
+        return (0.0, math.inf) if op.not_negative else (-math.inf, math.inf)
+    read = node.present_operands if isinstance(op, Concat) else node.present_operands[:1]
+    ends = [_bounds(v, depth + 1) for v in read]
+    zero = [(0.0, 0.0)] if isinstance(op, AveragePool) else []
+    lows, highs = zip(*ends, *zero, strict=True)
+    return min(lows), max(highs)
 
 
 def _expand_constants(node: Node[Any]) -> int:
@@ -192,9 +288,31 @@ def range_of(value: Value) -> Range | None:
 
 
 def _release(value: Value) -> int:
-    range_ = range_of(value)
-    cast = value.producer is not None and isinstance(value.producer.op, Quantize)
-    if range_ is None or cast:
+    """A result becomes float and is clipped to what its integers covered."""
+    range_, node, step = range_of(value), value.producer, _step(value)
+    if range_ is None or node is None or isinstance(node.op, Quantize):
         return 0
-    value.type = value.tensor.expressed().with_range(range_)
+    value.type = value.tensor.expressed()
+    within = _is_within(value, range_, step)
+    value.type = value.tensor.with_range(range_)
+    if within:
+        return 1
+    if node.op.takes_clamp():
+        low, high = node.op.clamp or (-math.inf, math.inf)
+        bounds = (min(max(b, range_.min), range_.max) for b in (low, high))
+        node.op = replace(node.op, clamp=tuple(bounds))
+        return 1
+    name, uses = value.name, value.uses
+    value.rename(before_name(value.module, name))
+    made = node.graph.insert(
+        Clip(min=range_.min, max=range_.max),
+        [value],
+        [value.type],
+        [name],
+        loc=node.loc,
+        mode=node.mode,
+        before=node.next,
+    )
+    for use in uses:
+        use.take(made.result)
     return 1

@@ -168,7 +168,7 @@ SAMPLES = [
         loose=True,
     ),
     s(
-        *(o.QLinearMatMul(), "u8[2,3]", scalar(0.1, np.float32), scalar(3, np.uint8)),
+        *(o.QLinearMatMul(), "u8[2,3]", "f32[]", scalar(3, np.uint8)),  # else it is a MatMul
         *("i8[3,4]", scalar(0.1, np.float32), scalar(0, np.int8)),
         *(scalar(0.2, np.float32), scalar(5, np.uint8)),
     ),

@@ -19,13 +19,14 @@ from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import export_onnx
 from qdqc.onnx_io.saver import save_onnx
+from qdqc.ops import DynamicQuantizeLinear
 from qdqc.pipeline.discovery import load_passes, pipelines
 from qdqc.pipeline.instrument import Instrument, Where
 from qdqc.pipeline.manager import PassManager
 from qdqc.pipeline.pass_ import PassContext
 from qdqc.pipeline.spec import resolve
 from qdqc.quant.deployment import INT8, Deployment
-from qdqc.quant.lowering import has_quantized_activations, lower
+from qdqc.quant.lowering import has_quantized_activations, is_lowered, lower
 from qdqc.quant.placement import Decision
 from qdqc.quant.qtable import TOLERANCES, Qtable
 from qdqc.quant.targets.ort_cpu import OrtCpu
@@ -193,7 +194,9 @@ def deploy(
     reference, lowered = clone(module), clone(module)
     lower(reference)  # where the module is quantized already
     load_passes()
-    passes = resolve(deployment.stages(**given).pipeline, pipelines())
+    dynamic = any(isinstance(n.op, DynamicQuantizeLinear) for n in module.graph.nodes())
+    stages = deployment.stages(**given, dynamic=dynamic, typed=not is_lowered(module))
+    passes = resolve(stages.pipeline, pipelines())
     typed = _BeforeLast()
     report = PassManager(
         passes,

@@ -18,6 +18,7 @@ from qdqc.ir.types import Elem, TensorType, Type
 from qdqc.onnx_io.attributes import constant_data, read_attributes
 from qdqc.onnx_io.declared import Declarations
 from qdqc.onnx_io.qdq import read_quantized
+from qdqc.onnx_io.qoperator_forms import as_casts
 from qdqc.onnx_io.schemas import schema_at
 from qdqc.onnx_io.scope import Scope
 from qdqc.onnx_io.sizes import byte_size, over_limit
@@ -65,9 +66,10 @@ class Builder:
         outputs: Sequence[str],
     ) -> None:
         """The nodes, in order, and then the outputs. Inputs are already in the scope."""
-        scope.note_readers(nodes)
         scope.outputs = set(outputs)
         self._defer_constants(proto, nodes, scope)
+        nodes = as_casts(nodes, scope, self.source.opsets.get("", 1))
+        scope.note_readers(nodes)
         for node in nodes:
             if node.op_type != "Constant" or self._domain(node) != "":
                 self._node(node, graph, scope)

@@ -50,17 +50,24 @@ class Deployment:
     fuse_preprocess: bool = False
 
     def stages(
-        self, *, calibrated: bool = True, mixed: bool = False, quantized: bool = False
+        self,
+        *,
+        calibrated: bool = True,
+        mixed: bool = False,
+        quantized: bool = False,
+        dynamic: bool = False,
+        typed: bool = False,
     ) -> Stages:
         """The passes for a module that is ``calibrated`` by a table, or ``mixed`` by a qtable.
 
         A ``quantized`` module came in with scales of another tool, and is requantized; it needs
-        no table. All float needs no step, but for a ``quantized`` module, which keeps what it
-        came in with.
+        no table. One with ``dynamic`` products, whose scales the run finds, has them laid anew.
+        All float needs no step, but for a ``typed`` module, of whose types some are
+        integer: it keeps what it came in with.
         """
         if self.mode == "F32" and not mixed and not self.fuse_preprocess:
-            return Stages(lowering="lower-to-qdq" if quantized else "")
-        planning, correction = self._planning(calibrated, mixed, quantized), list[str]()
+            return Stages(lowering="lower-to-qdq" if typed else "")
+        planning, correction = self._planning(calibrated, mixed, quantized, dynamic), list[str]()
         target = f"target={print_value(self.target)}"
         if self.correct_bias and calibrated:
             correction.append(f"correct-bias{{{target}}}")
@@ -82,11 +89,16 @@ class Deployment:
         """The pass that makes types integer."""
         return f"quantize{{{_options(f'target={print_value(self.target)}', self._scheme)}}}"
 
-    def _planning(self, calibrated: bool, mixed: bool, quantized: bool) -> list[str]:
+    def _planning(self, calibrated: bool, mixed: bool, quantized: bool, dynamic: bool) -> list[str]:
         passes = ["import-calibration"] if calibrated else []
-        if quantized:
-            passes += ["unquantize", "canonicalize", "raise-activation", "fuse-activation"]
-        passes += ["propagate-ranges", f"assign-precision{{mode={self.mode}}}"]
+        precision = f"assign-precision{{mode={self.mode}}}"
+        if quantized or dynamic:
+            passes.append(precision)  # a qtable's names are those of the module that came in
+            passes += ["raise-dynamic", "fold-linear"] if dynamic else []
+            passes += ["unquantize"] if quantized else []
+            passes += ["canonicalize", "raise-activation", "fuse-activation", "propagate-ranges"]
+        else:
+            passes += ["propagate-ranges", precision]
         if self.mode == "INT8" or mixed:
             passes.append(f"decompose-activations{{target={print_value(self.target)}}}")
         return passes

@@ -114,13 +114,13 @@ def _parts_of(node: Node[Quantize]) -> tuple[str, ValueParts]:
 def joint_name(before: Value, stored: Value) -> str:
     """The name of a float result and the integers that it is rounded to, as one value.
 
-    A graph output keeps its name. Else it is that of the float view, or of the integers where there
-    is no view, if the result's name was made from it as ``before_name`` does; other tools make the
-    other names from the result's.
+    A graph output keeps its name. Else it is that of the float view, or of the integers, if the
+    result's name was made from it as ``before_name`` does; other tools make the other names from
+    the result's.
     """
     if stored.is_output:
         return stored.name
-    behind = [v.name for v in _views(stored) if not v.is_output] or [stored.name]
+    behind = [*(v.name for v in _views(stored) if not v.is_output), stored.name]
     return next((name for name in behind if before.name.startswith(name)), before.name)
 
 

@@ -6,6 +6,7 @@ where integers come in and go out, so that no cast is bought that saves no float
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,7 @@ def decide(
         if node in reasons:
             decisions[node] = Decision(False, seen, reason=reasons[node])
         elif seen.kind is Kind.WEIGHTED:
-            result = node.op.name not in target.float_result or _quantized_result(
+            result = _always_integer(node, target) or _quantized_result(
                 node, able, fed, feeds, traits
             )
             decisions[node] = Decision(True, seen, result=result)
@@ -87,9 +88,23 @@ def _fed(
             if producer is None or producer not in able:
                 continue
             weighted = traits[producer].kind is Kind.WEIGHTED
-            if producer in fed or (weighted and producer.op.name not in target.float_result):
+            if producer in fed or (weighted and _always_integer(producer, target)):
                 fed.add(node)
     return fed
+
+
+def _always_integer(node: Node[Any], target: Target) -> bool:
+    """Whether an integer product gives integers whoever reads them.
+
+    Saturation does a clamp for nothing, and runtimes know no integer kernel of a product with a
+    float result and a clip, but for a Relu. A result in [0, 6] that the graph returns stays float.
+    """
+    if node.op.name not in target.float_result:
+        return True
+    clamp, result = node.op.clamp, node.result
+    if clamp in (None, (0.0, math.inf)) or result.tensor.range is None:
+        return False
+    return clamp[0] < 0 or not result.is_output
 
 
 def _feeds(

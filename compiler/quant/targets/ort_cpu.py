@@ -16,6 +16,7 @@ from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Elem, Quant, Range, TensorType
 from qdqc.ops import Add, Gemm, HardSigmoid, MatMul, Restate
 from qdqc.quant.arithmetic import activation_quant, quantize
+from qdqc.quant.clips import bounds_of
 from qdqc.quant.targets.target import Target
 
 __all__ = ["OrtCpu"]
@@ -162,7 +163,7 @@ def _gemm_refusal(node: Node[Any]) -> str | None:
 
 
 def _clamp_refusal(node: Node[Any]) -> str | None:
-    clamp = node.op.clamp
+    clamp = bounds_of(node)
     if clamp is None or clamp[0] <= 0 <= clamp[1]:
         return None
     return "its clamp leaves out zero, which the integers must hold"

@@ -9,6 +9,7 @@ import numpy as np
 from qdqc.ir.core import Constant, Node
 from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Elem, TensorType
+from qdqc.ops import Clip
 from qdqc.quant.finite import is_finite
 from qdqc.registry import Registry
 
@@ -55,14 +56,17 @@ class Target:
         )
 
     def no_kernel(self, node: Node[Any], traits: QuantTraits) -> str | None:
-        """Says so where the target has no integer kernel for the op."""
+        """Says so where the target has no integer kernel for the op.
+
+        A clip needs none: integers saturate.
+        """
         kernels = {
             Kind.WEIGHTED: self.weighted,
             Kind.ARITHMETIC: self.arithmetic,
             Kind.PRESERVING: self.preserving,
         }
         name = node.op.name
-        if name in kernels.get(traits.kind, frozenset()):
+        if isinstance(node.op, Clip) or name in kernels.get(traits.kind, frozenset()):
             return None
         return f"{self.name} has no integer kernel for '{name}'"
 

@@ -39,8 +39,8 @@ class Pool:
     of the reference has at most ``FEW`` numbers, ``likeness`` is ``1 / sqrt(1 + noise / signal)``,
     the cosine that noise of this power leaves where it is independent of the signal. ``noise`` is
     ``sum (r - v)^2``, and ``signal`` the spread ``sum (r - mean)^2`` around the mean of each place
-    in the row, at least a thousandth of ``sum r^2``. With fewer than eight rows, or where ``spread`` is
-    false because samples are random and say nothing of how it changes, it is ``sum r^2``.
+    in the row, at least a thousandth of ``sum r^2``. With fewer than eight rows, or where
+    ``spread`` is false because random samples say nothing of it, it is ``sum r^2``.
     """
 
     def __init__(self, *, is_set: bool = False, spread: bool = True) -> None:
