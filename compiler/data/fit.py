@@ -17,8 +17,9 @@ from qdqc.ir.types import Array, TensorType
 
 __all__ = ["Cut", "Header", "InputSpec", "Sample", "fit_arrays", "headers_of", "input_specs"]
 
-Sample: TypeAlias = dict[str, Array]
-"""One run's inputs by their names, each with its batch dimension."""
+Sample: TypeAlias = dict[str, Any]
+"""One run's inputs by their names: arrays with their batch dimension, lists of arrays for inputs
+that are sequences."""
 
 Header: TypeAlias = tuple[np.dtype[np.generic], tuple[int, ...]]
 """Element type and shape of an array that need not be loaded."""

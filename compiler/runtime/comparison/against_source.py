@@ -1,0 +1,107 @@
+"""Holds a module against the file that it was imported from, as onnxruntime runs that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qdqc.ir.graph import Module
+from qdqc.runtime.comparison.check import mean_similarities, shared_values
+from qdqc.runtime.comparison.compare import Comparison, Similarity, compare, excepted, mismatch
+from qdqc.runtime.comparison.steadiness import Steadiness, allowed, steadiness_of
+from qdqc.runtime.sessions.session import Feeds, Runner
+from qdqc.runtime.sessions.source import Source
+
+__all__ = ["AgainstSource", "check_against_source"]
+
+Values = Mapping[str, npt.NDArray[Any]]
+
+_DOUBTED_BELOW = 60.0
+_DOUBTED_BY = 40.0
+"""Decibels: what agrees less than the first, and by the second less than the source with itself,
+is more than rounding."""
+
+
+@dataclass(frozen=True)
+class AgainstSource:
+    """A ``comparison`` with the source, in which ``let_through`` pass for the source's own noise.
+
+    ``values`` are those of the module on the last sample. ``steadiness`` is the source's.
+    """
+
+    comparison: Comparison
+    steadiness: Steadiness
+    let_through: tuple[str, ...]
+    values: Values
+
+    @property
+    def shaky(self) -> list[str]:
+        """Values that the source gives too loosely to hold anybody to them."""
+        return self.steadiness.shaky(r.name for r in self.comparison.rows)
+
+    @property
+    def doubtful(self) -> list[Similarity]:
+        """Values that pass, and differ by more than the source's own noise explains."""
+        own = self.steadiness.rows
+        return [
+            row
+            for row in self.comparison.rows
+            if row.passed
+            and row.name in own
+            and row.sqnr < min(_DOUBTED_BELOW, own[row.name].sqnr - _DOUBTED_BY)
+        ]
+
+
+def check_against_source(
+    module: Module,
+    imported: Module,
+    source: Source,
+    samples: Iterable[Feeds],
+    tolerance: tuple[float, float],
+    excepts: Sequence[str] = (),
+) -> AgainstSource:
+    """Run the module and the source, and compare all outputs and the values that both have.
+
+    The float values are those of which ``imported``, the module before its passes, says that they
+    are the same. Outputs must agree in element type. Raises SourceError where onnxruntime does
+    not load or run the source.
+    """
+    taps = [n for n in shared_values(module, imported) if n in source.made]
+    theirs = source.open(taps, optimise="off")
+    ours = Runner(module, taps)
+    rounds: list[Comparison] = []
+    seen: list[Feeds] = []
+    values: dict[str, npt.NDArray[Any]] = {}
+    for feeds in samples:
+        seen = [*seen, feeds][:2]
+        expected = theirs(feeds)
+        given = {n: np.asarray(feeds[n]) for n in ours.inputs if not isinstance(feeds[n], list)}
+        values = given | ours.run(feeds)
+        order = [*taps, *(n for n in expected if n not in taps)]
+        reference = {n: expected[n] for n in order}
+        rounds.append(_compared(values, reference, tolerance, excepts))
+    strict = mean_similarities(rounds, tolerance)
+    steadiness = steadiness_of(source, theirs, seen, tolerance)
+    loose = allowed(strict, steadiness)
+    pairs = zip(strict.rows, loose.rows, strict=True)
+    let_through = tuple(b.name for a, b in pairs if b.passed and not a.passed)
+    return AgainstSource(loose, steadiness, let_through, values)
+
+
+def _compared(
+    values: Values, expected: Values, tolerance: tuple[float, float], excepts: Sequence[str]
+) -> Comparison:
+    """All of the expected values; what is missing or of another kind matches nothing."""
+    rows = {row.name: row for row in compare(values, expected, tolerance, excepts).rows}
+    for name, reference in expected.items():
+        if excepted(name, excepts):
+            continue
+        if name not in values:
+            rows[name] = mismatch(name, "the module does not have it")
+        elif values[name].dtype.kind != reference.dtype.kind:
+            rows[name] = mismatch(name, f"{values[name].dtype} against {reference.dtype}")
+    return Comparison(tuple(rows[n] for n in expected if n in rows), tolerance)
