@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqc.ir.graph import Module
+from qdqc.ir.types import Quant
+from qdqc.quant.arithmetic import dequantize
 from qdqc.runtime.comparison.check import mean_similarities, shared_values
 from qdqc.runtime.comparison.compare import Comparison, Similarity, compare, excepted, mismatch
 from qdqc.runtime.comparison.steadiness import Steadiness, allowed, steadiness_of
@@ -70,8 +72,15 @@ def check_against_source(
     are the same. Outputs must agree in element type. Raises SourceError where onnxruntime does
     not load or run the source.
     """
-    taps = [n for n in shared_values(module, imported) if n in source.made]
-    theirs = source.open(taps, optimise="off")
+    shared = shared_values(module, imported)
+    taps = [n for n in shared if n in source.made and not _quant(imported, n)]
+    run = source.open(taps, optimise="off")
+
+    def theirs(feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
+        values = run(feeds)
+        quants = {n: quant for n in values if (quant := _quant(imported, n))}
+        return values | {n: dequantize(values[n], quant) for n, quant in quants.items()}
+
     ours = Runner(module, taps)
     rounds: list[Comparison] = []
     seen: list[Feeds] = []
@@ -83,7 +92,7 @@ def check_against_source(
         values = given | ours.run(feeds)
         order = [*taps, *(n for n in expected if n not in taps)]
         reference = {n: expected[n] for n in order}
-        rounds.append(_compared(values, reference, tolerance, excepts))
+        rounds.append(_compared(values, reference, source.outputs, tolerance, excepts))
     strict = mean_similarities(rounds, tolerance)
     steadiness = steadiness_of(source, theirs, seen, tolerance)
     loose = allowed(strict, steadiness)
@@ -92,16 +101,26 @@ def check_against_source(
     return AgainstSource(loose, steadiness, let_through, values)
 
 
+def _quant(module: Module, name: str) -> Quant | None:
+    """What a value's integers stand for: those that the module's run gives as numbers."""
+    value = module.value(name)
+    return None if value is None else value.quant
+
+
 def _compared(
-    values: Values, expected: Values, tolerance: tuple[float, float], excepts: Sequence[str]
+    values: Values,
+    expected: Values,
+    outputs: Collection[str],
+    tolerance: tuple[float, float],
+    excepts: Sequence[str],
 ) -> Comparison:
-    """All of the expected values; what is missing or of another kind matches nothing."""
+    """All of the expected values; what is missing, or an output of another type, fits nothing."""
     rows = {row.name: row for row in compare(values, expected, tolerance, excepts).rows}
     for name, reference in expected.items():
         if excepted(name, excepts):
             continue
         if name not in values:
             rows[name] = mismatch(name, "the module does not have it")
-        elif values[name].dtype.kind != reference.dtype.kind:
+        elif values[name].dtype != reference.dtype and name in outputs:
             rows[name] = mismatch(name, f"{values[name].dtype} against {reference.dtype}")
     return Comparison(tuple(rows[n] for n in expected if n in rows), tolerance)
