@@ -13,7 +13,7 @@ from qdqc.data.preprocess import Preprocess
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.dims import Dim, Expr
 from qdqc.ir.graph import Graph
-from qdqc.ir.types import Array, TensorType
+from qdqc.ir.types import Array, Elem, OptionalType, TensorType
 
 __all__ = ["Cut", "Header", "InputSpec", "Sample", "fit_arrays", "headers_of", "input_specs"]
 
@@ -65,18 +65,38 @@ class Cut:
                 array = array[None]
             elif self.count > 1:
                 array = array[index * self.step : (index + 1) * self.step]
-            out[name] = np.ascontiguousarray(array, dtype=self.dtypes[name]).reshape(array.shape)
+            out[name] = _converted(array, self.dtypes[name])
         return out
 
 
+def _converted(array: Array, dtype: np.dtype[Any]) -> Array:
+    """The array in another type; texts become objects, as onnxruntime takes them."""
+    if dtype.kind == "O" and array.dtype.kind == "S":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise QdqcError(
+                f"a text among the data is not UTF-8: {error.reason}",
+                notes=["store texts as numpy's type U, for instance array.astype('U')"],
+            ) from None
+    return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+
+
 def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
-    """What each input of the graph takes. Raises QdqcError for inputs that are not tensors."""
+    """What each input of the graph takes. Raises QdqcError for a sequence.
+
+    An optional input takes what it may hold.
+    """
     specs: list[InputSpec] = []
     for value in graph.inputs:
-        if not isinstance(value.type, TensorType):
-            raise QdqcError(f"input '{value.name}' is not a tensor, so no data can be given for it")
+        type = value.type.item if isinstance(value.type, OptionalType) else value.type
+        if not isinstance(type, TensorType):
+            raise QdqcError(
+                f"input '{value.name}' is a sequence, and data are arrays: none can be given for it",
+                notes=["export the model with the parts of that sequence as inputs"],
+            )
         attrs = graph.input_attrs.get(value.name)
-        specs.append(InputSpec(value.name, value.type, Preprocess.from_attrs(attrs)))
+        specs.append(InputSpec(value.name, type, Preprocess.from_attrs(attrs)))
     return tuple(specs)
 
 
@@ -157,11 +177,16 @@ def _dtype(spec: InputSpec, given: np.dtype[np.generic]) -> np.dtype[Any]:
 
 def _check_dtype(spec: InputSpec, dtype: np.dtype[np.generic], where: str) -> None:
     wanted = _dtype(spec, dtype)
-    if dtype != wanted and not (dtype.kind in "fiub" and np.can_cast(dtype, wanted, "same_kind")):
+    if spec.type.elem is Elem.STRING:
+        fits, name, kind = dtype.kind in "USTO", "text", "str"
+    else:
+        castable = dtype.kind in "fiub" and np.can_cast(dtype, wanted, "same_kind")
+        fits, name, kind = dtype == wanted or castable, str(wanted), str(wanted)
+    if not fits:
         raise QdqcError(
-            f"the array for input '{spec.name}' has type {dtype}, but the model takes {wanted}",
+            f"the array for input '{spec.name}' has type {dtype}, but the model takes {name}",
             file=where,
-            notes=[f"convert it, for instance array.astype('{wanted}')"],
+            notes=[f"convert it, for instance array.astype('{kind}')"],
         )
 
 
@@ -181,16 +206,22 @@ def _rows(spec: InputSpec, shape: tuple[int, ...], where: str, batch: int | None
     wanted = spec.shape
     if wanted is None:
         return None
-    fits = len(shape) == len(wanted) and 0 not in shape
+    fits = len(shape) == len(wanted)
     tail = zip(wanted[1:], shape[1:], strict=False)
     if not fits or not all(_fits(w, s) for w, s in tail):
         raise _wrong_shape(spec, shape, where)
+    if wanted and shape[0] == 0 and wanted[0] != 0 and batch is not None:
+        raise QdqcError(
+            f"the array for input '{spec.name}' has shape {shape_text(shape)}, which is no sample",
+            file=where,
+            notes=["one sample or more stand one behind the other along axis 0"],
+        )
     if not wanted or _fits(wanted[0], shape[0]):
         many = batch is not None and not isinstance(wanted[0] if wanted else 0, int)
         return batch if many else None
     size = wanted[0]
     assert isinstance(size, int)
-    if len(wanted) < 2 or shape[0] % size:
+    if len(wanted) < 2 or shape[0] == 0 or size == 0 or shape[0] % size:
         raise _wrong_shape(spec, shape, where)
     return size
 

@@ -104,7 +104,7 @@ def test_an_input_of_unknown_rank_takes_any_array() -> None:
 def test_a_sequence_takes_no_data() -> None:
     out = Module().graph
     out.add_input("s", SequenceType(TensorType(Elem.F32)))
-    with pytest.raises(QdqcError, match="input 's' is not a tensor, so no data can be given"):
+    with pytest.raises(QdqcError, match="input 's' is a sequence, and data are arrays"):
         open_dataset([{"s": 1}], out)
 
 
