@@ -47,7 +47,7 @@ class Cut:
     """How samples are cut from arrays: sample i is rows ``i*step .. (i+1)*step``.
 
     ``keys`` maps input names to names of arrays; arrays of the inputs in ``lacks_batch`` get
-    a leading axis of size 1.
+    a leading axis of size 1. ``where`` names the file.
     """
 
     keys: Mapping[str, str]
@@ -55,9 +55,10 @@ class Cut:
     count: int
     step: int
     lacks_batch: frozenset[str] = frozenset()
+    where: str = ""
 
     def take(self, arrays: Mapping[str, Array], index: int) -> Sample:
-        """Sample ``index``, converted to the types of the inputs."""
+        """Sample ``index``, converted to the types of the inputs. Raises QdqcError."""
         out: Sample = {}
         for name, key in self.keys.items():
             array = arrays[key]
@@ -65,21 +66,21 @@ class Cut:
                 array = array[None]
             elif self.count > 1:
                 array = array[index * self.step : (index + 1) * self.step]
-            out[name] = _converted(array, self.dtypes[name])
+            if array.dtype.kind == "S":
+                array = self._decoded(name, array)
+            out[name] = np.ascontiguousarray(array, dtype=self.dtypes[name]).reshape(array.shape)
         return out
 
-
-def _converted(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The array in another type; texts become objects, as onnxruntime takes them."""
-    if dtype.kind == "O" and array.dtype.kind == "S":
+    def _decoded(self, name: str, array: Array) -> Array:
+        """Bytes as the texts that onnxruntime takes."""
         try:
-            array = np.char.decode(array, "utf-8")
+            return np.char.decode(array, "utf-8")
         except UnicodeDecodeError as error:
             raise QdqcError(
-                f"a text among the data is not UTF-8: {error.reason}",
+                f"the array for input '{name}' holds a text that is not UTF-8: {error.reason}",
+                file=self.where or None,
                 notes=["store texts as numpy's type U, for instance array.astype('U')"],
             ) from None
-    return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
 
 
 def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
@@ -141,7 +142,7 @@ def fit_arrays(
     _check_symbols(specs, shapes, where)
     dtypes = {s.name: _dtype(s, headers[keys[s.name]][0]) for s in specs}
     first = specs[0].name
-    return Cut(keys, dtypes, counts[first], steps[first], frozenset(lacks))
+    return Cut(keys, dtypes, counts[first], steps[first], frozenset(lacks), where)
 
 
 def shape_text(shape: Iterable[Dim] | None) -> str:
