@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "model_transform",
-        "Import an ONNX model, simplify and fuse it, and check the result against the original.",
+        "Import an ONNX model, simplify and fuse it, and check the result against the source.",
         "model_transform --model_def net.onnx --input_shapes '[[1,3,224,224]]' "
         "--pixel_format rgb --mean 127,127,127 --scale 0.0078125,0.0078125,0.0078125 -o net.qir",
     )
@@ -64,7 +64,7 @@ def _parser() -> CommandParser:
         help="least similarity of every value (default: 0.99,0.99)",
     )
     add("--excepts", type=names, default=[], metavar="A,B", help="values that are not compared")
-    add("--skip_validation", action="store_true", help="no check against the original")
+    add("--skip_validation", action="store_true", help="no check against the source")
     add_ir_options(parser)
     return parser
 

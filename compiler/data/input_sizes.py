@@ -133,9 +133,7 @@ def _meetings(graph: Graph, solved: Mapping[str, int | Expr]) -> Iterator[tuple[
                 result.type = merge_types(type, result.type)
 
 
-def _alike(
-    node: Node[Any], inferred: Sequence[Type | None]
-) -> Iterator[tuple[Dim, Dim]]:
+def _alike(node: Node[Any], inferred: Sequence[Type | None]) -> Iterator[tuple[Dim, Dim]]:
     tensors = [t for t in node.operand_types() if isinstance(t, TensorType)]
     shapes = [t.shape for t in tensors if t.shape]
     if isinstance(node.op, Concat):

@@ -59,9 +59,7 @@ def _let_through(mask: Array, *, whole: bool) -> None:
         mask[... if whole else (..., slice(0, 1))] = 1
 
 
-def _value(
-    type_: Type, extremes: Extremes | None, sizes: Sizes, rng: np.random.Generator
-) -> Any:
+def _value(type_: Type, extremes: Extremes | None, sizes: Sizes, rng: np.random.Generator) -> Any:
     if isinstance(type_, SequenceType):
         return [_value(type_.item, extremes, sizes, rng) for _ in range(_PARTS)]
     if isinstance(type_, OptionalType):

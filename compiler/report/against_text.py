@@ -47,6 +47,14 @@ def doubts(against: AgainstSource, *, are_random: bool) -> list[Diagnostic]:
                 "give data that the model was made for as `test_input`",
             )
         )
+    if against.not_finite:
+        out.append(
+            _warning(
+                f"the check is weak: the source gives no finite number of "
+                f"'{visible(against.not_finite[0])}'",
+                "look for weights that are not finite, or give data as `test_input`",
+            )
+        )
     doubtful = against.doubtful
     if doubtful:
         worst = min(doubtful, key=lambda row: row.sqnr)
@@ -82,9 +90,10 @@ def steadiness_entry(against: AgainstSource) -> dict[str, Any]:
     """As ``--report`` has it; a source that is always the same has no decibels."""
     names = [row.name for row in against.comparison.rows]
     return {
-        "sure": not against.shaky and not against.doubtful,
+        "sure": not (against.shaky or against.doubtful or against.not_finite),
         "source_agrees_with_itself_db": json_number(against.steadiness.decibels(names)),
         "loose_in_the_source": against.shaky,
         "passed_for_that_reason": list(against.let_through),
+        "no_finite_number": list(against.not_finite),
         "more_than_rounding": [row.name for row in against.doubtful],
     }

@@ -32,13 +32,15 @@ is more than rounding."""
 class AgainstSource:
     """A ``comparison`` with the source, in which ``let_through`` pass for the source's own noise.
 
-    ``values`` are those of the module on the last sample. ``steadiness`` is the source's.
+    ``values`` are those of the module on the last sample. ``steadiness`` is the source's, and
+    ``not_finite`` are outputs of which it had no finite number.
     """
 
     comparison: Comparison
     steadiness: Steadiness
     let_through: tuple[str, ...]
     values: Values
+    not_finite: tuple[str, ...] = ()
 
     @property
     def shaky(self) -> list[str]:
@@ -85,6 +87,7 @@ def check_against_source(
     rounds: list[Comparison] = []
     seen: list[Feeds] = []
     values: dict[str, npt.NDArray[Any]] = {}
+    finite: dict[str, bool] = {}
     for feeds in samples:
         seen = [*seen, feeds][:2]
         expected = theirs(feeds)
@@ -92,13 +95,22 @@ def check_against_source(
         values = given | ours.run(feeds)
         order = [*taps, *(n for n in expected if n not in taps)]
         reference = {n: expected[n] for n in order}
+        finite |= {n: finite.get(n, False) or _has_numbers(expected.get(n)) for n in source.outputs}
         rounds.append(_compared(values, reference, source.outputs, tolerance, excepts))
     strict = mean_similarities(rounds, tolerance)
     steadiness = steadiness_of(source, theirs, seen, tolerance)
     loose = allowed(strict, steadiness)
     pairs = zip(strict.rows, loose.rows, strict=True)
     let_through = tuple(b.name for a, b in pairs if b.passed and not a.passed)
-    return AgainstSource(loose, steadiness, let_through, values)
+    lost = tuple(name for name, has_numbers in finite.items() if not has_numbers)
+    return AgainstSource(loose, steadiness, let_through, values, lost)
+
+
+def _has_numbers(array: npt.NDArray[Any] | None) -> bool:
+    """Whether something of an array is finite, or it has no floats that might not be."""
+    if array is None or array.dtype.kind != "f" or not array.size:
+        return True
+    return bool(np.isfinite(array).any())
 
 
 def _quant(module: Module, name: str) -> Quant | None:

@@ -18,7 +18,7 @@ def as_given(value: Any) -> Any:
     """
     if value is None:
         return None
-    return [as_given(v) for v in value] if isinstance(value, list) else np.asarray(value)
+    return [np.asarray(v) for v in value] if isinstance(value, list) else np.asarray(value)
 
 
 def spread(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
