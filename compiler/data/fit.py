@@ -74,7 +74,7 @@ class Cut:
     def _decoded(self, name: str, array: Array) -> Array:
         """Bytes as the texts that onnxruntime takes."""
         try:
-            return np.char.decode(array, "utf-8")
+            return np.char.decode(array.astype(np.bytes_), "utf-8")
         except UnicodeDecodeError as error:
             raise QdqcError(
                 f"the array for input '{name}' holds a text that is not UTF-8: {error.reason}",
@@ -93,7 +93,7 @@ def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
         type = value.type.item if isinstance(value.type, OptionalType) else value.type
         if not isinstance(type, TensorType):
             raise QdqcError(
-                f"input '{value.name}' is a sequence, and data are arrays: none can be given for it",
+                f"input '{value.name}' is a sequence, and data are arrays: none can be given",
                 notes=["export the model with the parts of that sequence as inputs"],
             )
         attrs = graph.input_attrs.get(value.name)

@@ -105,11 +105,11 @@ def _relations(graph: Graph, names: set[str]) -> dict[str, int | Expr]:
     for _ in range(_ROUNDS):
         for value, type in zip(module.graph.inputs, types, strict=True):
             value.type = type.substitute(solved) if isinstance(type, TensorType) else type
-        equations = (_solution(a, b, names) for a, b in _meetings(module.graph, solved))
-        found = next((e for e in equations if e is not None and e[0] not in solved), None)
-        if found is None:
+        solutions = (_solution(a, b, names) for a, b in _meetings(module.graph, solved))
+        solution = next((s for s in solutions if s is not None and s[0] not in solved), None)
+        if solution is None:
             break
-        name, dim = found
+        name, dim = solution
         solved = {
             n: d.substitute({name: dim}) if isinstance(d, Expr) else d for n, d in solved.items()
         }
@@ -141,7 +141,7 @@ def _alike(node: Node[Any], inferred: Sequence[Type | None]) -> Iterator[tuple[D
         axis = node.op.axis % rank if rank else 0
         shapes = [(*s[:axis], *s[axis + 1 :]) for s in shapes]
     elif isinstance(node.op, MatMul):
-        left, right = (shapes + [(), ()])[:2]
+        left, right = [*shapes, (), ()][:2]
         if len(left) > 1 and len(right) > 1:
             yield left[-1], right[-2]
         shapes = [left[:-2], right[:-2]]

@@ -30,7 +30,7 @@ def random_samples(
     ranges: Mapping[str, Extremes] | None = None,
     *,
     seed: int = 0,
-    sizes: Sizes = {},
+    sizes: Sizes | None = None,
 ) -> list[Sample]:
     """Samples that fit the graph's inputs; the same for the same seed.
 
@@ -45,7 +45,8 @@ def random_samples(
     known = ranges or {}
     types = [(value.name, named_type(value.name, value.type)) for value in graph.inputs]
     samples = [
-        {n: _value(type_, known.get(n), sizes, rng) for n, type_ in types} for _ in range(count)
+        {n: _value(type_, known.get(n), sizes or {}, rng) for n, type_ in types}
+        for _ in range(count)
     ]
     counted = any(isinstance(n.op, Opaque) and n.op.type in _COUNTING for n in graph.nodes())
     for name, mask in ((n, a) for s in samples for n, a in s.items() if "mask" in n.lower()):

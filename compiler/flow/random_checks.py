@@ -50,7 +50,6 @@ def samples_that_run(
         f"no random inputs were found on which the model runs; for {listed}: "
         f"{error.diagnostic.message}",
         notes=[
-            "give the sizes that belong together as `input_shapes` where the model is imported, "
-            "or data as `test_input`"
+            "give sizes that fit together as `input_shapes` at the import, or data as `test_input`"
         ],
     ) from error

@@ -12,7 +12,6 @@ from qdqc.data.choice import SEED
 from qdqc.data.dataset import Dataset, open_dataset, open_list
 from qdqc.data.fit import Sample, input_specs
 from qdqc.data.plausible import implausible
-from qdqc.diagnostics import QdqcError
 from qdqc.flow.listener import Listener
 from qdqc.flow.random_checks import samples_that_run
 from qdqc.ir.graph import Graph, Module

@@ -6,6 +6,7 @@ that holds two such models to each other can't ask for more than either gives of
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
@@ -58,10 +59,8 @@ def steadiness_of(
     """Run the source otherwise on a few samples; ``run`` gives its values without optimisations."""
     rows: dict[str, Similarity] = {}
     others: list[Run] = [lambda feeds: run(nudged(feeds))]
-    try:
+    with contextlib.suppress(SourceError):  # what optimisations refuse runs without them
         others.append(source.open(optimise="all"))
-    except SourceError:
-        pass  # what onnxruntime's optimisations refuse runs without them
     for _, feeds in zip(range(_MOST_SAMPLES), samples, strict=False):
         base = run(feeds)
         for other in others:

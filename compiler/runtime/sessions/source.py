@@ -81,15 +81,16 @@ class Source:
         return self._model if isinstance(self._model, ModelProto) else read_model(self._model)
 
     def _session(self, wanted: Sequence[str], optimise: str) -> ort.InferenceSession:
-        in_memory = isinstance(self._model, ModelProto)
-        folder = None if in_memory else str(Path(self._model).resolve().parent)
+        given, folder = self._model, None
         if wanted == self.outputs and not self._is_cut:
-            whole = self._model if in_memory else str(self._model)
-            return open_session(whole, optimise=optimise)
-        model = self._read()
-        if in_memory:
+            return open_session(
+                given if isinstance(given, ModelProto) else str(given), optimise=optimise
+            )
+        if isinstance(given, ModelProto):
             model = ModelProto()
-            model.CopyFrom(self._model)
+            model.CopyFrom(given)
+        else:
+            model, folder = read_model(given), str(given.resolve().parent)
         if self._is_cut:
             _cut(model.graph, wanted)
         known = {o.name for o in model.graph.output} | {i.name for i in model.graph.input}

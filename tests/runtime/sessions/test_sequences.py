@@ -9,8 +9,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from qdqc.diagnostics import QdqcError
-from qdqc.flow.samples import DataSource
 from qdqc.flow.listener import SILENT
+from qdqc.flow.samples import DataSource
 from qdqc.flow.transform import transform
 from qdqc.runtime.sessions.sequences import as_given, spread
 from qdqc.runtime.sessions.session import Runner
