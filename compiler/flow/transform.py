@@ -21,7 +21,7 @@ from qdqc.runtime.comparison.against_source import AgainstSource, check_against_
 from qdqc.runtime.comparison.check import check_against
 from qdqc.runtime.comparison.compare import Comparison
 from qdqc.runtime.machine import memory_bytes
-from qdqc.runtime.sessions.source import Source, SourceError
+from qdqc.runtime.sessions.source_model import Source, SourceError
 from qdqc.text.qir_files import load
 
 __all__ = ["TransformCheck", "Transformed", "transform"]

@@ -16,7 +16,7 @@ from qdqc.runtime.comparison.check import mean_similarities, shared_values
 from qdqc.runtime.comparison.compare import Comparison, Similarity, compare, excepted, mismatch
 from qdqc.runtime.comparison.steadiness import Steadiness, allowed, steadiness_of
 from qdqc.runtime.sessions.session import Feeds, Runner
-from qdqc.runtime.sessions.source import Source
+from qdqc.runtime.sessions.source_model import Source
 
 __all__ = ["AgainstSource", "check_against_source"]
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from qdqc.runtime.comparison.compare import Comparison, Level, Similarity, similarity
 from qdqc.runtime.sessions.session import Feeds
-from qdqc.runtime.sessions.source import Run, Source, SourceError
+from qdqc.runtime.sessions.source_model import Run, Source, SourceError
 
 __all__ = ["Steadiness", "allowed", "nudged", "steadiness_of"]
 

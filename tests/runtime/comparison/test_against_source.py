@@ -16,7 +16,7 @@ from qdqc.ops import LeakyRelu
 from qdqc.report.against_text import doubts, render_steadiness, steadiness_entry
 from qdqc.runtime.comparison.compare import Level
 from qdqc.runtime.comparison.steadiness import nudged
-from qdqc.runtime.sessions.source import Source, SourceError
+from qdqc.runtime.sessions.source_model import Source, SourceError
 
 FLOAT = TensorProto.FLOAT
 
