@@ -37,6 +37,7 @@ _SAME = (
     "resize_dims",
     "samples",
     "scale",
+    "skip_validation",
     "target",
     "test_input",
     "text",

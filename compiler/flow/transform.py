@@ -87,9 +87,16 @@ class Transformed:
                 return self._against(self.source, given, tolerance, excepts)
             except SourceError as error:
                 unchecked = error.diagnostic.message
-        comparison, values = check_against(
-            self.module, self.original, given.samples, tolerance, excepts
-        )
+        try:
+            comparison, values = check_against(
+                self.module, self.original, given.samples, tolerance, excepts
+            )
+        except QdqcError as error:
+            inputs = "random inputs may not fit: give data as `test_input`, or"
+            what = inputs if given.are_random else "hold the data against the inputs, or"
+            raise error.with_notes(
+                f"{what} `skip_validation` of what onnxruntime can't run"
+            ) from error
         return TransformCheck(comparison, given.source, values, None, unchecked)
 
     def _against(

@@ -228,3 +228,12 @@ def test_a_flag_that_is_neither_0_nor_1_is_refused() -> None:
     nodes = [helper.make_node("ReduceMin", ["x"], ["y"], axes=[1], keepdims=-3)]
     with pytest.raises(QdqcError, match="attribute 'keepdims' is -3, but 0 or 1 is needed"):
         transform(model(nodes, ["y"], opset=13))
+
+
+def test_random_inputs_that_do_not_run_end_in_the_next_step() -> None:
+    nodes = [helper.make_node("Reshape", ["x", "to"], ["y"])]
+    inputs = [info("x", [2, 6]), info("to", [1], TensorProto.INT64)]
+    with pytest.raises(QdqcError) as caught:
+        transform(model(nodes, ["y"], inputs=inputs)).check()
+    assert "`test_input`" in str(caught.value)
+    assert "`skip_validation`" in str(caught.value)
