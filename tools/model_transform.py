@@ -22,7 +22,7 @@ from qdqc.tools.ir_options import add_ir_options, listener_of
 
 if TYPE_CHECKING:
     from qdqc.data.preprocess import Preprocess
-    from qdqc.flow.transform import Transformed
+    from qdqc.flow.transform import TransformCheck, Transformed
 
 __all__ = ["main"]
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "model_transform",
-        "Import an ONNX model, simplify and fuse it, and check the result against the original.",
+        "Import an ONNX model, simplify and fuse it, and check the result against the source.",
         "model_transform --model_def net.onnx --input_shapes '[[1,3,224,224]]' "
         "--pixel_format rgb --mean 127,127,127 --scale 0.0078125,0.0078125,0.0078125 -o net.qir",
     )
@@ -62,7 +62,7 @@ def _parser() -> CommandParser:
         "(default: the machine's memory)",
     )
     _add_preprocessing(parser)
-    check = parser.add_argument_group("check against the original")
+    check = parser.add_argument_group("check against the source")
     add = check.add_argument
     add("--test_input", metavar="F", help="image, npz, npy or folder (default: random inputs)")
     add("--test_result", metavar="F.npz", help="write the values of all nodes")
@@ -74,7 +74,7 @@ def _parser() -> CommandParser:
         help="least similarity of every value (default: 0.99,0.99)",
     )
     add("--excepts", type=names, default=[], metavar="A,B", help="values that are not compared")
-    add("--skip_validation", action="store_true", help="no check against the original")
+    add("--skip_validation", action="store_true", help="no check against the source")
     add_ir_options(parser)
     return parser
 
@@ -173,24 +173,47 @@ def _preprocess(args: Any) -> Preprocess:
 
 
 def _check(result: Transformed, invocation: Invocation) -> bool:
-    """Show how the transformed module compares with the original."""
+    """Show how the transformed module compares with the model that it comes from."""
     from qdqc.data.archive import write_arrays
     from qdqc.report.comparison_text import render_comparison
 
     args = invocation.args
     check = result.check(args.test_input, args.tolerance, args.excepts)
-    rows = check.comparison.rows
-    invocation.report["check"] = {
-        "source": check.source,
-        "compared": len(rows),
-        "passed": check.comparison.passed,
-    }
+    rows, against = check.comparison.rows, check.against
+    entry = {"source": check.source, "compared": len(rows), "passed": check.comparison.passed}
+    invocation.report["check"] = entry | _entry(check)
     kinds = {r.name: n.op.name for n in result.module.walk() for r in n.present_results}
     text = render_comparison(check.comparison, kinds=kinds, every=invocation.verbosity > 0)
-    invocation.tell(f"check against the original on {check.source} inputs: {text}")
+    what = "imported module" if against is None else "source"
+    invocation.tell(f"check against the {what} on {check.source} inputs: {text}")
+    _tell_sureness(check, invocation)
     if args.test_result:
         write_arrays(args.test_result, check.values)
     return check.comparison.passed
+
+
+def _entry(check: TransformCheck) -> dict[str, Any]:
+    """What the report says of the check beside its figures."""
+    from qdqc.report.against_text import steadiness_entry
+
+    if check.against is None:
+        return {"against": "imported module", "not_checked_because": check.unchecked}
+    return {"against": "source", **steadiness_entry(check.against)}
+
+
+def _tell_sureness(check: TransformCheck, invocation: Invocation) -> None:
+    from qdqc.report.against_text import doubts, render_steadiness, unchecked_warning
+
+    if check.unchecked:
+        invocation.warn(unchecked_warning(check.unchecked))
+    if check.against is None:
+        return
+    invocation.tell(render_steadiness(check.against))
+    for warning in doubts(check.against, are_random=check.is_random):
+        invocation.warn(warning)
+    if not check.comparison.passed:
+        culprit = "before any pass" if check.importer_differs else "only after the passes"
+        invocation.tell(f"the module differs from the source {culprit}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ _SAME = (
     "resize_dims",
     "samples",
     "scale",
+    "skip_validation",
     "target",
     "test_input",
     "text",

@@ -10,8 +10,9 @@ from qdqc.calibration.methods.method import BINS, Method
 from qdqc.calibration.statistics import Collector
 from qdqc.calibration.table import Table
 from qdqc.calibration.thresholds import DEFAULT, method_named
+from qdqc.data.dataset import Dataset
 from qdqc.data.fit import Sample
-from qdqc.diagnostics import Diagnostic, Severity
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity
 from qdqc.ir.fields import encode
 from qdqc.ir.graph import Module
 
@@ -71,6 +72,26 @@ def warnings_of(collector: Collector) -> list[Diagnostic]:
     return out
 
 
+def _refuse_no_numbers(module: Module, collector: Collector, samples: Iterable[Sample]) -> None:
+    """Raises QdqcError where an input, or all that the nodes make of it, has no finite number."""
+    lost = [n for n, s in collector.statistics.items() if s.nonfinite and not s.count]
+    inputs = {value.name for value in module.graph.inputs}
+    made = [s for n, s in collector.statistics.items() if n not in inputs]
+    named = next((n for n in lost if n in inputs), None)
+    if named is None and (not lost or any(s.count for s in made)):
+        return
+    what = f"input '{named}' has" if named else f"'{lost[0]}' and all behind it have"
+    raise QdqcError(
+        f"{what} no finite number in any of {collector.samples} samples, so there is no range",
+        file=samples.source if isinstance(samples, Dataset) else None,
+        notes=[
+            "check the data and the preprocessing"
+            if named
+            else "the data are finite: look for weights that are not"
+        ],
+    )
+
+
 def calibrate(
     module: Module,
     samples: Iterable[Sample],
@@ -88,7 +109,7 @@ def calibrate(
 
     All are of the same statistics, which ``look`` is shown. ``masking`` leaves padding out.
     ``warn`` gets numbers that are not finite and values that are always zero. Raises
-    QdqcError.
+    QdqcError, also where an input is never finite.
     """
     chosen = {method.spelling: method for method in map(_method, methods)}
     collector = collect(
@@ -100,6 +121,7 @@ def calibrate(
         resources=resources,
         masking=masking,
     )
+    _refuse_no_numbers(module, collector, samples)
     if warn is not None:
         for diagnostic in warnings_of(collector):
             warn(diagnostic)

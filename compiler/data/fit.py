@@ -13,12 +13,13 @@ from qdqc.data.preprocess import Preprocess
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.dims import Dim, Expr
 from qdqc.ir.graph import Graph
-from qdqc.ir.types import Array, TensorType
+from qdqc.ir.types import Array, Elem, OptionalType, TensorType
 
 __all__ = ["Cut", "Header", "InputSpec", "Sample", "fit_arrays", "headers_of", "input_specs"]
 
-Sample: TypeAlias = dict[str, Array]
-"""One run's inputs by their names, each with its batch dimension."""
+Sample: TypeAlias = dict[str, Any]
+"""One run's inputs by their names: arrays with their batch dimension, lists of arrays for inputs
+that are sequences."""
 
 Header: TypeAlias = tuple[np.dtype[np.generic], tuple[int, ...]]
 """Element type and shape of an array that need not be loaded."""
@@ -46,7 +47,7 @@ class Cut:
     """How samples are cut from arrays: sample i is rows ``i*step .. (i+1)*step``.
 
     ``keys`` maps input names to names of arrays; arrays of the inputs in ``lacks_batch`` get
-    a leading axis of size 1.
+    a leading axis of size 1. ``where`` names the file.
     """
 
     keys: Mapping[str, str]
@@ -54,9 +55,10 @@ class Cut:
     count: int
     step: int
     lacks_batch: frozenset[str] = frozenset()
+    where: str = ""
 
     def take(self, arrays: Mapping[str, Array], index: int) -> Sample:
-        """Sample ``index``, converted to the types of the inputs."""
+        """Sample ``index``, converted to the types of the inputs. Raises QdqcError."""
         out: Sample = {}
         for name, key in self.keys.items():
             array = arrays[key]
@@ -64,18 +66,38 @@ class Cut:
                 array = array[None]
             elif self.count > 1:
                 array = array[index * self.step : (index + 1) * self.step]
+            if array.dtype.kind == "S":
+                array = self._decoded(name, array)
             out[name] = np.ascontiguousarray(array, dtype=self.dtypes[name]).reshape(array.shape)
         return out
 
+    def _decoded(self, name: str, array: Array) -> Array:
+        """Bytes as the texts that onnxruntime takes."""
+        try:
+            return np.char.decode(array.astype(np.bytes_), "utf-8")
+        except UnicodeDecodeError as error:
+            raise QdqcError(
+                f"the array for input '{name}' holds a text that is not UTF-8: {error.reason}",
+                file=self.where or None,
+                notes=["store texts as numpy's type U, for instance array.astype('U')"],
+            ) from None
+
 
 def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
-    """What each input of the graph takes. Raises QdqcError for inputs that are not tensors."""
+    """What each input of the graph takes. Raises QdqcError for a sequence.
+
+    An optional input takes what it may hold.
+    """
     specs: list[InputSpec] = []
     for value in graph.inputs:
-        if not isinstance(value.type, TensorType):
-            raise QdqcError(f"input '{value.name}' is not a tensor, so no data can be given for it")
+        type = value.type.item if isinstance(value.type, OptionalType) else value.type
+        if not isinstance(type, TensorType):
+            raise QdqcError(
+                f"input '{value.name}' is a sequence, and data are arrays: none can be given",
+                notes=["export the model with the parts of that sequence as inputs"],
+            )
         attrs = graph.input_attrs.get(value.name)
-        specs.append(InputSpec(value.name, value.type, Preprocess.from_attrs(attrs)))
+        specs.append(InputSpec(value.name, type, Preprocess.from_attrs(attrs)))
     return tuple(specs)
 
 
@@ -120,7 +142,7 @@ def fit_arrays(
     _check_symbols(specs, shapes, where)
     dtypes = {s.name: _dtype(s, headers[keys[s.name]][0]) for s in specs}
     first = specs[0].name
-    return Cut(keys, dtypes, counts[first], steps[first], frozenset(lacks))
+    return Cut(keys, dtypes, counts[first], steps[first], frozenset(lacks), where)
 
 
 def shape_text(shape: Iterable[Dim] | None) -> str:
@@ -156,11 +178,16 @@ def _dtype(spec: InputSpec, given: np.dtype[np.generic]) -> np.dtype[Any]:
 
 def _check_dtype(spec: InputSpec, dtype: np.dtype[np.generic], where: str) -> None:
     wanted = _dtype(spec, dtype)
-    if dtype != wanted and not (dtype.kind in "fiub" and np.can_cast(dtype, wanted, "same_kind")):
+    if spec.type.elem is Elem.STRING:
+        fits, name, kind = dtype.kind in "USTO", "text", "str"
+    else:
+        castable = dtype.kind in "fiub" and np.can_cast(dtype, wanted, "same_kind")
+        fits, name, kind = dtype == wanted or castable, str(wanted), str(wanted)
+    if not fits:
         raise QdqcError(
-            f"the array for input '{spec.name}' has type {dtype}, but the model takes {wanted}",
+            f"the array for input '{spec.name}' has type {dtype}, but the model takes {name}",
             file=where,
-            notes=[f"convert it, for instance array.astype('{wanted}')"],
+            notes=[f"convert it, for instance array.astype('{kind}')"],
         )
 
 
@@ -180,16 +207,22 @@ def _rows(spec: InputSpec, shape: tuple[int, ...], where: str, batch: int | None
     wanted = spec.shape
     if wanted is None:
         return None
-    fits = len(shape) == len(wanted) and 0 not in shape
+    fits = len(shape) == len(wanted)
     tail = zip(wanted[1:], shape[1:], strict=False)
     if not fits or not all(_fits(w, s) for w, s in tail):
         raise _wrong_shape(spec, shape, where)
+    if wanted and shape[0] == 0 and wanted[0] != 0 and batch is not None:
+        raise QdqcError(
+            f"the array for input '{spec.name}' has shape {shape_text(shape)}, which is no sample",
+            file=where,
+            notes=["one sample or more stand one behind the other along axis 0"],
+        )
     if not wanted or _fits(wanted[0], shape[0]):
         many = batch is not None and not isinstance(wanted[0] if wanted else 0, int)
         return batch if many else None
     size = wanted[0]
     assert isinstance(size, int)
-    if len(wanted) < 2 or shape[0] % size:
+    if len(wanted) < 2 or shape[0] == 0 or size == 0 or shape[0] % size:
         raise _wrong_shape(spec, shape, where)
     return size
 

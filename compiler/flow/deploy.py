@@ -119,7 +119,7 @@ class Deployed:
             tolerance or TOLERANCES[self.deployment.mode],
             excepts,
             every_value=every_value,
-            spread=given.source != "random",
+            spread=not given.are_random,
         )
         return comparison
 

@@ -13,11 +13,10 @@ from qdqc.data.dataset import Dataset, open_dataset, open_list
 from qdqc.data.fit import Sample, input_specs
 from qdqc.data.plausible import implausible
 from qdqc.data.preprocess import Preprocess
-from qdqc.data.random_inputs import random_samples
-from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.diagnostics import Diagnostic, Severity
 from qdqc.flow.listener import Listener
+from qdqc.flow.random_checks import samples_that_run
 from qdqc.ir.graph import Graph, Module
-from qdqc.runtime.sessions.session import Runner
 
 __all__ = [
     "CheckSamples",
@@ -138,15 +137,9 @@ def check_samples(
 ) -> CheckSamples:
     """The samples of a file or folder, or random ones for the inputs of a float module.
 
-    ``ranges`` bound random inputs by name. A model whose symbols are no free sizes (a batch that
-    an exporter fixed inside) gets random inputs with 1 for every symbol. Raises QdqcError.
+    ``ranges`` bound random inputs by name. Sizes that the inputs leave open are such that the
+    model runs. Raises QdqcError.
     """
     if given:
         return CheckSamples(open_dataset(given, reference.graph), str(given))
-    samples = random_samples(reference.graph, count, ranges)
-    if any(v.tensor.static_shape is None for v in reference.graph.inputs):
-        try:
-            Runner(reference).run(samples[0])
-        except QdqcError:
-            samples = random_samples(reference.graph, count, ranges, symbol_size=1)
-    return CheckSamples(samples, "random")
+    return CheckSamples(samples_that_run(reference, count, ranges), "random")

@@ -13,7 +13,7 @@ from qdqc.data.pixel_range import doubtful_numbers
 from qdqc.data.preprocess import Preprocess, looks_nhwc
 from qdqc.diagnostics import QdqcError
 from qdqc.flow.listener import SILENT, Listener
-from qdqc.flow.samples import check_samples
+from qdqc.flow.samples import CheckSamples, check_samples
 from qdqc.ir.clone import clone
 from qdqc.ir.core import Value
 from qdqc.ir.graph import Module
@@ -24,9 +24,11 @@ from qdqc.onnx_io.importer import import_onnx
 from qdqc.pipeline.discovery import load_passes, pipelines
 from qdqc.pipeline.manager import PassManager
 from qdqc.pipeline.spec import resolve
+from qdqc.runtime.comparison.against_source import AgainstSource, check_against_source
 from qdqc.runtime.comparison.check import check_against
 from qdqc.runtime.comparison.compare import Comparison
 from qdqc.runtime.machine import memory_bytes
+from qdqc.runtime.sessions.source_model import Source, SourceError
 from qdqc.text.qir_files import load
 
 __all__ = ["TransformCheck", "Transformed", "transform"]
@@ -36,21 +38,32 @@ _CHECKED_SAMPLES = 1
 
 @dataclass(frozen=True)
 class TransformCheck:
-    """A transformed module held against the original on ``source`` inputs.
+    """A transformed module held against the model that it comes from, on ``source`` inputs.
 
-    ``values`` are those of the module on the last sample, by name.
+    ``values`` are those of the module on the last sample, by name. ``against`` says how the
+    model itself ran; it is None where that could not be, for the reason ``unchecked``, and the
+    comparison is with the imported module. ``importer_differs``: so does the module before its
+    passes.
     """
 
     comparison: Comparison
     source: str
     values: Mapping[str, Any]
+    against: AgainstSource | None = None
+    unchecked: str = ""
+    importer_differs: bool = False
+
+    @property
+    def is_random(self) -> bool:
+        return self.source == "random"
 
 
 @dataclass(frozen=True)
 class Transformed:
     """A simplified ``module``, the ``original`` as it was imported, and their nodes' numbers.
 
-    ``bound`` are inputs of the source that are constants of both, with their values.
+    ``bound`` are inputs of the source that are constants of both, with their values. ``source`` is
+    the ONNX model as it was given; None where it came as a module.
     """
 
     module: Module
@@ -58,6 +71,7 @@ class Transformed:
     imported_nodes: int
     nodes: int
     bound: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    source: Source | None = None
 
     def check(
         self,
@@ -65,18 +79,54 @@ class Transformed:
         tolerance: tuple[float, float] = (0.99, 0.99),
         excepts: Sequence[str] = (),
     ) -> TransformCheck:
-        """Run both, and compare every value that both have. Raises QdqcError.
+        """Run the module and the model it comes from, and compare every value that both have.
 
-        ``samples`` is a file or a folder; without it inputs are random. ``tolerance`` is the
-        least cosine and euclidean similarity; ``excepts`` are globs of names left out.
+        That model is the ONNX file itself under onnxruntime, which the importer has no part in;
+        where it does not load, the imported module. ``samples`` is a file or a folder; without it
+        inputs are random. ``tolerance`` is the least cosine and euclidean similarity, unless the
+        source differs from itself by more; ``excepts`` are globs of names left out. Raises
+        QdqcError.
         """
         if samples:  # the original's own file can't say how images become its inputs
             self.original.graph.input_attrs = dict(self.module.graph.input_attrs)
         given = check_samples(self.original, samples, _CHECKED_SAMPLES)
-        comparison, values = check_against(
-            self.module, self.original, given.samples, tolerance, excepts
+        unchecked = ""
+        if self.source is not None:
+            try:
+                return self._against(self.source, given, tolerance, excepts)
+            except SourceError as error:
+                unchecked = error.diagnostic.message
+        try:
+            comparison, values = check_against(
+                self.module, self.original, given.samples, tolerance, excepts
+            )
+        except QdqcError as error:
+            inputs = "random inputs may not fit: give data as `test_input`, or"
+            what = inputs if given.are_random else "hold the data against the inputs, or"
+            raise error.with_notes(
+                f"{what} `skip_validation` of what onnxruntime can't run"
+            ) from error
+        return TransformCheck(comparison, given.source, values, None, unchecked)
+
+    def _against(
+        self,
+        source: Source,
+        given: CheckSamples,
+        tolerance: tuple[float, float],
+        excepts: Sequence[str],
+    ) -> TransformCheck:
+        against = check_against_source(
+            self.module, self.original, source, given.samples, tolerance, excepts
         )
-        return TransformCheck(comparison, given.source, values)
+        differs = False
+        if not against.comparison.passed:
+            before = check_against_source(
+                self.original, self.original, source, [given.first], tolerance, excepts
+            )
+            differs = not before.comparison.passed
+        return TransformCheck(
+            against.comparison, given.source, against.values, against, "", differs
+        )
 
 
 def transform(
@@ -111,7 +161,15 @@ def transform(
     passes = resolve("@transform", pipelines())
     watched: Any = {"instruments": listener.instruments, "verify_each": listener.verify_each}
     PassManager(passes, warn=listener.warn, **watched).run(module)
-    return Transformed(module, original, imported, sum(1 for _ in module.walk()), bound)
+    nodes = sum(1 for _ in module.walk())
+    source = Source(model, output_names, bound) if _is_onnx(model) else None
+    return Transformed(module, original, imported, nodes, bound, source)
+
+
+def _is_onnx(model: Any) -> bool:
+    """Whether it is a path of an ONNX file, or a model in memory: neither IR text nor a module."""
+    is_path = isinstance(model, str | Path)
+    return Path(model).suffix != ".qir" if is_path else not isinstance(model, Module)
 
 
 def _imported(
@@ -120,15 +178,14 @@ def _imported(
     output_names: Sequence[str] | None,
     memory_limit: int | None,
 ) -> Module:
-    text = Path(model) if isinstance(model, str | Path) else None
-    is_text = text is not None and text.suffix == ".qir"
-    if not is_text and not isinstance(model, Module):
+    if _is_onnx(model):
         return import_onnx(
             model,
             input_shapes=input_shapes,
             output_names=output_names,
             memory_limit=memory_limit or memory_bytes(),
         )
+    text = Path(model) if isinstance(model, str | Path) else None
     if input_shapes or output_names:
         raise QdqcError(
             "`input_shapes` and `output_names` are for .onnx files",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from qdqc.onnx_io.structure import (
 )
 from qdqc.onnx_io.tensors import TensorReader
 from qdqc.ops.onnx_spellings import Spelt
-from qdqc.ops.onnx_table import attribute_fields, candidates, defaults_of, nativize
+from qdqc.ops.onnx_table import attribute_fields, candidates, defaults_of, flags, nativize
 from qdqc.ops.opaque import Opaque
 
 __all__ = ["Builder", "Source"]
@@ -155,6 +155,7 @@ class Builder:
         if schema is None:
             return dict(attrs)
         classes = candidates(self._domain(node), node.op_type)
+        self._check_flags(node, attrs, flags(classes))
         fields = {name for cls in classes for name in attribute_fields(cls)}
         kept = {
             name: value
@@ -163,6 +164,13 @@ class Builder:
         }
         stated = [defaults_of(cls, schema.defaults) for cls in classes]
         return {name: v for d in stated for name, v in d.items()} | kept
+
+    def _check_flags(self, node: NodeProto, attrs: Mapping[str, Any], names: Iterable[str]) -> None:
+        """Flags are 0 or 1: onnxruntime reads some other numbers as 0, some as 1."""
+        for name in names:
+            value = attrs.get(name, 0)
+            if value not in (0, 1):
+                raise self._wrong(node, f"attribute '{name}' is {value}, but 0 or 1 is needed")
 
     def _opaque(self, spelt: Spelt) -> Op:
         schema = schema_at(spelt.domain, spelt.type, spelt.version)

@@ -96,6 +96,8 @@ class GatherND(Op):
 
     def infer(self, x: TensorType, indices: TensorType) -> tuple[TensorType]:
         need_elem(indices, "indices", Elem.I64)
+        if self.batch_dims < 0:  # with which onnxruntime crashes
+            raise ValueError(f"batch_dims is {self.batch_dims}, but 0 or more is needed")
         if x.shape is None or indices.shape is None:
             return (TensorType(x.elem, None),)
         if not x.shape or not indices.shape:

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "defaults_of",
     "elem_code",
     "elem_of_code",
+    "flags",
     "load_ops",
     "nativize",
     "reveal",
@@ -108,6 +109,12 @@ def attribute_fields(cls: type[Op]) -> dict[str, str]:
     """ONNX attribute names of an op with the names of its fields."""
     renames = {} if cls.onnx is None else cls.onnx.renames
     return {renames.get(name, name): name for name in hints(cls) if name != "clamp"}
+
+
+def flags(classes: Iterable[type[Op]]) -> set[str]:
+    """Those ONNX attributes of the ops that say yes or no."""
+    named = [(cls, name, field) for cls in classes for name, field in attribute_fields(cls).items()]
+    return {name for cls, name, field in named if hints(cls)[field] is bool}
 
 
 def computable(cls: type[Op]) -> set[str]:

@@ -179,3 +179,29 @@ def test_bad_requests() -> None:
         calibrate(module(), SAMPLES, open_taps, ["percentile9999{percentile=0.9999}"])
     with pytest.raises(QdqcError, match="no float32 values"):
         calibrate(Module(), SAMPLES, open_taps)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_an_input_that_is_never_finite_is_named(number: float) -> None:
+    samples = [{"x": np.full((2, 3), number)}] * 3
+    with pytest.raises(QdqcError, match="input 'x' has no finite number in any of 3 samples"):
+        calibrate(module(), samples, open_taps)
+
+
+def test_a_model_that_makes_no_finite_number_of_finite_data_is_refused() -> None:
+    def lost(names: Sequence[str], /) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+        look = open_taps(names)
+        return lambda sample: {
+            n: a if n in ("x", "ids") else np.full((2, 3), np.nan, np.float32)
+            for n, a in look(sample).items()
+        }
+
+    with pytest.raises(QdqcError, match="'double' and all behind it have no finite number"):
+        calibrate(module(), SAMPLES, lost)
+
+
+def test_an_empty_sample_counts_for_nothing() -> None:
+    samples = [*SAMPLES, {"x": np.zeros((2, 0))}]
+    with_empty = calibrate(module(), samples, open_taps)
+    without = calibrate(module(), SAMPLES, open_taps)
+    assert [t.rows for t in with_empty.values()] == [t.rows for t in without.values()]

@@ -19,7 +19,7 @@ from qdqc.data.preprocess import Preprocess
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.dims import Dim, symbol
 from qdqc.ir.graph import Graph, Module
-from qdqc.ir.types import Elem, SequenceType, TensorType
+from qdqc.ir.types import Elem, OptionalType, SequenceType, TensorType
 
 N, S = symbol("N"), symbol("S")
 
@@ -104,7 +104,7 @@ def test_an_input_of_unknown_rank_takes_any_array() -> None:
 def test_a_sequence_takes_no_data() -> None:
     out = Module().graph
     out.add_input("s", SequenceType(TensorType(Elem.F32)))
-    with pytest.raises(QdqcError, match="input 's' is not a tensor, so no data can be given"):
+    with pytest.raises(QdqcError, match="input 's' is a sequence, and data are arrays"):
         open_dataset([{"s": 1}], out)
 
 
@@ -239,3 +239,49 @@ def test_big_endian_arrays_become_the_models_type(tmp_path: Path) -> None:
     (sample,) = open_dataset(tmp_path, graph(("x", Elem.F32, (1, 2))))
     assert sample["x"].dtype == np.dtype("<f4")
     assert sample["x"].tolist() == [[1, 2]]
+
+
+def test_a_dimension_of_0_is_a_size_like_any_other() -> None:
+    both = graph(("past", Elem.F32, (N, S, 2)), ("x", Elem.F32, (N, 3, 2)))
+    given = {"past": np.zeros((1, 0, 2), np.float32), "x": np.ones((1, 3, 2), np.float32)}
+    (sample,) = open_dataset([given], both)
+    assert sample["past"].shape == (1, 0, 2)
+    flat = graph(("past", Elem.F32, (S, 2)), ("x", Elem.F32, (1, 2)))
+    empty = {"past": np.zeros((0, 2), np.float32), "x": np.ones((1, 2), np.float32)}
+    (alone,) = open_dataset([empty], flat)
+    assert alone["past"].shape == (0, 2)
+
+
+@pytest.mark.parametrize("shape", [(N, 2), (4, 2)])
+def test_no_rows_are_no_sample(shape: tuple[Dim, ...]) -> None:
+    with pytest.raises(QdqcError, match=r"has shape \[0,2\]"):
+        list(open_dataset([{"x": np.zeros((0, 2), np.float32)}], graph(("x", Elem.F32, shape))))
+
+
+@pytest.mark.parametrize("stored", ["U", "S"])
+def test_texts_of_an_npz(tmp_path: Path, stored: str) -> None:
+    np.savez(tmp_path / "t.npz", t=np.array(["a", "bü"]).astype("U") if stored == "U" else [b"a"])
+    (sample,) = open_dataset(tmp_path / "t.npz", graph(("t", Elem.STRING, (N,))))
+    assert sample["t"].dtype == np.object_
+    assert sample["t"].tolist() == (["a", "bü"] if stored == "U" else ["a"])
+    with pytest.raises(QdqcError, match="but the model takes float32"):
+        open_dataset(tmp_path / "t.npz", graph(("t", Elem.F32, (N,))))
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", t=np.array([b"\xff\xfe"]))
+    data = open_dataset(tmp_path / "t.npz", graph(("t", Elem.STRING, (N,))))
+    with pytest.raises(QdqcError, match=r"t\.npz: error: the array for input 't' holds a text"):
+        list(data)
+
+
+def test_numbers_are_no_texts() -> None:
+    with pytest.raises(QdqcError, match="has type int64, but the model takes text"):
+        list(open_dataset([{"t": np.arange(2)}], graph(("t", Elem.STRING, (N,)))))
+
+
+def test_an_optional_takes_what_it_may_hold() -> None:
+    out = Module().graph
+    out.add_input("o", OptionalType(TensorType(Elem.F32, (1, 2))))
+    (sample,) = open_dataset([{"o": np.ones((1, 2))}], out)
+    assert sample["o"].dtype == np.float32

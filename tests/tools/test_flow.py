@@ -210,7 +210,10 @@ def test_reports_of_the_first_two_steps(folder: Path) -> None:
     line = "model_transform --model_def tiny.onnx -o again.qir --test_input in.npz"
     report = report_of(f"{line} --test_result all.npz")
     assert report["nodes"] == {"imported": 9, "transformed": 7}
-    assert report["check"] == {"source": "in.npz", "compared": 7, "passed": True}
+    check = report["check"]
+    assert (check["source"], check["compared"], check["passed"]) == ("in.npz", 7, True)
+    assert (check["against"], check["sure"]) == ("source", True)
+    assert check["source_agrees_with_itself_db"] > 100
     assert {"r1", "c2", "y"} <= set(Archive("all.npz"))
     report = report_of("run_calibration tiny.qir --dataset in.npz -o t --input_num 5")
     assert (report["tensors"], report["samples"], report["method"]) == (8, 5, "mse")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qdqc.ir.core import Constant, Node, Value
@@ -43,6 +44,10 @@ class Choices:
     chosen: frozenset[str] = frozenset()
     numbers: tuple[str, ...] = ()
     sets: frozenset[str] = frozenset()
+
+    def within(self, compared: Collection[str]) -> Choices:
+        """The same, but all are judged where not all of the numbers are ``compared``."""
+        return self if set(self.numbers) <= set(compared) else replace(self, chosen=frozenset())
 
 
 NO_CHOICES = Choices()

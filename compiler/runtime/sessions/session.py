@@ -20,12 +20,14 @@ from qdqc.quant.arithmetic import quantize
 from qdqc.quant.lowered import Lowered
 from qdqc.quant.lowering import is_lowered, lower
 from qdqc.rewrite.driver import erase_dead
+from qdqc.runtime.sessions.sequences import as_given, spread
 from qdqc.runtime.sessions.shared_weights import Weights
 from qdqc.runtime.sessions.taps import Tap, observable, tap_of
 
 __all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
 
-Feeds: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Feeds: TypeAlias = Mapping[str, Any]
+"""An array for each input by name; a list of arrays where it is a sequence."""
 
 _QUIET = 4
 """onnxruntime's log severity 'fatal': its errors come up as exceptions, and are told once."""
@@ -139,6 +141,7 @@ class Runner:
         if not is_lowered(module):
             parts = lower(lowered)
         self.inputs = [v.name for v in lowered.graph.inputs]
+        self._no_tensors = {v.name for v in lowered.graph.inputs if v.elem is None}
         quantized = ((v.name, v.tensor) for v in lowered.graph.inputs if v.quant is not None)
         self._stored = {name: (t.quant, t.elem) for name, t in quantized}
         self.outputs = [] if cut else [v.name for v in module.graph.outputs]
@@ -165,20 +168,26 @@ class Runner:
     def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
         """Taps and outputs by name for one batch of inputs. Raises QdqcError.
 
-        An input that is quantized takes its integers, or floats, which are rounded.
+        An input that is quantized takes its integers, or floats, which are rounded; a sequence
+        is a list of arrays, and comes out as ``spread`` has it.
         """
-        needed = {n: self._given(n, np.asarray(feeds[n])) for n in self._need(feeds)}
+        needed = {n: self._given(n, feeds[n]) for n in self._need(feeds)}
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
         wanted = [n for n in fetched if n not in needed]
         try:
-            values = [np.asarray(v) for v in self._session.run(wanted, needed)] if wanted else []
+            values = self._session.run(wanted, needed) if wanted else []
         except Exception as error:
             raise QdqcError(f"onnxruntime can't run the model: {first_line(error)}") from error
-        arrays = dict(zip(wanted, values, strict=True)) | needed
+        every: dict[str, Any] = dict(zip(wanted, values, strict=True)) | needed
         taps = self._taps.items()
-        return {name: tap.shown(arrays[tap.fetched], fixed=self._fixed) for name, tap in taps}
+        return spread(
+            {name: tap.shown(every[tap.fetched], fixed=self._fixed) for name, tap in taps}
+        )
 
-    def _given(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _given(self, name: str, value: Any) -> Any:
+        if name in self._no_tensors:
+            return as_given(value)
+        array = np.asarray(value)
         quant, elem = self._stored.get(name, (None, None))
         if quant is None or elem is None or array.dtype.kind != "f":
             return array
