@@ -32,8 +32,8 @@ class Source:
     """The path of an .onnx file, or a ModelProto, which is left as it is.
 
     ``outputs`` are the values that count, any of the main graph; by default the model's own.
-    ``bound`` are values of inputs that every run is given besides its own. ``made`` are the names of all that its nodes make. Raises QdqcError for a path that is none
-    of an ONNX model.
+    ``bound`` are values of inputs that every run is given besides its own, and ``made`` the names
+    of all that its nodes make. Raises QdqcError for a path that is none of an ONNX model.
     """
 
     def __init__(
