@@ -20,12 +20,16 @@ __all__ = ["Decision", "decide"]
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a node is integer, whether its result is; ``reason`` says why it is float."""
+    """Whether a node is integer, whether its result is; ``reason`` says why it is float.
+
+    ``rule`` is the target's rule that a node breaks, where the reason is such a one.
+    """
 
     integer: bool
     traits: QuantTraits
     result: bool = False
     reason: str = ""
+    rule: str = ""
 
 
 def decide(

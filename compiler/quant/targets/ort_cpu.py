@@ -79,6 +79,17 @@ class OrtCpu(Target):
             "weight-type",
         }
     )
+    preferences = frozenset(
+        {
+            "activation-type",
+            "kernel",
+            "matmul-bias",
+            "operands",
+            "result",
+            "weight-symmetric",
+            "weight-type",
+        }
+    )
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         if traits.kind is Kind.PRODUCT:
