@@ -13,6 +13,7 @@ from typing import Any
 from qdqc.ir.core import Node, Value
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind, QuantTraits
+from qdqc.quant.refusals import mode_reason
 from qdqc.quant.targets.target import Target
 
 __all__ = ["Decision", "decide"]
@@ -45,7 +46,7 @@ def decide(
     for node, seen in traits.items():
         mode = asked.get(node, node.mode)
         if mode != "INT8":
-            reasons[node] = f"its mode is {mode or 'F32'}"
+            reasons[node] = mode_reason(node, mode or "F32")
         elif (refusal := target.refusal(node, seen)) is not None:
             reasons[node] = refusal
     able = {n for n in traits if n not in reasons}

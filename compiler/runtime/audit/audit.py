@@ -136,8 +136,8 @@ def _tensors(node: Node[Any], values: Lowered, parts: Mapping[str, Sequence[str]
     A product with a bias is written out as several nodes: the bare product stands first. Then
     come the integers of a result, itself, and the float view of its integers.
     """
-    bare = parts.get(node.name, ())[:1] if node.op.name in PRODUCTS else ()
-    out = list(bare)
+    product = _op(node) in PRODUCTS
+    out = list(parts.get(node.name, _results(node))[:1]) if product else []
     for name in _results(node):
         value = values.of(values.value_of(name))
         out += [n for n in (value.stored, name, value.view) if n is not None]
