@@ -97,10 +97,13 @@ def _parameters(
         return None
     scales = scale.data.array()
     zeros = np.zeros(scales.shape, np.int64) if zero is None else _whole(zero)
-    if zeros is None or zeros.shape != scales.shape:
+    if zeros is None or zeros.size not in (1, scales.size):
+        return None
+    zeros = zeros.reshape(()) if zeros.size == 1 else zeros
+    if zeros.shape not in ((), scales.shape):
         return None
     if scales.size == 1 and not attrs.get("block_size", 0):
-        return _Parameters(Quant.make(scales.reshape(()), zeros.reshape(())), elem)
+        return _Parameters(Quant.make(scales.reshape(()), zeros), elem)
     axis = attrs.get("axis", 1)
     if rank is None or not -rank <= axis < rank:
         return None

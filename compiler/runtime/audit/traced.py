@@ -99,7 +99,7 @@ def _needless(graph: GraphProto, nodes: Sequence[NodeProto]) -> set[int]:
     needless: set[int] = set()
     fixed = {t.name for g in _graphs(graph) for t in g.initializer}
     fixed -= {i.name for i in graph.input}
-    first: dict[tuple[object, ...], NodeProto] = {}
+    first: dict[tuple[object, ...], int] = {}
     same: dict[str, str] = {}
     for place, node in enumerate(nodes):
         read = list(reads(node))
@@ -109,10 +109,10 @@ def _needless(graph: GraphProto, nodes: Sequence[NodeProto]) -> set[int]:
             continue
         attributes = tuple(sorted(a.SerializeToString(deterministic=True) for a in node.attribute))
         inputs = tuple(same.get(name, name) for name in node.input)
-        alike = first.setdefault((node.domain, node.op_type, attributes, inputs), node)
-        if alike is not node and inputs:
-            same.update(zip(node.output, alike.output, strict=False))
-            needless.add(place)
+        alike = first.setdefault((node.domain, node.op_type, attributes, inputs), place)
+        if alike != place and inputs:
+            same.update(zip(node.output, nodes[alike].output, strict=False))
+            needless.update((place, alike))  # onnxruntime keeps either
     needed = {o.name for g in _graphs(graph) for o in g.output}
     for place in range(len(nodes) - 1, -1, -1):
         if needed.isdisjoint(nodes[place].output):
