@@ -22,7 +22,9 @@ def render_audit(audit: Audit) -> str:
     others = count + len(audit.others("float"))
     under = "" if audit.runtime == "onnxruntime" else f" under {audit.runtime}"
     head = f"integer{under}: {len(integer)} of {total} Conv, ConvTranspose, MatMul and Gemm"
-    lines = [f"{head}; {count} of {others} other nodes"]
+    folded = len(audit.products("folded"))
+    rest = f"; {folded} more have no kernel left" if folded else ""
+    lines = [f"{head}; {count} of {others} other nodes{rest}"]
     lines += _by_reason("float", floats)
     lines += _by_reason("integer", [r for r in audit.findings if r.runs == "integer"])
     return "\n".join(lines)
@@ -53,13 +55,16 @@ def bad_fusion_entries(bad: Sequence[BadFusion]) -> list[dict[str, Any]]:
 
 
 def audit_entries(audit: Audit) -> dict[str, Any]:
-    """The audit as ``--report`` has it."""
+    """The audit as ``--report`` has it; a node that breaks no rule has no ``rule``."""
     return {
-        "ops": [
-            {"name": r.name, "op": r.op, "runs": r.runs, "kernel": r.kernel, "reason": r.reason}
-            for r in audit.rows
-        ],
+        "ops": [_entry(row) for row in audit.rows],
         "runtime": audit.runtime,
         "integer": len(audit.products("integer")),
         "float": len(audit.products("float")),
     }
+
+
+def _entry(row: AuditRow) -> dict[str, str]:
+    entry = {"name": row.name, "op": row.op, "runs": row.runs, "kernel": row.kernel}
+    rule = {"rule": row.rule} if row.rule else {}
+    return entry | {"reason": row.reason} | rule
