@@ -75,7 +75,7 @@ class Audit:
     runtime: str = OnnxRuntime.name
 
     def products(self, runs: str) -> list[AuditRow]:
-        """Conv, ConvTranspose, MatMul and Gemm: those that are ``integer``, ``float`` or ``folded``."""
+        """Conv, ConvTranspose, MatMul and Gemm that are ``integer``, ``float`` or ``folded``."""
         return [r for r in self.rows if r.is_product and r.runs == runs]
 
     def others(self, runs: str) -> list[AuditRow]:
