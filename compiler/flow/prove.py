@@ -91,6 +91,7 @@ def asked(graph: Graph, target: Target) -> dict[str, Decision]:
 
     Of several rules that a node breaks, one that is but the target's preference comes last.
     """
+    light = {rule: rank for rank, rule in enumerate(target.preferences, 1)}
     decisions: dict[str, Decision] = {}
     for node in graph.nodes():
         if isinstance(node.op, CASTS):
@@ -98,7 +99,7 @@ def asked(graph: Graph, target: Target) -> dict[str, Decision]:
         traits = node.op.quant(*node.operand_types())
         rules = dict(verdicts(node, target))
         broken = {rule: message for rule, message in rules.items() if message is not None}
-        rule = min(broken, key=lambda name: name in target.preferences, default="")
+        rule = min(broken, key=lambda name: light.get(name, 0), default="")
         reason = broken.get(rule) or ("" if rules else "it reads and gives floats")
         decisions[node.name] = Decision(bool(rules) and not rule, traits, False, reason, rule)
     return decisions

@@ -31,14 +31,15 @@ def render_audit(audit: Audit) -> str:
 
 
 def _by_reason(runs: str, rows: Sequence[AuditRow]) -> list[str]:
-    """One line for each op and reason, with the first names."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    """One line for each op and reason, with the first names; of a rule the first that breaks it."""
+    groups: dict[tuple[str, str], list[AuditRow]] = {}
     for row in rows:
-        groups.setdefault((row.op, row.reason), []).append(row.name)
+        groups.setdefault((row.op, row.rule or row.reason), []).append(row)
     lines: list[str] = []
-    for (op, reason), names in groups.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        lines.append(f"  {runs} {op} {', '.join(names[:_NAMED])}{more}: {reason}")
+    for (op, _), group in groups.items():
+        names = ", ".join(row.name for row in group[:_NAMED])
+        more = f" and {len(group) - _NAMED} more" if len(group) > _NAMED else ""
+        lines.append(f"  {runs} {op} {names}{more}: {group[0].reason}")
     return lines
 
 

@@ -79,16 +79,9 @@ class OrtCpu(Target):
             "weight-type",
         }
     )
-    preferences = frozenset(
-        {
-            "activation-type",
-            "kernel",
-            "matmul-bias",
-            "operands",
-            "result",
-            "weight-symmetric",
-            "weight-type",
-        }
+    preferences = (
+        *("kernel", "operands", "result", "matmul-bias"),
+        *("weight-type", "weight-symmetric", "activation-type"),
     )
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:

@@ -19,11 +19,12 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
+from qdqc.diagnostics import QdqcError
 from qdqc.onnx_io.functions import inlined
 from qdqc.runtime.audit.kernels import optimised_model
 from qdqc.runtime.audit.stretches import Stretch, cut_out, given_name, kept_tensors, stretches
 from qdqc.runtime.sessions.places import name_by_place
-from qdqc.runtime.sessions.session import Feeds, open_session
+from qdqc.runtime.sessions.session import Feeds, first_line, open_session
 
 __all__ = ["STEPS", "BadFusion", "bad_fusions"]
 
@@ -37,9 +38,6 @@ _FLOAT_ROUNDING = 2.0**-14
 
 _ROUNDING_KERNELS = frozenset({"DynamicQuantizeMatMul", "MatMulNBits"})
 """Kernels that take float activations and round them to 8 bits as they run."""
-
-_BLOCK = 16
-"""The least number of activations that share a scale there."""
 
 _INTEGER_RESULTS = frozenset(
     {"Constant", "ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QuantizeLinear"}
@@ -65,7 +63,7 @@ def bad_fusions(model: str | Path, feeds: Feeds) -> list[BadFusion]:
     """Values of a QDQ model that onnxruntime's kernels compute wrongly, in graph order.
 
     A step is one of the integers; of a float result it is 1/255 of its extent. Values inside
-    nested graphs are not looked at. Raises QdqcError where onnxruntime can't load the model.
+    nested graphs are not looked at. Raises QdqcError where onnxruntime can't load or run the model.
     """
     path = Path(model)
     file = inlined(onnx.load(str(path), load_external_data=False), str(path))
@@ -109,7 +107,7 @@ class _Judge:
         proto = _returning(optimised, list(there.values()))
         session = open_session(proto, optimise="off", threads=1, folder=self._folder)
         given = {i.name: np.asarray(feeds[i.name]) for i in session.get_inputs()}
-        results = session.run(list(there.values()), given)
+        results = _run(session, list(there.values()), given)
         for (name, tensor), result in zip(there.items(), results, strict=True):
             array = np.asarray(result)
             if tensor != name and array.dtype == np.uint8:  # i8 in the file
@@ -131,7 +129,7 @@ class _Judge:
         proto = cut_out(self._file, self._nodes, chosen, values, names, magnitudes=magnitudes)
         session = open_session(proto, optimise="off", threads=1, folder=self._folder)
         given = {given_name(n): values[n] for s in chosen for n in s.given}
-        results = session.run(names, given)
+        results = _run(session, names, given)
         return {n: np.asarray(a) for n, a in zip(names, results, strict=True)}
 
     def steps(self, stretch: Stretch, exact: Array) -> float:
@@ -158,10 +156,11 @@ class _Judge:
         explained = self._float_rounding(stretch)
         if stretch.kernel not in _ROUNDING_KERNELS:
             return explained
-        rng = np.random.default_rng(0)
-        moved = 0.0
+        rng, moved = np.random.default_rng(0), 0.0
+        attributes = self._kept[stretch.result].attribute
+        block = next((a.i for a in attributes if a.name == "block_size"), 0)
         for _ in range(_TRIES):
-            values = {n: _moved(a, rng) for n, a in self._given_by_name(stretch)}
+            values = {n: _moved(a, block, rng) for n, a in self._given_by_name(stretch)}
             tried = self.as_written([stretch], values=values)[stretch.result]
             moved = max(moved, float(np.abs(tried - exact).max()))
         return explained + _WORST * moved
@@ -188,13 +187,21 @@ class _Judge:
         return _FLOAT_ROUNDING * largest / least + STEPS if least > 0 else STEPS
 
 
-def _moved(array: Array, rng: np.random.Generator) -> Array:
-    """Activations as they may be after their blocks were rounded to 8 bits."""
+def _run(session: Any, names: list[str], given: Mapping[str, Array]) -> list[Array]:
+    try:
+        return session.run(names, given)
+    except Exception as error:
+        raise QdqcError(f"onnxruntime can't run the model: {first_line(error)}") from error
+
+
+def _moved(array: Array, block: int, rng: np.random.Generator) -> Array:
+    """Activations as they may be after blocks of so many, 0 for all, were rounded to 8 bits."""
     if array.dtype.kind != "f" or not array.ndim or not array.size:
         return array
-    pad = -array.shape[-1] % _BLOCK
-    blocks = np.pad(np.abs(array), [(0, 0)] * (array.ndim - 1) + [(0, pad)])
-    largest = blocks.reshape(*array.shape[:-1], -1, _BLOCK).max(axis=-1).repeat(_BLOCK, axis=-1)
+    block = block or array.shape[-1]
+    pad = -array.shape[-1] % block
+    sizes = np.pad(np.abs(array), [(0, 0)] * (array.ndim - 1) + [(0, pad)])
+    largest = sizes.reshape(*array.shape[:-1], -1, block).max(axis=-1).repeat(block, axis=-1)
     half = largest[..., : array.shape[-1]] / 254
     return (array + rng.uniform(-half, half)).astype(array.dtype)
 
