@@ -18,12 +18,12 @@ from qdqc.ops import (
     ConvInteger,
     DynamicQuantizeLinear,
     Gemm,
-    MatMul,
     MatMulInteger,
     Mul,
 )
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import numbers, quantize, weight_quant
+from qdqc.quant.refusals import dynamic_refusal
 from qdqc.quant.splice import Splice
 
 __all__ = ["QuantizeDynamic"]
@@ -48,7 +48,7 @@ class QuantizeDynamic(Pass):
         planned = [n for n in graph.nodes() if n.mode == "DYN8"]
         changes = 0
         for node in planned:
-            if _refusal(node) is None:
+            if dynamic_refusal(node) is None:
                 _lay(node, casts)
                 changes += 1
         ctx.statistics["dynamic products"] += changes
@@ -61,28 +61,6 @@ class QuantizeDynamic(Pass):
                 "INT8 with a calibration table is the fast form of a convolution",
             )
         return changes + graph.module.drop_unused_constants()
-
-
-def _refusal(node: Node[Any]) -> str | None:
-    """Why a node stays float; None for a product that can be quantized."""
-    op, weight = node.op, node.at(1)
-    if not isinstance(op, MatMul | Gemm | Conv):
-        return "no product"
-    if not isinstance(weight, Constant) or weight.data.is_elided:
-        return "the weight is not a constant"
-    quant = weight.tensor.quant
-    if (quant is not None and quant.block) or (
-        not isinstance(op, Conv) and weight.tensor.rank != 2
-    ):
-        return "the weight is not a matrix, or has scales of its own"
-    x = node.at(0)
-    if x is None or weight.tensor.expressed().elem is not Elem.F32 or x.tensor.elem is not Elem.F32:
-        return "the operands are not f32"
-    if isinstance(op, Gemm) and (op.trans_a or op.alpha != 1 or op.beta != 1):
-        return "the first operand is transposed, or alpha and beta are not 1"
-    if isinstance(op, Conv) and not isinstance(node.operand("bias"), Constant | None):
-        return "the bias is not a constant"
-    return None
 
 
 def _lay(node: Node[Any], casts: dict[Value, Node[Any]]) -> None:

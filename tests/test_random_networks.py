@@ -6,7 +6,9 @@ residuals, gates, pools and a head, or token layers with attention and a feed-fo
 
 from __future__ import annotations
 
+import tempfile
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -230,12 +232,34 @@ def every(model: ModelProto, data: list[dict[str, Array]], *, plain: bool = Fals
     return np.concatenate([outputs(model, feeds, plain=plain).ravel() for feeds in data])
 
 
+INTEGER = {
+    *("ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"),
+    *("QGemm", "QLinearConv", "QLinearMatMul"),
+}
+
+
+def integer_kernels(model: ModelProto, path: Path) -> int:
+    """Kernels that multiply integers in the file that onnxruntime writes of a model."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(path)
+    ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    nodes = onnx.load(path).graph.node
+    rounding = [n for n in nodes for a in n.attribute if a.name == "accuracy_level" and a.i == 4]
+    return sum(n.op_type in INTEGER for n in nodes) + len(rounding)
+
+
 def deploys(model: ModelProto, mode: str, **options: Any) -> None:
     """Quantize a network on noise and hold the result to all that is promised of one."""
     data = samples_of(model)
     found = quantized(model, data, mode=mode, **options)
     onnx.checker.check_model(found.model, full_check=True)
     assert found.report.proof.bad_fusions == []
+    if options.get("target") != "openvino":
+        with tempfile.TemporaryDirectory() as folder:
+            count = integer_kernels(found.model, Path(folder) / "optimised.onnx")
+        assert len(found.report.audit.products("integer")) == count
     if mode == "int8" and options.get("target") != "openvino":
         rows = found.report.entries()["audit"]["ops"]
         assert not [r for r in rows if r["reason"].startswith(("laid for", "planned in float"))]

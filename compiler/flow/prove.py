@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,30 +66,40 @@ def proof_of(
 def prove(model: str | Path, target: str = "ort-cpu") -> Audit:
     """How each node of a QDQ model file runs under the target's runtime, and which rule it breaks.
 
-    The file may come from any tool. A node that should run in integers by the target's rules and
-    does not, or the other way round, is a finding. Raises QdqcError for what can't be read.
+    The file may come from any tool. A product that keeps the rules and runs in float is a finding,
+    and one that runs in integers though it breaks more than a preference of the target. Raises
+    QdqcError for what can't be read.
     """
-    module = import_onnx(model)
+    chosen, module = target_named(target), import_onnx(model)
     typed = run(module, "@transform,canonicalize").graph
-    decisions = asked(typed, target_named(target))
+    decisions = asked(typed, chosen)
     decided = [n for n in typed.nodes() if n.name in decisions]
     places = {place: n.name for n in decided for place in n.loc.names}
     for node in module.walk():  # nodes that were fused into others
         place = next((places[n] for n in node.loc.names if n in places), None)
         if node.name not in decisions and place is not None:
             decisions[node.name] = decisions[place]
-    return audit(module, decisions, model, target_named(target).runtime)
+    audited = audit(module, decisions, model, chosen.runtime)
+    findings = [
+        row for row in audited.findings if row.runs == "float" or row.rule not in chosen.preferences
+    ]
+    return replace(audited, findings=tuple(findings))
 
 
 def asked(graph: Graph, target: Target) -> dict[str, Decision]:
-    """What the types of a module ask for, by the names of nodes: integers where rules are kept."""
+    """What the types of a module ask for, by the names of nodes: integers where rules are kept.
+
+    Of several rules that a node breaks, one that is but the target's preference comes last.
+    """
+    light = {rule: rank for rank, rule in enumerate(target.preferences, 1)}
     decisions: dict[str, Decision] = {}
     for node in graph.nodes():
         if isinstance(node.op, CASTS):
             continue
         traits = node.op.quant(*node.operand_types())
         rules = dict(verdicts(node, target))
-        broken = [f"{rule}: {message}" for rule, message in rules.items() if message is not None]
-        reason = broken[0] if broken else "" if rules else "it reads and gives floats"
-        decisions[node.name] = Decision(bool(rules) and not broken, traits, reason=reason)
+        broken = {rule: message for rule, message in rules.items() if message is not None}
+        rule = min(broken, key=lambda name: light.get(name, 0), default="")
+        reason = broken.get(rule) or ("" if rules else "it reads and gives floats")
+        decisions[node.name] = Decision(bool(rules) and not rule, traits, False, reason, rule)
     return decisions

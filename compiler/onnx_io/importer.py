@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy.typing as npt
-import onnx.inliner
 from onnx import GraphProto, ModelProto, NodeProto
 
 from qdqc.diagnostics import QdqcError, suggestion
@@ -17,7 +16,7 @@ from qdqc.ir.types import Type
 from qdqc.onnx_io.binding import bind_inputs
 from qdqc.onnx_io.builder import Builder, Source
 from qdqc.onnx_io.declared import Declarations
-from qdqc.onnx_io.functions import state_defaults
+from qdqc.onnx_io.functions import inlined
 from qdqc.onnx_io.reader import read_model
 from qdqc.onnx_io.schemas import NEWEST, OLDEST
 from qdqc.onnx_io.scope import Scope
@@ -67,7 +66,7 @@ def import_onnx(
     reader = TensorReader(file, folder)
     wanted = {name: request.apply(name, type) for name, type in types.items()}
     check_sizes(model, wanted, reader, memory_limit, file)
-    model = _inlined(model, file)
+    model = inlined(model, file)
     opsets = _opsets(model, file)
     order = ordered_nodes(model.graph, Wiring(frozenset(), file))
     outputs = _wanted_outputs(model.graph, output_names, file)
@@ -144,45 +143,6 @@ def _opsets(model: ModelProto, file: str | None) -> dict[str, int]:
             notes=notes,
         )
     return versions
-
-
-def _inlined(model: ModelProto, file: str | None) -> ModelProto:
-    """The model without functions of its own."""
-    if not model.functions:
-        return model
-    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    light.functions.extend(model.functions)
-    light.graph.CopyFrom(_without_weights(model.graph))
-    domains = {entry.domain for entry in light.opset_import}
-    for function in model.functions:
-        for entry in function.opset_import:
-            if entry.domain not in domains:
-                light.opset_import.append(entry)
-                domains.add(entry.domain)
-    state_defaults(light)
-    try:
-        whole = onnx.inliner.inline_local_functions(light)
-        if whole.functions:
-            whole = onnx.inliner.inline_local_functions(light, convert_version=True)
-    except Exception as error:
-        raise QdqcError(
-            f"the functions of the model can't be inlined: {error}",
-            file=file,
-            notes=["inline them where the model is made, or export it again"],
-        ) from error
-    del whole.graph.initializer[:]
-    whole.graph.initializer.extend(model.graph.initializer)
-    return whole
-
-
-def _without_weights(graph: GraphProto) -> GraphProto:
-    """A copy of a graph whose initializers have a name and a type but no contents."""
-    out = GraphProto(name=graph.name)
-    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
-        getattr(out, field).extend(getattr(graph, field))
-    for tensor in graph.initializer:
-        out.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    return out
 
 
 def _wanted_outputs(

@@ -14,6 +14,7 @@ from typing import Any
 from qdqc.ir.core import Node, Value
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind, QuantTraits
+from qdqc.quant.refusals import mode_reason
 from qdqc.quant.targets.target import Target
 
 __all__ = ["Decision", "decide"]
@@ -21,12 +22,16 @@ __all__ = ["Decision", "decide"]
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether a node is integer, whether its result is; ``reason`` says why it is float."""
+    """Whether a node is integer, whether its result is; ``reason`` says why it is float.
+
+    ``rule`` is the target's rule that a node breaks, where the reason is such a one.
+    """
 
     integer: bool
     traits: QuantTraits
     result: bool = False
     reason: str = ""
+    rule: str = ""
 
 
 def decide(
@@ -42,7 +47,7 @@ def decide(
     for node, seen in traits.items():
         mode = asked.get(node, node.mode)
         if mode != "INT8":
-            reasons[node] = f"its mode is {mode or 'F32'}"
+            reasons[node] = mode_reason(node, mode or "F32")
         elif (refusal := target.refusal(node, seen)) is not None:
             reasons[node] = refusal
     able = {n for n in traits if n not in reasons}

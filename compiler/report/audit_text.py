@@ -22,21 +22,24 @@ def render_audit(audit: Audit) -> str:
     others = count + len(audit.others("float"))
     under = "" if audit.runtime == "onnxruntime" else f" under {audit.runtime}"
     head = f"integer{under}: {len(integer)} of {total} Conv, ConvTranspose, MatMul and Gemm"
-    lines = [f"{head}; {count} of {others} other nodes"]
+    folded = len(audit.products("folded"))
+    rest = f"; {folded} more have no kernel left" if folded else ""
+    lines = [f"{head}; {count} of {others} other nodes{rest}"]
     lines += _by_reason("float", floats)
     lines += _by_reason("integer", [r for r in audit.findings if r.runs == "integer"])
     return "\n".join(lines)
 
 
 def _by_reason(runs: str, rows: Sequence[AuditRow]) -> list[str]:
-    """One line for each op and reason, with the first names."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    """One line for each op and reason, with the first names; of a rule the first that breaks it."""
+    groups: dict[tuple[str, str], list[AuditRow]] = {}
     for row in rows:
-        groups.setdefault((row.op, row.reason), []).append(row.name)
+        groups.setdefault((row.op, row.rule or row.reason), []).append(row)
     lines: list[str] = []
-    for (op, reason), names in groups.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        lines.append(f"  {runs} {op} {', '.join(names[:_NAMED])}{more}: {reason}")
+    for (op, _), group in groups.items():
+        names = ", ".join(row.name for row in group[:_NAMED])
+        more = f" and {len(group) - _NAMED} more" if len(group) > _NAMED else ""
+        lines.append(f"  {runs} {op} {names}{more}: {group[0].reason}")
     return lines
 
 
@@ -53,13 +56,16 @@ def bad_fusion_entries(bad: Sequence[BadFusion]) -> list[dict[str, Any]]:
 
 
 def audit_entries(audit: Audit) -> dict[str, Any]:
-    """The audit as ``--report`` has it."""
+    """The audit as ``--report`` has it; a node that breaks no rule has no ``rule``."""
     return {
-        "ops": [
-            {"name": r.name, "op": r.op, "runs": r.runs, "kernel": r.kernel, "reason": r.reason}
-            for r in audit.rows
-        ],
+        "ops": [_entry(row) for row in audit.rows],
         "runtime": audit.runtime,
         "integer": len(audit.products("integer")),
         "float": len(audit.products("float")),
     }
+
+
+def _entry(row: AuditRow) -> dict[str, str]:
+    entry = {"name": row.name, "op": row.op, "runs": row.runs, "kernel": row.kernel}
+    rule = {"rule": row.rule} if row.rule else {}
+    return entry | {"reason": row.reason} | rule

@@ -51,9 +51,9 @@ def _head(node: Node[Any], row: AuditRow | None) -> str:
     if row is None:
         return f"{node.op.name} '{node.name}' is not in the deployed model"
     kernel = f" by {row.kernel}" if row.kernel else ""
-    runs = "integers" if row.runs == "integer" else row.runs
+    runs = {"integer": "runs in integers", "float": "runs in float", "folded": "is folded"}
     reason = f": {row.reason}" if row.reason else ""
-    return f"{node.op.name} '{node.name}' runs in {runs}{kernel}{reason}"
+    return f"{node.op.name} '{node.name}' {runs[row.runs]}{kernel}{reason}"
 
 
 def _labels(node: Node[Any]) -> list[str]:

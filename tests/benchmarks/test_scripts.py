@@ -55,7 +55,14 @@ def test_without_assets_a_script_says_that_it_skips(script: str, options: tuple[
 
 @pytest.mark.parametrize(
     "script",
-    ["digits.py", "ort_calibrator.py", "ort_versions.py", "openvino_cpu.py", "inspection.py"],
+    [
+        "audit_counts.py",
+        "digits.py",
+        "ort_calibrator.py",
+        "ort_versions.py",
+        "openvino_cpu.py",
+        "inspection.py",
+    ],
 )
 def test_a_script_that_needs_no_assets_loads_without_peers(script: str) -> None:
     done = start(script, "--help")

@@ -130,7 +130,8 @@ def test_a_model_of_another_tool_is_audited(tmp_path: Path) -> None:
     bad = qdqc.prove(foreign(tmp_path / "bad.onnx", wrong_axis=True))
     (row,) = (r for r in bad.rows if r.is_product)
     assert row.runs == "integer", "onnxruntime asks nobody for the axis"
-    assert "(weight-axis: the weight's scales run along axis 1, not 0)" in row.reason
+    assert row.rule == "weight-axis"
+    assert row.reason == "breaks weight-axis: the weight's scales run along axis 1, not 0"
     assert bad.findings == (row,)
 
 

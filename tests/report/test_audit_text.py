@@ -49,6 +49,27 @@ def test_a_node_that_runs_in_integers_unasked_is_told() -> None:
     assert text.splitlines()[1:] == [f"  integer gemm g: {unasked.reason}"]
 
 
+def test_a_rule_stands_beside_how_a_node_runs() -> None:
+    given = AuditRow("g", "gemm", "integer", "QGemm", "breaks weight-type: why", "weight-type")
+    assert audit_entries(Audit((given,), ()))["ops"][0]["rule"] == "weight-type"
+    assert len(render_audit(Audit((given,), ())).splitlines()) == 1, "it runs, and is no finding"
+
+
+def test_one_line_for_all_that_break_a_rule() -> None:
+    rows = [
+        AuditRow(n, "conv", "float", "Conv", f"breaks result: %{n} is float", "result")
+        for n in ("a", "b")
+    ]
+    lines = render_audit(Audit(tuple(rows), ())).splitlines()[1:]
+    assert lines == ["  float conv a, b: breaks result: %a is float"]
+
+
+def test_products_without_a_kernel_are_counted_apart() -> None:
+    text = render_audit(Audit((*ROWS[:2], row("z", "conv", "folded")), ()))
+    head = "integer: 1 of 2 Conv, ConvTranspose, MatMul and Gemm; 0 of 0 other nodes"
+    assert text.splitlines()[0] == f"{head}; 1 more have no kernel left"
+
+
 def test_nothing_to_tell_of() -> None:
     assert render_audit(Audit((), ())).startswith("integer: 0 of 0 ")
     assert audit_entries(Audit((), ())) == {

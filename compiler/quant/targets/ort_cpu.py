@@ -80,6 +80,10 @@ class OrtCpu(Target):
             "weight-type",
         }
     )
+    preferences = (
+        *("kernel", "operands", "result", "matmul-bias"),
+        *("weight-type", "weight-symmetric", "activation-type"),
+    )
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         if traits.kind is Kind.PRODUCT:

@@ -268,7 +268,7 @@ def _relu_zero_point(case: Case) -> str | None:
     clamp, quant = case.node.op.clamp, case.node.result.tensor.quant
     if clamp != (0.0, math.inf) or quant is None:
         return None
-    zero, low = int(quant.zero_point.flat[0]), case.target.activation.limits[0]
+    zero, low = int(quant.zero_point.flat[0]), case.node.result.tensor.elem.limits[0]
     return None if zero == low else f"the zero point is {zero}, and the Relu wants {low}"
 
 
@@ -278,7 +278,7 @@ def _clip_range(case: Case) -> str | None:
     clamp, quant = case.node.op.clamp, case.node.result.tensor.quant
     if clamp in (None, (0.0, math.inf)) or quant is None or quant.axis is not None:
         return None
-    if absorbs(quant, clamp, case.target.activation):
+    if absorbs(quant, clamp, case.node.result.tensor.elem):
         return None
     return f"integers reach beyond the clamp {clamp[0]:g}..{clamp[1]:g}"
 

@@ -25,9 +25,10 @@ class Target:
     ``weighted``, ``arithmetic`` and ``preserving`` are names of ops that have an integer kernel
     there. ``float_result`` are weighted ops whose integer kernel may also give float numbers;
     the others need a quantized result. ``rules`` are names of ``rules.RULES`` that a typed
-    module must keep; stored weights lie in ``-weight_limit..weight_limit``. A ``bias`` of f32
-    stays as it is. ``runtime`` is what runs the model, as people call it. A subclass may refine
-    ``refusal`` and ``spell``.
+    module must keep, ``preferences`` those of them that models of other tools may break and run
+    in integers all the same, the likeliest cause of float kernels first. Stored weights lie in
+    ``-weight_limit..weight_limit``. A ``bias`` of f32 stays as it is. ``runtime`` is what runs the
+    model, as people call it. A subclass may refine ``refusal`` and ``spell``.
     """
 
     name: ClassVar[str] = ""
@@ -39,6 +40,7 @@ class Target:
     preserving: ClassVar[frozenset[str]] = frozenset()
     float_result: ClassVar[frozenset[str]] = frozenset()
     rules: ClassVar[frozenset[str]] = frozenset()
+    preferences: ClassVar[tuple[str, ...]] = ()
     weight_limit: ClassVar[int] = 127
     runtime: ClassVar[str] = "onnxruntime"
 

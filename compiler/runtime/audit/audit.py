@@ -1,7 +1,8 @@
 """The proof of what runs in integers: the runtime's own optimised model, read back.
 
-Every node of the IR is looked up by the tensors that its value became; the kernel that makes one of
-them after the runtime's optimisations says whether it runs in integers.
+Every node of the IR is looked up by the tensors that its value became; the kernel that computes one
+of them after the runtime's optimisations says whether it runs in integers. Which rule of the
+target it breaks is another matter, and decides nothing of that.
 """
 
 from __future__ import annotations
@@ -13,30 +14,49 @@ from typing import Any
 
 from qdqc.ir.core import Node
 from qdqc.ir.graph import Module
+from qdqc.ir.op import QuantTraits
 from qdqc.onnx_io.exporter import export_parts
-from qdqc.ops import CASTS, Clip, Quantize, Relu
+from qdqc.ops import CASTS
+from qdqc.ops.opaque import Opaque
 from qdqc.quant.lowered import Lowered, lowered_of
 from qdqc.quant.placement import Decision
-from qdqc.runtime.audit.kernels import RUNTIMES, Kernel, OnnxRuntime
+from qdqc.runtime.audit.kernel import FOLDED, INTEGER_PRODUCTS, PRODUCT_KERNELS, Kernel
+from qdqc.runtime.audit.kernels import RUNTIMES, OnnxRuntime
 
 __all__ = ["PRODUCTS", "Audit", "AuditRow", "audit"]
 
-_BORN_INTEGER = frozenset({"conv_integer", "matmul_integer", "qlinear_conv", "qlinear_matmul"})
+_BORN_INTEGER = INTEGER_PRODUCTS | {
+    "conv_integer",
+    "matmul_integer",
+    "qlinear_conv",
+    "qlinear_matmul",
+}
 """Products that are integer whatever the placement says: their operands are no floats."""
 
-PRODUCTS = frozenset({"conv", "conv_transpose", "gemm", "matmul"}) | _BORN_INTEGER
+PRODUCTS = frozenset({"conv", "conv_transpose", "gemm", "matmul"}) | _BORN_INTEGER | PRODUCT_KERNELS
 """Ops that carry the work: each of them that stays float is named with its reason."""
+
+_NESTED = Decision(False, QuantTraits(), reason="in a nested graph")
+"""Of nodes inside nested graphs, which stay as they are."""
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One node: ``runs`` is integer or float; ``kernel`` is the runtime's, empty if fused."""
+    """One node, as the runtime's optimised model has it and as the target's rules see it.
+
+    ``op`` of an op that has no entry here is its ONNX type. ``runs`` is integer, float, or
+    folded: a product that has no kernel left, as it was computed when the model was loaded, is the
+    same as another one, or is read by nobody. ``kernel`` is the runtime's name for what
+    computes it, empty where that is not known. ``rule`` is the first of the target's rules that
+    the node breaks, however it runs; ``reason`` says how it breaks it, or why it runs so.
+    """
 
     name: str
     op: str
     runs: str
     kernel: str
     reason: str
+    rule: str = ""
 
     @property
     def is_product(self) -> bool:
@@ -55,7 +75,7 @@ class Audit:
     runtime: str = OnnxRuntime.name
 
     def products(self, runs: str) -> list[AuditRow]:
-        """Conv, ConvTranspose, MatMul and Gemm that run in ``integer`` or ``float``."""
+        """Conv, ConvTranspose, MatMul and Gemm that are ``integer``, ``float`` or ``folded``."""
         return [r for r in self.rows if r.is_product and r.runs == runs]
 
     def others(self, runs: str) -> list[AuditRow]:
@@ -73,7 +93,7 @@ def audit(
 
     ``lowered`` is the module that was deployed, ``decisions`` are by the names of nodes before
     lowering, ``model`` is the deployed file. ``runtime`` is a name of ``RUNTIMES``; onnxruntime
-    stands in for one that is not installed. Nodes inside nested graphs are listed as float.
+    stands in for one that is not installed. Nodes inside nested graphs are looked up as they came.
     Raises QdqcError for an unknown runtime, and where it can't load the model.
     """
     asked = RUNTIMES[runtime]
@@ -84,19 +104,15 @@ def audit(
     for node in lowered.walk():
         if isinstance(node.op, CASTS):
             continue
-        if node.graph is not lowered.graph:
-            rows.append(AuditRow(node.name, node.op.name, "float", "", "in a nested graph"))
-            continue
-        names = _tensors(node, values, parts)
-        fused = _fused_into(node) if node.op.name in PRODUCTS else ()
-        kernel = next((kernels[n] for n in (*names, *fused) if n in kernels), None)
+        nested = node.graph is not lowered.graph
+        names = _results(node) if nested else _tensors(node, values, parts)
+        kernel = next((kernels[n] for n in names if n in kernels), None)
         own = next((n for n in _own_names(node, values) if n in decisions), None)
         own = own or values.value_of(node.name)
-        decision = decisions.get(own)
+        decision = _NESTED if nested else decisions.get(own)
         row = _row(node, own, kernel, decision, chosen.name)
         rows.append(row)
-        unasked = _wanted(node, decision) != (row.runs == "integer")
-        if decision is not None and row.is_product and unasked:
+        if decision is not None and row.is_product and _is_unasked(node, decision, row):
             findings.append(row)
     return Audit(tuple(rows), tuple(findings), chosen.name)
 
@@ -120,46 +136,49 @@ def _tensors(node: Node[Any], values: Lowered, parts: Mapping[str, Sequence[str]
     A product with a bias is written out as several nodes: the bare product stands first. Then
     come the integers of a result, itself, and the float view of its integers.
     """
-    bare = parts.get(node.name, ())[:1] if node.op.name in PRODUCTS else ()
-    out = list(bare)
+    product = _op(node) in PRODUCTS
+    out = list(parts.get(node.name, _results(node))[:1]) if product else []
     for name in _results(node):
         value = values.of(values.value_of(name))
         out += [n for n in (value.stored, name, value.view) if n is not None]
     return out
 
 
-def _fused_into(node: Node[Any]) -> list[str]:
-    """Values behind a product up to where its path forks: a fused kernel makes one of them.
-
-    A float product is fused with a clamp and a cast at most.
-    """
-    names: list[str] = []
-    value = node.result
-    born = node.op.name in _BORN_INTEGER
-    while len(value.uses) == 1 and isinstance(user := value.uses[0].user, Node):
-        if not born and not isinstance(user.op, Clip | Relu | Quantize):
-            break
-        value = user.result
-        names.append(value.name)
-    return names
+def _op(node: Node[Any]) -> str:
+    return node.op.type if isinstance(node.op, Opaque) else node.op.name
 
 
 def _wanted(node: Node[Any], decision: Decision | None) -> bool:
-    return node.op.name in _BORN_INTEGER or (decision is not None and decision.integer)
+    return _op(node) in _BORN_INTEGER or (decision is not None and decision.integer)
+
+
+def _is_unasked(node: Node[Any], decision: Decision, row: AuditRow) -> bool:
+    """Whether a product runs otherwise than it was to. MatMulNBits rounds as it runs, whoever
+    asks for float activations.
+    """
+    if row.runs == "folded" or row.kernel == "MatMulNBits":
+        return False
+    return _wanted(node, decision) != (row.runs == "integer")
 
 
 def _row(
     node: Node[Any], name: str, kernel: Kernel | None, decision: Decision | None, runtime: str
 ) -> AuditRow:
     wanted, integer = _wanted(node, decision), kernel is not None and kernel.integer
-    reason = ""
-    if wanted and not integer:
+    rule = decision.rule if decision is not None else ""
+    reason = f"breaks {rule}: {decision.reason}" if decision is not None and rule else ""
+    runs = "integer" if integer else "float"
+    if kernel is FOLDED:
+        runs, reason = "folded", f"{runtime} leaves no kernel of it"
+    elif wanted and not integer:
         made = f" ({kernel.op} makes its result)" if kernel is not None else ""
         reason = f"quantized, but {runtime} left it float{made}"
-    elif not integer:
+    elif not integer and not rule:
         reason = decision.reason if decision is not None else "it was not to be quantized"
-    elif not wanted and node.op.name in PRODUCTS:
+    elif kernel is not None and integer and kernel.op == "MatMulNBits":
+        reason = "MatMulNBits rounds its activations to 8 bits as it runs"
+    elif integer and not wanted and not rule and _op(node) in PRODUCTS:
         why = f" ({decision.reason})" if decision is not None and decision.reason else ""
         reason = f"planned in float{why}, but {runtime} runs it in integers"
     shown = "" if kernel is None or kernel.is_cast else kernel.op
-    return AuditRow(name, node.op.name, "integer" if integer else "float", shown, reason)
+    return AuditRow(name, _op(node), runs, shown, reason, rule)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import onnx
-import onnxruntime as ort
+from onnx import ModelProto
 
 from qdqc.diagnostics import QdqcError
+from qdqc.onnx_io.functions import inlined
+from qdqc.onnx_io.structure import all_nodes
 from qdqc.registry import Registry
-from qdqc.runtime.sessions.session import first_line, session_options
+from qdqc.runtime.audit.kernel import Kernel
+from qdqc.runtime.audit.traced import traced
+from qdqc.runtime.sessions.places import name_by_place
+from qdqc.runtime.sessions.session import first_line, open_session
 
 __all__ = [
-    "INTEGER_KERNELS",
     "RUNTIMES",
-    "Kernel",
     "OnnxRuntime",
     "OpenVino",
     "Runtime",
@@ -27,68 +29,11 @@ __all__ = [
     "optimised_model",
 ]
 
-INTEGER_KERNELS = frozenset(
-    {
-        "ConvInteger",
-        "DynamicQuantizeMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "QGemm",
-        "QLinearAdd",
-        "QLinearAveragePool",
-        "QLinearConcat",
-        "QLinearConv",
-        "QLinearGlobalAveragePool",
-        "QLinearLeakyRelu",
-        "QLinearMatMul",
-        "QLinearMul",
-        "QLinearSigmoid",
-        "QLinearSoftmax",
-        "QLinearWhere",
-    }
-)
-
-_MOVERS = frozenset(
-    {
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "MaxPool",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-"""Ops whose one kernel takes any element type and hands it on."""
-
-_INTEGER_TYPES = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8})
-_CASTS = frozenset({"QuantizeLinear", "DequantizeLinear"})
-
-_MOVED = "_q_to_dq"
-"""What onnxruntime adds to a float value's name where it moved the cast behind it to before it."""
-
 _NO_WORK = frozenset({"Const", "Convert", "FakeQuantize", "Input", "Output", "Reorder"})
 """Layers of OpenVINO that compute nothing of a network."""
 
 _TOLD = ("layerType", "runtimePrecision", "originalLayersNames")
 """What OpenVINO tells of each layer."""
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel by the runtime's own name for it."""
-
-    op: str
-    integer: bool
-
-    @property
-    def is_cast(self) -> bool:
-        return self.op in _CASTS
 
 
 RUNTIMES: Registry[Runtime] = Registry("runtime")
@@ -117,22 +62,24 @@ class Runtime:
         raise NotImplementedError(f"{type(self).__name__}.kernels")
 
 
-def optimised_model(path: str | Path) -> onnx.ModelProto:
+def optimised_model(source: str | Path | ModelProto, file: Path | None = None) -> ModelProto:
     """The model as onnxruntime rewrites it, without its weights' external data.
 
-    Level "extended": the full level adds layout transposes that say nothing here.
+    ``source`` is a file, or the model of one: then ``file`` is where it stands, or None. Level
+    "extended": the full level adds layout transposes that say nothing here. Raises QdqcError
+    where onnxruntime can't load it.
     """
-    with tempfile.TemporaryDirectory(prefix="qdqc-audit-") as folder:
-        out = Path(folder) / "optimised.onnx"
-        options = session_options(optimise="extended", threads=1)
-        options.optimized_model_filepath = str(out)
+    place = file if isinstance(source, ModelProto) else Path(source)
+    model = source if isinstance(source, ModelProto) else str(source)
+    folder = str(place.resolve().parent) if place is not None and model is source else None
+    with tempfile.TemporaryDirectory(prefix="qdqc-audit-") as scratch:
+        out = str(Path(scratch) / "optimised.onnx")
         try:
-            ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise QdqcError(
-                f"onnxruntime can't load the deployed model: {first_line(error)}", file=str(path)
-            ) from error
-        return onnx.load(str(out), load_external_data=False)
+            open_session(model, optimise="extended", threads=1, folder=folder, optimised=out)
+        except QdqcError as error:
+            text = error.diagnostic.message.replace("the model", "the deployed model", 1)
+            raise QdqcError(text, file=place and str(place)) from error
+        return onnx.load(out, load_external_data=False)
 
 
 class OnnxRuntime(Runtime):
@@ -141,39 +88,13 @@ class OnnxRuntime(Runtime):
     name = "onnxruntime"
 
     def kernels(self, path: str | Path) -> Mapping[str, Kernel]:
-        """By tensor. A float value whose cast was moved to before it is made by that kernel."""
-        model = optimised_model(path)
-        integers = _integer_values(model)
-        kernels = {
-            name: Kernel(node.op_type, _is_integer(node, integers))
-            for node in model.graph.node
-            for name in node.output
-            if name
-        }
-        file = onnx.load(str(path), load_external_data=False)
-        made = {name for node in file.graph.node for name in node.output}
-        moved = {n: k for n in made if (k := kernels.get(f"{n}{_MOVED}")) is not None}
-        return moved | kernels
+        """By tensor: what was fused has the kernel into which it went.
 
-
-def _integer_values(model: onnx.ModelProto) -> set[str]:
-    """Names of 8-bit tensors. The file states the types of few; what moves integers gives some."""
-    typed = [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    integers = {v.name for v in typed if v.type.tensor_type.elem_type in _INTEGER_TYPES}
-    for node in model.graph.node:
-        if node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear"):
-            integers.update(node.output)
-        elif node.op_type in _MOVERS and node.input[0] in integers:
-            integers.update(node.output[:1] if node.op_type == "MaxPool" else node.output)
-    return integers
-
-
-def _is_integer(maker: onnx.NodeProto, integer_values: set[str]) -> bool:
-    if maker.op_type in INTEGER_KERNELS:
-        return True
-    if maker.op_type in _CASTS:
-        return False
-    return bool(maker.input) and maker.input[0] in integer_values
+        A float value whose cast was moved to before it is made by that kernel.
+        """
+        file = inlined(onnx.load(str(path), load_external_data=False), str(path))
+        nodes = name_by_place(all_nodes(file.graph.node))
+        return traced(file, nodes, optimised_model(file, Path(path)))
 
 
 class OpenVino(Runtime):

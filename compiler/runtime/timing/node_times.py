@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,14 +12,13 @@ from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import export_onnx, export_parts
 from qdqc.quant.lowering import lower
+from qdqc.runtime.sessions.places import name_by_place, places_in
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.runtime.timing.latency import kernel_times
 
 __all__ = ["node_times"]
 
 _RUNS = 10
-_PLACE = re.compile(r"(?<![A-Za-z0-9])n(\d+)(?!\d)")
-"""The name that a node of the file has here, whatever onnxruntime puts around it."""
 
 
 def node_times(
@@ -42,10 +40,7 @@ def node_times(
     values = lower(lowered)
     proto = export_onnx(lowered)
     owner = _owners(export_parts(lowered))
-    made: list[str] = []
-    for place, node in enumerate(proto.graph.node):
-        node.name = f"n{place}"
-        made.append(_first(node.output))
+    made = [_first(node.output) for node in name_by_place(proto.graph.node)]
     with tempfile.TemporaryDirectory(prefix="qdqc-times-") as folder:
         file = Path(folder) / "optimised.onnx"
         kernels = kernel_times(
@@ -57,7 +52,7 @@ def node_times(
     times: dict[str, float] = {}
     for (_, kernel), seconds in kernels.items():
         tensor = tensors.get(kernel, "")
-        places = [int(place) for place in _PLACE.findall(kernel)]
+        places = places_in(kernel)
         if tensor not in known:  # a layout of onnxruntime's own: the node's name is left
             tensor = made[places[-1]] if places and places[-1] < len(made) else kernel
         name = values.value_of(owner.get(tensor, tensor))

@@ -23,7 +23,8 @@ from qdqc.quant.placement import Decision, decide
 from qdqc.quant.targets.target import target_named
 from qdqc.report.audit_text import audit_entries, render_audit
 from qdqc.runtime.audit.audit import Audit, audit
-from qdqc.runtime.audit.kernels import INTEGER_KERNELS, optimised_model
+from qdqc.runtime.audit.kernel import INTEGER_KERNELS
+from qdqc.runtime.audit.kernels import optimised_model
 from qdqc.runtime.sessions.taps import observable
 from qdqc.text.parser import parse_module
 
