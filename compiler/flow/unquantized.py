@@ -97,9 +97,6 @@ def _reason(node: Node[Any], decision: Decision | None, mode: str) -> str:
         return f"it computes in {', '.join(sorted(e.text for e in elems))}"
     if decision is not None and decision.reason != f"its mode is {mode}":
         return decision.reason
-    traits = node.traits
-    if not isinstance(node.at(traits.weight), Constant):
-        return "it has no constant weight"
     return f"mode {mode} has no form for it"
 
 

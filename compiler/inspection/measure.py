@@ -24,7 +24,7 @@ from qdqc.quant.arithmetic import dequantize, quant_range, quantize
 from qdqc.runtime.comparison.check import taken
 from qdqc.runtime.comparison.choices import choices
 from qdqc.runtime.comparison.compare import Comparison, Similarity, inner_product
-from qdqc.runtime.comparison.pool import Pools
+from qdqc.runtime.comparison.pooled import Pools
 from qdqc.runtime.sessions.forced import ForcedRunner
 from qdqc.runtime.sessions.session import Feeds, Runner
 

@@ -79,7 +79,7 @@ def test_a_product_of_two_activations_has_no_weight_to_store() -> None:
     module = qdqc.transform(network("activations")).module
     deployed = deploy(module, Deployment(mode="W8"), listener=Listener(warn=lambda _: None))
     assert deployed.unquantized is not None
-    assert deployed.unquantized.reasons == {"it has no constant weight": 1}
+    assert deployed.unquantized.reasons == {"W8 can't take it: the weight is not a constant": 1}
     assert deploy(module, Deployment(mode="F16")).unquantized is None
     assert deploy(module, Deployment(mode="F32")).unquantized is None
 

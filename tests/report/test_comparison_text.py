@@ -8,7 +8,7 @@ import io
 import numpy as np
 
 from qdqc.report.comparison_text import comparison_csv, render_comparison
-from qdqc.runtime.comparison.pool import compare
+from qdqc.runtime.comparison.pooled import compare
 
 REFERENCE = {n: np.array([1.0, 2.0]) for n in "abcdefg"}
 

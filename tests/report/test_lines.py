@@ -22,7 +22,7 @@ from qdqc.report.difference_text import render_difference
 from qdqc.report.inspection_text import render_inspection
 from qdqc.report.lines import joined, visible
 from qdqc.runtime.comparison.compare import Comparison, Level, Similarity
-from qdqc.runtime.comparison.pool import compare
+from qdqc.runtime.comparison.pooled import compare
 
 ODD = "a\x1b[31m red\nx\u202eé"
 

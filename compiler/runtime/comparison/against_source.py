@@ -15,7 +15,7 @@ from qdqc.quant.arithmetic import dequantize
 from qdqc.runtime.comparison.check import shared_values
 from qdqc.runtime.comparison.choices import choices
 from qdqc.runtime.comparison.compare import Comparison, Similarity, excepted, mismatch
-from qdqc.runtime.comparison.pool import Pools
+from qdqc.runtime.comparison.pooled import Pools
 from qdqc.runtime.comparison.steadiness import Steadiness, allowed, steadiness_of
 from qdqc.runtime.sessions.session import Feeds, Runner
 from qdqc.runtime.sessions.source_model import Source

@@ -14,7 +14,7 @@ from qdqc.ir.types import Elem, TensorType
 from qdqc.quant.arithmetic import quantize
 from qdqc.runtime.comparison.choices import choices
 from qdqc.runtime.comparison.compare import Comparison
-from qdqc.runtime.comparison.pool import Pools
+from qdqc.runtime.comparison.pooled import Pools
 from qdqc.runtime.sessions.session import Feeds, Runner
 
 __all__ = ["check_against", "shared_values", "taken"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from qdqc.data.archive import Archive
 from qdqc.runtime.comparison.compare import Comparison, Similarity, Sums, excepted, mismatch
-from qdqc.runtime.comparison.pool import Pool
+from qdqc.runtime.comparison.pooled import Pool
 
 __all__ = ["compare_files", "pieces", "similarities"]
 

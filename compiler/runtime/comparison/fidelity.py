@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from qdqc.runtime.comparison.compare import decibels
-from qdqc.runtime.comparison.pool import Pool
+from qdqc.runtime.comparison.pooled import Pool
 from qdqc.runtime.sessions.session import Feeds, Runner
 
 __all__ = ["Fidelity", "Kept", "fidelity"]

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from qdqc.runtime.comparison.compare import Comparison, Level, Similarity
-from qdqc.runtime.comparison.pool import similarity
+from qdqc.runtime.comparison.pooled import similarity
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.runtime.sessions.source_model import Run, Source, SourceError
 

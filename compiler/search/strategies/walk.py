@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qdqc.calibration.table import Table
 from qdqc.ir.op import Kind
-from qdqc.runtime.comparison.pool import Pool
+from qdqc.runtime.comparison.pooled import Pool
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.strategies.mixes import Mixes
 from qdqc.search.strategies.strategy import Search, Strategy

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqc.diagnostics import QdqcError
-from qdqc.runtime.comparison.pool import Pool
+from qdqc.runtime.comparison.pooled import Pool
 
 __all__ = ["KINDS", "Likeness", "Metric", "Objective", "Outputs"]
 

@@ -17,7 +17,7 @@ from qdqc.runtime.comparison.compare import (
     euclidean_similarity,
     sqnr,
 )
-from qdqc.runtime.comparison.pool import compare, similarity
+from qdqc.runtime.comparison.pooled import compare, similarity
 
 NUMBERS = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20)
 

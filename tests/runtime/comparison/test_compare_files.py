@@ -17,7 +17,7 @@ from qdqc.data.archive import Archive
 from qdqc.diagnostics import QdqcError
 from qdqc.runtime.comparison.compare import Level, Sums
 from qdqc.runtime.comparison.compare_files import compare_files, similarities
-from qdqc.runtime.comparison.pool import compare, similarity
+from qdqc.runtime.comparison.pooled import compare, similarity
 
 NUMBERS = st.lists(
     st.tuples(st.floats(-100, 100, width=32), st.floats(-100, 100, width=32)),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qdqc.runtime.comparison.compare import Level, cosine
-from qdqc.runtime.comparison.pool import FEW, Pool, similarity
+from qdqc.runtime.comparison.pooled import FEW, Pool, similarity
 
 RNG = np.random.default_rng(0)
 TIGHT = (0.99, 0.99)
