@@ -1,10 +1,10 @@
 """Large models: seconds and private memory of import, transform, print, parse and export.
 
-    python benchmarks/scale.py [--nodes 2000 20000] [--gigabytes 3]
+    python benchmarks/scale.py [--nodes 2000 20000] [--gigabytes 3] [--commands 2.3]
 
 The graphs are chains with branches that meet again; the large model has few nodes and weights of
 half a gigabyte each, in external data. Each step is a process of its own. Memory is RssAnon:
-mapped weights do not count.
+mapped weights do not count. The last table is that of ``large_model.py``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from assets import ROOT
+from large_model import through_commands
 from markdown import print_table
 from onnx import TensorProto, helper, numpy_helper
 from process_cost import ProcessCost, measure
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--nodes", type=int, nargs="+", default=[2000, 20000])
     parser.add_argument("--gigabytes", type=float, default=3.0, help="0 leaves it out")
+    parser.add_argument("--commands", type=float, default=2.3, help="as --gigabytes")
     args = parser.parse_args(argv)
     totals: dict[int, float] = {}
     good = True
@@ -58,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{large / small:.0f} times the nodes take {ratio:.1f} times as long")
     if args.gigabytes:
         good &= _heavy(int(args.gigabytes * 1e9))
+    if args.commands:
+        good &= through_commands(int(args.commands * 1e9))
     return 0 if good else 1
 
 

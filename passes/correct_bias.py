@@ -21,6 +21,10 @@ from qdqc.quant.targets.target import Target, target_named
 __all__ = ["CorrectBias"]
 
 
+_AT_ONCE = 1 << 22
+"""Weights that are worked on at a time."""
+
+
 class CorrectBias(TablePass):
     """Shift biases by the mean error of the rounded weights, from calibrated channel means.
 
@@ -70,7 +74,7 @@ class CorrectBias(TablePass):
         axis = traits.axis if self.scheme == "per-channel" else None
         quant = weight_quant(array, axis, target.weight_limit)
         rounded = dequantize(quantize(array, quant, target.weight, narrow=True), quant)
-        lost = array.astype(np.float64) - rounded
+        lost = np.subtract(array, rounded, out=rounded)
         shift = _shift(node, lost, mean)
         before = bias.data.array().astype(np.float64) if isinstance(bias, Constant) else 0.0
         module = node.graph.module
@@ -95,12 +99,15 @@ def _fits(mean: tuple[float, ...], x: Value, node: Node[Any]) -> bool:
 
 
 def _shift(
-    node: Node[Any], lost: npt.NDArray[np.float64], mean: npt.NDArray[np.float64]
+    node: Node[Any], lost: npt.NDArray[np.float32], mean: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """DW E[x] for every output channel: [outputs]."""
     if isinstance(node.op, Gemm):
-        return lost @ mean if node.op.trans_b else mean @ lost
+        rows = lost if node.op.trans_b else lost.T
+        parts = range(0, len(rows), max(1, _AT_ONCE // max(1, rows.shape[1])))
+        step = parts.step
+        return np.concatenate([rows[i : i + step].astype(np.float64) @ mean for i in parts])
     group = node.op.group
-    taps = lost.reshape(*lost.shape[:2], -1).sum(axis=2)
+    taps = lost.reshape(*lost.shape[:2], -1).sum(axis=2, dtype=np.float64)
     by_group = taps.reshape(group, -1, taps.shape[1])
     return np.einsum("gok,gk->go", by_group, mean.reshape(group, -1)).reshape(-1)

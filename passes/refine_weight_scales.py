@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from qdqc.ir.graph import Graph
@@ -14,7 +12,7 @@ from qdqc.tuning.columns import Product
 from qdqc.tuning.data_pass import DataPass
 from qdqc.tuning.integer import SCHEMES, check_choice, integer_products
 from qdqc.tuning.moments import Moments, moments_of
-from qdqc.tuning.rounding import best_reach
+from qdqc.tuning.rounding import best_reach, row_slabs
 
 __all__ = ["RefineWeightScales"]
 
@@ -52,20 +50,27 @@ class RefineWeightScales(DataPass):
         return changes + (graph.module.drop_unused_constants() if changes else 0)
 
     def _clip(self, product: Product, moments: Moments, ctx: PassContext) -> int:
-        rows: Any = product.rows(product.weight.data.array()).astype(np.float64)
-        largest = np.abs(rows).max(axis=2, keepdims=True, initial=0.0)
+        rows = product.rows(product.weight.data.array())
+        slabs = list(row_slabs(rows.shape))
+        largest = np.zeros((*rows.shape[:2], 1))
+        for part in slabs:
+            largest[:, part] = np.abs(rows[:, part]).max(axis=2, keepdims=True, initial=0.0)
         if self.scheme == "per-tensor":
             largest = np.full_like(largest, largest.max(initial=0.0))
         second = moments.second(centred=product.takes_bias)
         limit = target_named(self.target).weight_limit
         shared = self.scheme == "per-tensor"
         bound = best_reach(rows, largest, second, limit, shared=shared) * largest
+        bound = bound.astype(np.float32)
         clipped = np.clip(rows, -bound, bound)
         if np.array_equal(clipped, rows):
             ctx.decline(self.name, product.node, "no narrower scale errs less")
             return 0
         if product.takes_bias:
-            lost = np.einsum("gok,gk->go", rows - clipped, moments.mean)
+            lost = np.zeros(rows.shape[:2])
+            for part in slabs:
+                clipped_off = rows[:, part].astype(np.float64) - clipped[:, part]
+                lost[:, part] = np.einsum("gok,gk->go", clipped_off, moments.mean)
             product.add_to_bias(lost.reshape(-1))
         module = product.node.graph.module
         product.store_rows(clipped, module.fresh_name(f"{product.weight.name}_clipped"))

@@ -24,10 +24,13 @@ from qdqc.tuning.data_pass import DataPass
 from qdqc.tuning.integer import SCHEMES, check_choice, integer_products
 from qdqc.tuning.moments import Moments, moments_of
 from qdqc.tuning.rounding import (
+    Elimination,
     Grid,
     damped,
+    elimination,
     rounded_in_order,
     rounded_to_nearest,
+    row_slabs,
     settled,
     squared_error,
 )
@@ -124,18 +127,31 @@ class RoundWeights(DataPass):
     def _round(self, product: Product, moments: Moments) -> Rounding:
         quant, elem = self._quant(product)
         weight = product.weight.data.array()
-        rows = product.rows(weight).astype(np.float64)
+        rows = product.rows(weight)
         step, zero = (
             product.rows(np.broadcast_to(a, weight.shape)) for a in spread(quant, weight.ndim)
         )
-        grid = self._grid(elem, step, zero)
-        whole, better = rounded_to_nearest(rows, grid), 0
-        if self.method == "gptq":
-            second = moments.second(centred=product.takes_bias)
-            whole, better = _settled(rows, grid, second, whole, self.damping, self.sweeps)
-        shift = np.einsum("gok,gk->go", rows - whole * step, moments.mean).reshape(-1)
-        stored = product.as_weight(whole + zero).astype(elem.dtype)
-        return Rounding(stored, elem, quant, shift, better)
+        stored, shift = np.empty(rows.shape, elem.dtype), np.zeros(rows.shape[:2])
+        rounding = self._rounding(product, moments)
+        better = 0
+        for part in row_slabs(rows.shape):
+            exact, at = rows[:, part].astype(np.float64), zero[:, part].astype(np.float64)
+            grid = self._grid(elem, step[:, part].astype(np.float64), at)
+            whole = rounded_to_nearest(exact, grid)
+            if rounding is not None:
+                whole, fewer = rounding.settled(exact, grid, whole)
+                better += fewer
+            stored[:, part] = (whole + at).astype(elem.dtype)
+            lost = exact - whole * grid.step
+            shift[:, part] = np.einsum("gok,gk->go", lost, moments.mean)
+        return Rounding(product.as_weight(stored), elem, quant, shift.reshape(-1), better)
+
+    def _rounding(self, product: Product, moments: Moments) -> _Together | None:
+        """What rounds weights beside each other; None where each is rounded by itself."""
+        if self.method != "gptq":
+            return None
+        second = damped(moments.second(centred=product.takes_bias), self.damping)
+        return _Together(moments, second, elimination(second), self.sweeps)
 
     def _store(self, product: Product, rounding: Rounding, ctx: PassContext) -> None:
         if self.method == "gptq":
@@ -160,12 +176,25 @@ class RoundWeights(DataPass):
         return Grid(step, -limit, limit)
 
 
-def _settled(
-    rows: Any, grid: Grid, second: Any, nearest: Any, damping: float, sweeps: int
-) -> tuple[npt.NDArray[np.float64], int]:
-    """Whole numbers whose rows err no more than the nearest ones; how many err less."""
-    hessian, step = damped(second, damping), grid.step
-    rounded = settled(rounded_in_order(rows, grid, hessian), rows, grid, hessian, sweeps)
-    before, after = (squared_error(rows - w * step, hessian) for w in (nearest, rounded))
-    better = after < before
-    return np.where(better[:, :, None], rounded, nearest), int(better.sum())
+@dataclass(frozen=True)
+class _Together:
+    """Rounds rows by the damped second moments of what they meet."""
+
+    moments: Moments
+    second: npt.NDArray[np.float64]
+    by: Elimination
+    sweeps: int
+
+    def settled(self, rows: Any, grid: Grid, nearest: Any) -> tuple[npt.NDArray[np.float64], int]:
+        """Whole numbers whose rows err no more than the nearest ones; how many err less."""
+        split, hessian = self.moments.split, self.second
+        exact, near = split(rows), split(nearest)
+        step = split(np.broadcast_to(grid.step, rows.shape), 1.0)
+        low, high = (split(np.broadcast_to(a, rows.shape)) for a in (grid.low, grid.high))
+        inside = Grid(step, low, high)
+        whole = rounded_in_order(exact, inside, hessian, self.by)
+        whole = settled(whole, exact, inside, hessian, self.sweeps)
+        before, after = (squared_error(exact - w * step, hessian) for w in (near, whole))
+        better = after < before
+        chosen = np.where(better[:, :, None], whole, near)
+        return self.moments.joined(chosen), int(self.moments.rows_of(better).sum())

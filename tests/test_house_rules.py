@@ -26,7 +26,7 @@ BEHIND_THE_WALL = ("compiler/onnx_io", "compiler/runtime")
 
 ORDER = (
     ("diagnostics",),
-    ("files", "registry", "versions"),
+    ("files", "memory", "registry", "versions"),
     ("ir",),
     ("ops",),
     ("text",),

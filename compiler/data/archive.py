@@ -18,6 +18,7 @@ import numpy.typing as npt
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.files import write_whole
 from qdqc.ir.types import Elem
+from qdqc.memory import refuse_larger
 
 __all__ = ["Archive", "ArrayHeader", "copy_arrays", "plain", "read_header", "write_arrays"]
 
@@ -86,7 +87,8 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
             self._zip = None
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        with self._opened(name) as (_, stream):
+        with self._opened(name) as (header, stream):
+            refuse_larger(math.prod(header.shape) * header.dtype.itemsize, "unpacked it")
             return np.asarray(npy_format.read_array(stream, allow_pickle=False))
 
     def header(self, name: str) -> ArrayHeader:

@@ -10,7 +10,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from qdqc.diagnostics import QdqcError
 
-__all__ = ["open_image", "scaled", "unreadable", "upright"]
+__all__ = ["check_pixels", "open_image", "scaled", "unreadable", "upright"]
+
+_MOST_PIXELS = 1 << 27
+"""A file of few bytes may claim any number of them."""
 
 _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -39,10 +42,18 @@ def open_image(path: str | Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            check_pixels(image)
             image.load()
             return ImageOps.exif_transpose(image)  # a copy: the file may be closed
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         raise unreadable(path, err) from err
+
+
+def check_pixels(image: Image.Image) -> None:
+    """Raises ValueError for an image, not decoded yet, of more pixels than one may have."""
+    width, height = image.size
+    if width * height > _MOST_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, and {_MOST_PIXELS} is the limit")
 
 
 def unreadable(path: str | Path, err: Exception) -> QdqcError:

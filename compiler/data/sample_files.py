@@ -13,9 +13,10 @@ from PIL import Image
 
 from qdqc.data.archive import read_header
 from qdqc.data.fit import Header, Sample
-from qdqc.data.images import unreadable
+from qdqc.data.images import check_pixels, unreadable
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.types import Array
+from qdqc.memory import refuse_larger
 
 __all__ = ["IMAGES", "check_image", "kind", "load", "read_headers", "read_list", "scan_folder"]
 
@@ -120,7 +121,11 @@ def load(path: Path, keys: Iterable[str]) -> Sample:
         if kind(path) == "npy":
             return {"arr_0": np.load(path, mmap_mode="r", allow_pickle=False)}
         with np.load(path, allow_pickle=False) as archive:
-            return {key: cast(Array, archive[key]) for key in keys}
+            wanted = {key: f"{key}.npy" for key in keys}
+            members = archive.zip.namelist()
+            sizes = [archive.zip.getinfo(m).file_size for m in wanted.values() if m in members]
+            refuse_larger(sum(sizes), "what it unpacks to")
+            return {key: cast(Array, archive[key]) for key in wanted}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as err:
         raise _failed(path, err) from err
 
@@ -134,6 +139,7 @@ def check_image(path: Path) -> None:
     try:
         with Image.open(path) as image:
             is_jpeg = image.format in ("JPEG", "MPO")
+            check_pixels(image)
             image.verify()
         if is_jpeg and not _has_end(path):
             with Image.open(path) as image:

@@ -17,7 +17,7 @@ from qdqc.flow.samples import CheckSamples, check_samples, tell_images, warn_uns
 from qdqc.flow.unquantized import Unquantized, unquantized
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
-from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.rooted import rooted_model
 from qdqc.onnx_io.saver import save_onnx
 from qdqc.ops import DynamicQuantizeLinear
 from qdqc.pipeline.discovery import load_passes, pipelines
@@ -147,7 +147,7 @@ class Deployed:
 
     def benchmark(self, path: Path, sample: Mapping[str, Any]) -> Benchmark:
         """Time the written file beside the float model on one thread."""
-        models = {"float": export_onnx(self.reference), "deployed": str(path)}
+        models = {"float": rooted_model(self.reference), "deployed": str(path)}
         feeds = {"float": sample, "deployed": taken(self.module, self.reference, sample)}
         ops = {name: op_times(model, feeds[name]) for name, model in models.items()}
         return Benchmark(time_models(models, feeds), ops)

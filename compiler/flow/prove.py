@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from qdqc.ir.graph import Graph, Module
-from qdqc.onnx_io.exporter import export_onnx
 from qdqc.onnx_io.importer import import_onnx
+from qdqc.onnx_io.saver import file_bytes, onnx_bytes
 from qdqc.ops import CASTS
 from qdqc.pipeline.manager import run
 from qdqc.quant.placement import Decision
@@ -58,7 +58,7 @@ def proof_of(
     """
     return Proof(
         audit(module, decisions, path, runtime),
-        {"float": export_onnx(reference).ByteSize(), "deployed": path.stat().st_size},
+        {"float": onnx_bytes(reference), "deployed": file_bytes(path)},
         bad_fusions(path, taken(module, reference, feeds)),
     )
 

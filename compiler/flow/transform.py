@@ -19,6 +19,7 @@ from qdqc.ir.core import Value
 from qdqc.ir.graph import Module
 from qdqc.ir.spelling import print_type
 from qdqc.ir.types import Array, Elem, TensorType
+from qdqc.memory import memory_bytes
 from qdqc.onnx_io.binding import bind_inputs
 from qdqc.onnx_io.importer import import_onnx
 from qdqc.pipeline.discovery import load_passes, pipelines
@@ -27,8 +28,8 @@ from qdqc.pipeline.spec import resolve
 from qdqc.runtime.comparison.against_source import AgainstSource, check_against_source
 from qdqc.runtime.comparison.check import check_against
 from qdqc.runtime.comparison.compare import Comparison
-from qdqc.runtime.machine import memory_bytes
 from qdqc.runtime.sessions.source_model import Source, SourceError
+from qdqc.runtime.sessions.watch import check_rounds
 from qdqc.text.qir_files import load
 
 __all__ = ["TransformCheck", "Transformed", "transform"]
@@ -153,6 +154,7 @@ def transform(
     bound = bind_inputs(module, bind or {})
     if name is not None:
         module.name = name
+    check_rounds(module)
     original = clone(module)
     if preprocess is not None:
         _state_preprocessing(module, preprocess, preprocess_list, listener)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from qdqc.ir.mapped import check_whole, spilled
 from qdqc.ir.types import Array, Elem
 
 __all__ = ["Data", "pack", "packed_size", "unpack"]
@@ -77,14 +78,17 @@ class Data:
 
     @classmethod
     def of(cls, array: npt.ArrayLike, elem: Elem | None = None) -> Data:
-        """Data of an array that must not change from here on."""
+        """Data of an array that must not change from here on.
+
+        Of many large ones the bytes go to a temporary file.
+        """
         whole = np.asarray(array)
         stored = elem or Elem.of(whole.dtype)
         if stored is Elem.STRING:
             strings = tuple(str(s) for s in whole.reshape(-1))
             return cls(stored, whole.shape, None, strings=strings)
         packed = pack(whole.astype(stored.dtype, copy=False), stored)
-        return cls(stored, whole.shape, packed)
+        return cls(stored, whole.shape, spilled(packed))
 
     @classmethod
     def elided(cls, elem: Elem, shape: tuple[int, ...], digest: str) -> Data:
@@ -105,10 +109,14 @@ class Data:
         return packed_size(self.elem, self.size)
 
     def buffer(self) -> Buffer:
-        """The bytes, uint8 [nbytes]. Raises ValueError for strings and elided data."""
+        """The bytes, uint8 [nbytes]. Raises ValueError for strings and elided data.
+
+        Raises QdqcError where the file that they are mapped from was cut short.
+        """
         if self._buffer is None:
             kind = "strings have no bytes" if self.strings is not None else "data are elided"
             raise ValueError(f"{kind}: {self.elem.text}{list(self.shape)} {self._digest}")
+        check_whole(self._buffer)
         return self._buffer
 
     def array(self) -> Array:

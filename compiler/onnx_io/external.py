@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from pathlib import Path
 
-import numpy as np
-
 from qdqc.ir.data import Buffer
+from qdqc.ir.mapped import map_file
+from qdqc.onnx_io.light import OWN_FILE
 
 __all__ = ["ExternalError", "ExternalFiles"]
 
@@ -31,19 +30,33 @@ class ExternalFiles:
     A location is a model's word and not trusted. It is resolved, held against the folder, opened
     without following a link in its last part, and looked at once more behind the open file: what
     is swapped in between is refused. A file with further hard links may be anybody's, and is
-    refused as well.
+    refused as well. ``OWN_FILE`` is the model's ``own`` file, wherever it lies.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, own: Path | None = None) -> None:
         self.folder = folder.resolve()
+        self._own = own
         self._maps: dict[Path, Buffer] = {}
 
     def map(self, location: str) -> Buffer:
         """The bytes of a file, mapped and not read. Raises ExternalError."""
+        if location == OWN_FILE and self._own is not None:
+            return self._of_own_file(self._own)
         path = self._resolved(location)
         view = self._maps.get(path)
         if view is None:
             view = self._maps[path] = self._opened(path, location)
+        return view
+
+    def _of_own_file(self, own: Path) -> Buffer:
+        view = self._maps.get(own)
+        if view is None:
+            try:
+                with own.open("rb") as file:
+                    view = self._maps[own] = map_file(file.fileno(), own)
+            except OSError as error:
+                reason = f"can't be read: {error.strerror or error}"
+                raise ExternalError(reason, "check the file and its permissions") from error
         return view
 
     def _resolved(self, location: str) -> Path:
@@ -85,8 +98,7 @@ class ExternalFiles:
                     f"keeps its data in '{location}', a file that has other hard links",
                     "put a copy of the file beside the model",
                 )
-            view = mmap.mmap(handle, 0, access=mmap.ACCESS_READ) if status.st_size else b""
-            return np.frombuffer(view, dtype=np.uint8)
+            return map_file(handle, path)
 
     def _is_still(self, path: Path, status: os.stat_result) -> bool:
         """Whether the path leads where it led before, to the file that is open."""

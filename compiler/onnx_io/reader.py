@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -9,10 +10,15 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.ir.mapped import map_file
+from qdqc.onnx_io.light import WireError, light_bytes
 
 __all__ = ["read_model"]
 
 _PROTOBUF_LIMIT = 1 << 31
+
+_MAPPED_FROM = 1 << 26
+"""Files of fewer bytes are read whole."""
 
 _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a git-LFS pointer; fetch the file itself with 'git lfs pull'"),
@@ -35,7 +41,8 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 def read_model(path: Path) -> ModelProto:
     """Parse an ONNX file; external data stay where they are.
 
-    Raises QdqcError for what is missing, empty, cut short or no ONNX model.
+    So do large tensors of a large file: their external location is ``OWN_FILE``. Raises
+    QdqcError for what is missing, empty, cut short or no ONNX model.
     """
     file = str(path)
     blob = _read_bytes(path)
@@ -91,6 +98,9 @@ def _read_bytes(path: Path) -> bytes:
                     file=file,
                     notes=["save it with external data: onnx.save(save_as_external_data=True)"],
                 )
+            if size >= _MAPPED_FROM:
+                with contextlib.suppress(WireError):
+                    return light_bytes(memoryview(map_file(source.fileno(), path)))
             return source.read()
     except FileNotFoundError:
         raise QdqcError(

@@ -14,60 +14,108 @@ from qdqc.files import Content, write_together
 from qdqc.ir.data import Buffer, Data
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import build_model
-from qdqc.onnx_io.tensors import to_tensor_proto
+from qdqc.onnx_io.light import OWN_FILE, tagged
+from qdqc.onnx_io.reader import read_model
+from qdqc.onnx_io.tensors import external_place, point, to_tensor_proto
 from qdqc.ops.onnx_table import elem_code
 
-__all__ = ["save_onnx"]
+__all__ = ["file_bytes", "onnx_bytes", "save_onnx"]
 
 _EXTERNAL_FROM = 1024
 """Tensors of fewer bytes stay inline."""
+_DATA = ".data"
 _INLINE_LIMIT = (1 << 31) - (1 << 26)
 _ALIGNMENT = 4096
 _CHUNK = 1 << 24
 
 Load = Callable[[], Buffer]
 
+_INITIALIZER, _GRAPH, _RAW_DATA = 5, 7, 9
+"""Fields of a graph, of a model and of a tensor."""
 
-class _External:
-    """Lays tensors out in one data file, without holding their bytes."""
 
-    def __init__(self, location: str) -> None:
-        self.location = location
-        self.pieces: list[tuple[int, Load]] = []
-        self._end = 0
-        self._known: dict[str, int] = {}
+class _Kept:
+    """Bytes of large tensors, which are loaded one at a time when the file is written."""
+
+    def __init__(self) -> None:
+        self.loads: dict[str, tuple[str, int, Load]] = {}
 
     def place(self, data: Data, name: str) -> TensorProto:
-        """The tensor of a constant; equal contents are stored once."""
+        """The tensor of a constant, without its bytes where these are many."""
         if data.strings is not None or data.nbytes < _EXTERNAL_FROM:
             return to_tensor_proto(data, name)
-        tensor = TensorProto(name=name, data_type=elem_code(data.elem), dims=data.shape)
-        offset = self._known.get(data.digest)
-        if offset is None:
-            offset = self._known[data.digest] = self.add(data.nbytes, data.buffer)
-        self.point(tensor, offset, data.nbytes)
-        return tensor
+        self.loads[name] = data.digest, data.nbytes, data.buffer
+        return TensorProto(name=name, data_type=elem_code(data.elem), dims=data.shape)
 
-    def add(self, size: int, load: Load) -> int:
-        """Take up bytes; their offset in the file."""
-        offset = -(-self._end // _ALIGNMENT) * _ALIGNMENT
-        self.pieces.append((offset, load))
-        self._end = offset + size
-        return offset
+    def of_proto(self, tensor: TensorProto, light: TensorProto) -> None:
+        """Let ``light`` be a tensor of a ModelProto without its bytes where these are many."""
+        size = len(tensor.raw_data)
+        if size < _EXTERNAL_FROM:
+            light.CopyFrom(tensor)
+            return
+        light.name, light.data_type = tensor.name, tensor.data_type
+        light.dims.extend(tensor.dims)
+        load = lambda: np.frombuffer(tensor.raw_data, np.uint8)  # noqa: E731 - as short as it is
+        self.loads[tensor.name] = f"{tensor.name} {len(self.loads)}", size, load
 
-    def point(self, tensor: TensorProto, offset: int, size: int) -> None:
-        tensor.data_location = TensorProto.EXTERNAL
-        entries = {"location": self.location, "offset": str(offset), "length": str(size)}
-        for key, value in entries.items():
-            tensor.external_data.add(key=key, value=value)
+    def external(self, model: ModelProto, location: str) -> Content:
+        """Let the tensors be those of a data file; what writes that file."""
+        pieces: list[tuple[int, Load]] = []
+        known: dict[str, int] = {}
+        end = 0
+        for tensor in model.graph.initializer:
+            if tensor.name not in self.loads:
+                continue
+            key, size, load = self.loads[tensor.name]
+            if key not in known:
+                known[key] = -(-end // _ALIGNMENT) * _ALIGNMENT
+                pieces.append((known[key], load))
+                end = known[key] + size
+            point(tensor, location, known[key], size)
 
-    def write(self, out: BinaryIO) -> None:
-        """Stream all pieces into a file."""
-        for offset, load in self.pieces:
-            out.write(b"\0" * (offset - out.tell()))
-            whole = load()
-            for start in range(0, whole.size, _CHUNK):
-                out.write(whole[start : start + _CHUNK].tobytes())
+        def write(out: BinaryIO) -> None:
+            for offset, load in pieces:
+                out.write(b"\0" * (offset - out.tell()))
+                _copy(load(), out)
+
+        return write
+
+    def inline(self, model: ModelProto) -> Content:
+        """What writes a model with the bytes of its tensors in place, as protobuf does."""
+        parts = self._parts(model)
+
+        def write(out: BinaryIO) -> None:
+            for head, load in parts:
+                out.write(head)
+                if load is not None:
+                    _copy(load(), out)
+
+        return write
+
+    def bytes_inline(self, model: ModelProto) -> int:
+        """How long the file of ``inline`` is."""
+        return sum(len(head) for head, _ in self._parts(model)) + self.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, equal ones counted as often as they are there."""
+        return sum(size for _, size, _ in self.loads.values())
+
+    def _parts(self, model: ModelProto) -> list[tuple[bytes, Load | None]]:
+        """The file in order: bytes, and the tensor whose bytes follow them."""
+        before, behind = _around(model.graph, "initializer", _INITIALIZER)
+        parts: list[tuple[bytes, Load | None]] = []
+        size = len(before) + len(behind)
+        for tensor in model.graph.initializer:
+            head = tensor.SerializeToString()
+            _, nbytes, load = self.loads.get(tensor.name, ("", 0, None))
+            if load is not None:
+                head += tagged(_RAW_DATA, nbytes)
+            lead = tagged(_INITIALIZER, len(head) + nbytes) + head
+            parts.append((lead, load))
+            size += len(lead) + nbytes
+        first, last = _around(model, "graph", _GRAPH)
+        return [(first + tagged(_GRAPH, size) + before, None), *parts, (behind + last, None)]
 
 
 def save_onnx(
@@ -85,52 +133,74 @@ def save_onnx(
     QdqcError where the module can't be exported or the path can't be written.
     """
     target = Path(path)
-    data = target.with_name(target.name + ".data")
-    sink = _External(data.name)
+    data = target.with_name(target.name + _DATA)
+    proto, kept = _light(model, opset, value_info)
     if external is None:
-        external = _size(model) > _INLINE_LIMIT
-    if isinstance(model, Module):
-        proto = build_model(model, opset, value_info, sink.place if external else to_tensor_proto)
+        external = proto.ByteSize() + kept.nbytes > _INLINE_LIMIT
+    if external and kept.loads:
+        write = kept.external(proto, data.name)
+        write_together([(data, write), (target, proto.SerializeToString())])
     else:
-        proto = _moved_out(model, sink) if external else model
-    whole = proto.SerializeToString()
-    files: list[tuple[Path, Content]] = [(data, sink.write)] if sink.pieces else []
-    write_together([*files, (target, whole)])
+        write_together([(target, kept.inline(proto))])
 
 
-def _size(model: Module | ModelProto) -> int:
-    if isinstance(model, ModelProto):
-        return model.ByteSize()
-    return sum(c.data.nbytes for c in model.constants.values() if c.is_used)
+def onnx_bytes(model: Module | ModelProto) -> int:
+    """Bytes of the file that a model makes, its weights inline."""
+    proto, kept = _light(model, None, False)
+    return kept.bytes_inline(proto)
 
 
-def _moved_out(model: ModelProto, sink: _External) -> ModelProto:
-    """A copy of a model whose large initializers lie in the sink."""
+def file_bytes(path: Path) -> int:
+    """Bytes of a model's file and of its external data. Raises QdqcError, OSError."""
+    model = read_model(path)
+    kept = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+    places = {external_place(t, 0) for t in kept}
+    outside = sum(length for location, _, length in places if location != OWN_FILE)
+    return path.stat().st_size + outside
+
+
+def _light(
+    model: Module | ModelProto, opset: int | None, value_info: bool
+) -> tuple[ModelProto, _Kept]:
+    """A model without the bytes of its large initializers, and these."""
+    kept = _Kept()
+    if isinstance(model, Module):
+        return build_model(model, opset, value_info, kept.place), kept
     out = ModelProto()
     _copy_but(model, out, "graph")
     _copy_but(model.graph, out.graph, "initializer")
     for tensor in model.graph.initializer:
-        light = out.graph.initializer.add()
-        size = len(tensor.raw_data)
-        if size < _EXTERNAL_FROM:
-            light.CopyFrom(tensor)
-            continue
-        light.name, light.data_type = tensor.name, tensor.data_type
-        light.dims.extend(tensor.dims)
-        sink.point(
-            light, sink.add(size, lambda t=tensor: np.frombuffer(t.raw_data, np.uint8)), size
-        )
-    return out
+        kept.of_proto(tensor, out.graph.initializer.add())
+    return out, kept
+
+
+def _copy(whole: Buffer, out: BinaryIO) -> None:
+    for start in range(0, whole.size, _CHUNK):
+        out.write(whole[start : start + _CHUNK].data)
+
+
+def _around(message: Message, left_out: str, number: int) -> tuple[bytes, bytes]:
+    """A message's fields before and behind one of that number, serialized; that one left out."""
+    before, behind = type(message)(), type(message)()
+    fields = [f.name for f, _ in message.ListFields() if f.name != left_out]
+    for name in fields:
+        target = before if message.DESCRIPTOR.fields_by_name[name].number < number else behind
+        _copy_field(message, target, name)
+    return before.SerializeToString(), behind.SerializeToString()
 
 
 def _copy_but(source: Message, target: Message, skipped: str) -> None:
     """All fields of a message but one, which is never copied, not even for a moment."""
-    for field, value in source.ListFields():
-        if field.name == skipped:
-            continue
-        if isinstance(value, str | bytes | int | float):
-            setattr(target, field.name, value)
-        elif isinstance(value, Message):
-            getattr(target, field.name).CopyFrom(value)
-        else:
-            getattr(target, field.name).extend(value)
+    for field, _ in source.ListFields():
+        if field.name != skipped:
+            _copy_field(source, target, field.name)
+
+
+def _copy_field(source: Message, target: Message, name: str) -> None:
+    value = getattr(source, name)
+    if isinstance(value, str | bytes | int | float):
+        setattr(target, name, value)
+    elif isinstance(value, Message):
+        getattr(target, name).CopyFrom(value)
+    else:
+        getattr(target, name).extend(value)

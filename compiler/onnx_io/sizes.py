@@ -13,7 +13,7 @@ from qdqc.ir.types import TensorType, Type
 from qdqc.onnx_io.structure import subgraphs
 from qdqc.onnx_io.tensors import TensorReader
 
-__all__ = ["byte_size", "check_sizes", "over_limit"]
+__all__ = ["byte_size", "check_sizes", "over_limit", "stored_tensors"]
 
 
 def check_sizes(
@@ -28,7 +28,7 @@ def check_sizes(
     All stored tensors together may take so many bytes, and so may each input. Raises QdqcError.
     """
     total = 0
-    for name, tensor, dims in _stored(model):
+    for name, tensor, dims in stored_tensors(model):
         total += reader.stated_size(tensor, dims, name)
     if limit is not None and total > limit:
         raise over_limit(f"the weights of the model take {total} bytes", limit, file)
@@ -59,7 +59,7 @@ def over_limit(
     )
 
 
-def _stored(model: ModelProto) -> Iterator[tuple[str, TensorProto, Iterable[int]]]:
+def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto, Iterable[int]]]:
     """Every tensor that the model stores: its name and the dimensions of what it stands for."""
     yield from _of_graph(model.graph)
     for function in model.functions:

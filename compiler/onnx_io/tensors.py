@@ -12,11 +12,12 @@ from onnx import SparseTensorProto, TensorProto
 
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.data import Buffer, Data, packed_size
+from qdqc.ir.mapped import spilled
 from qdqc.ir.types import Elem
 from qdqc.onnx_io.external import ExternalError, ExternalFiles
 from qdqc.ops.onnx_table import elem_code, elem_of_code
 
-__all__ = ["TensorReader", "to_tensor_proto"]
+__all__ = ["TensorReader", "external_place", "point", "to_tensor_proto"]
 
 _MOST_BYTES = 1 << 42
 """A declared size above 4 TiB is taken for a corrupt or hostile file."""
@@ -27,7 +28,8 @@ class TensorReader:
 
     def __init__(self, file: str | None, folder: Path | None) -> None:
         self.file = file
-        self._files = None if folder is None else ExternalFiles(folder)
+        own = None if file is None else Path(file)
+        self._files = None if folder is None else ExternalFiles(folder, own)
 
     def read(self, tensor: TensorProto, label: str) -> Data:
         """The contents of a tensor. Raises QdqcError where they are not whole."""
@@ -46,6 +48,8 @@ class TensorReader:
             buffer: Buffer = np.frombuffer(tensor.raw_data, dtype=np.uint8)
         else:
             buffer = self._typed(tensor, elem, label)
+        if self.file is None:  # a model in memory may be of any size
+            buffer = spilled(buffer)
         wanted = packed_size(elem, math.prod(shape))
         if buffer.size != wanted:
             raise self._bad(
@@ -125,18 +129,15 @@ class TensorReader:
     def _external(
         self, tensor: TensorProto, elem: Elem, shape: tuple[int, ...], label: str
     ) -> Data:
-        entries = {e.key: e.value for e in tensor.external_data}
         wanted = packed_size(elem, math.prod(shape))
         try:
-            offset = int(entries.get("offset") or 0)
-            length = int(entries.get("length") or wanted)
+            location, offset, length = external_place(tensor, wanted)
         except ValueError as error:
             raise self._bad(label, "has an offset or length that is not a number") from error
         if length != wanted:
             raise self._bad(
                 label, f"declares {_shape_text(elem, shape)}, {wanted} bytes, but length {length}"
             )
-        location = entries.get("location", "")
         if self._files is None:
             raise self._bad(
                 label,
@@ -161,6 +162,21 @@ class TensorReader:
             "the file is damaged or was written by a faulty exporter; export it again",
         )
         return QdqcError(f"tensor '{label}' {reason}", file=self.file, notes=notes)
+
+
+def external_place(tensor: TensorProto, nbytes: int) -> tuple[str, int, int]:
+    """Location, offset and length of a tensor of so many bytes. Raises ValueError."""
+    entries = {e.key: e.value for e in tensor.external_data}
+    offset, length = entries.get("offset"), entries.get("length")
+    return entries.get("location", ""), int(offset or 0), int(length or nbytes)
+
+
+def point(tensor: TensorProto, location: str, offset: int, nbytes: int) -> None:
+    """Let a tensor's bytes be those of a file, from an offset on."""
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in {"location": location, "offset": offset, "length": nbytes}.items():
+        tensor.external_data.add(key=key, value=str(value))
 
 
 def to_tensor_proto(data: Data, name: str) -> TensorProto:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from qdqc.ir.dims import Dim
@@ -9,9 +10,13 @@ from qdqc.ir.op import Onnx, Op
 from qdqc.ir.types import TensorType, Type
 
 if TYPE_CHECKING:
-    from qdqc.ir.core import Node
+    from qdqc.ir.core import Node, Value
+    from qdqc.ir.graph import Graph
 
-__all__ = ["If", "Loop", "Scan"]
+__all__ = ["MOST_ROUNDS", "If", "Loop", "Scan", "static_rounds"]
+
+MOST_ROUNDS = 1 << 24
+"""Rounds of a loop that are run, those of loops inside it counted by their product."""
 
 
 class _Control(Op):
@@ -95,6 +100,56 @@ class Scan(_Control):
             if axes and len(axes) != count:
                 raise ValueError(f"has {len(axes)} axes or directions for {count} scanned values")
         return super().infer_node(node)
+
+
+def static_rounds(graph: Graph, outer: int = 1) -> Iterator[tuple[Node[Any], int]]:
+    """Loops and scans with how often their bodies run, as far as that is known beforehand.
+
+    A body inside another runs the product of both. One whose rounds only the run decides counts
+    as if it ran once.
+    """
+    for node in graph.nodes():
+        rounds = outer
+        if isinstance(node.op, Loop):
+            rounds *= _trips(node)
+        elif isinstance(node.op, Scan):
+            rounds *= _slices(node, node.op)
+        if rounds > outer:
+            yield node, rounds
+        for inner in node.graphs:
+            yield from static_rounds(inner, rounds)
+
+
+def _trips(node: Node[Any]) -> int:
+    """The rounds of a loop that nothing ends before its constant trip count."""
+    trip, body = node.at(0), node.graphs[0]
+    if trip is None or not body.outputs or len(body.inputs) < 2:
+        return 1
+    count, goes_on = _scalar(trip), body.outputs[0]
+    while goes_on.producer is not None and goes_on.producer.op.name == "identity":
+        goes_on = goes_on.producer.need("x")
+    first = node.at(1)
+    starts = first is None or _scalar(first) == 1
+    endless = goes_on is body.inputs[1] or _scalar(goes_on) == 1
+    return max(1, count) if count is not None and starts and endless else 1
+
+
+def _slices(node: Node[Any], scan: Scan) -> int:
+    """How long the axis is that a scan goes along."""
+    first = len(node.operands) - scan.num_scan_inputs
+    value = node.at(first)
+    axis = scan.scan_input_axes[0] if scan.scan_input_axes else 0
+    shape = value.tensor.shape if value is not None and isinstance(value.type, TensorType) else None
+    size = shape[axis] if shape and -len(shape) <= axis < len(shape) else None
+    return max(1, size) if isinstance(size, int) else 1
+
+
+def _scalar(value: Value) -> int | None:
+    """The number of a constant of one element; None for others."""
+    data = getattr(value, "data", None)
+    if data is None or data.is_elided or data.size != 1 or data.strings is not None:
+        return None
+    return int(data.array().reshape(()))
 
 
 def _check_body(node: Node[Any], takes: int, gives: int) -> None:

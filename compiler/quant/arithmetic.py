@@ -5,6 +5,8 @@ Rounding is to nearest, ties to even, as ONNX QuantizeLinear does it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,12 @@ __all__ = [
 
 BIAS_LIMIT = 2.0**30
 """Largest stored bias: half of int32, so that the sum of products has room beside it."""
+
+_AT_ONCE = 1 << 22
+"""Elements that are worked on at a time: the arithmetic takes ten times their bytes."""
+
+_FITTED_AT_ONCE = 1 << 17
+"""Elements whose blocks are fitted at a time: they stay in the processor's caches."""
 
 _REFINEMENTS = 2
 """Turns of rounding and fitting the scale of a block; more find nothing better."""
@@ -137,9 +145,9 @@ def weight_quant(
     resolution. ``floor`` is the least scale allowed,
     broadcast over the channels (see ``bias_floor``).
     """
-    values = np.abs(weight.astype(np.float32, copy=False))
-    others = tuple(i for i in range(values.ndim) if i != axis)
-    absmax = values.max(axis=others if axis is not None else None, initial=0.0)
+    values = weight.astype(np.float32, copy=False)
+    others = tuple(i for i in range(values.ndim) if i != axis) if axis is not None else None
+    absmax = np.maximum(values.max(axis=others, initial=0), -values.min(axis=others, initial=0))
     scale = np.asarray(absmax / limit, dtype=np.float32)
     largest = float(scale.max(initial=0.0))
     scale = np.where(scale > 0, scale, np.float32(largest if largest > 0 else 1.0))
@@ -154,7 +162,17 @@ def block_quant(weight: Array, block: int, elem: Elem) -> Quant:
     integers q that it gives, the scale of least error is ``sum(w q) / sum(q^2)``; rounding and
     this take turns, and the best of all counts. ``block`` divides K.
     """
-    qmax = elem.limits[1]
+    step = max(1, _FITTED_AT_ONCE // (block * max(1, weight.shape[1]))) * block
+    starts = range(0, max(1, len(weight)), step)
+    parts = [_of_blocks(weight[i : i + step], block, elem.limits[1]) for i in starts]
+    scales, zeros = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return Quant.make(scales, zeros.astype(np.int64), 0, block)
+
+
+def _of_blocks(
+    weight: Array, block: int, qmax: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Scales and zero points of ``block_quant``, [K/block,N]."""
     w = weight.astype(np.float32).reshape(-1, block, weight.shape[1])
     low = np.minimum(w.min(axis=1, keepdims=True), 0)
     high = np.maximum(w.max(axis=1, keepdims=True), 0)
@@ -172,7 +190,7 @@ def block_quant(weight: Array, block: int, elem: Elem) -> Quant:
             energy = np.square(q).sum(axis=1, keepdims=True)
             fitted = (w * q).sum(axis=1, keepdims=True) / np.where(energy > 0, energy, 1)
             scale = _divisor(fitted)
-    return Quant.make(scales[:, 0], zeros[:, 0].astype(np.int64), 0, block)
+    return scales[:, 0], zeros[:, 0]
 
 
 def _divisor(scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -196,14 +214,39 @@ def quantize(array: Array, quant: Quant, elem: Elem, *, narrow: bool = False) ->
     scale, zero = spread(quant, array.ndim)
     # Division in float64 for a bias: float32 has too few digits for large int32 values.
     wide = np.float64 if elem.bits > 16 else np.float32
-    stored = np.rint(array.astype(wide) / scale.astype(wide)) + zero
-    return np.clip(stored, qmin + (1 if narrow else 0), qmax).astype(elem.dtype)
+    scale, out = scale.astype(wide), np.empty(array.shape, elem.dtype)
+    for part in _slabs(array.shape):
+        stored = np.rint(array[part].astype(wide) / _cut(scale, part)) + _cut(zero, part)
+        out[part] = np.clip(stored, qmin + (1 if narrow else 0), qmax).astype(elem.dtype)
+    return out
 
 
 def dequantize(array: Array, quant: Quant) -> npt.NDArray[np.float32]:
     """The float32 numbers that stored integers stand for."""
     scale, zero = spread(quant, array.ndim)
-    return ((array.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
+    out = np.empty(array.shape, np.float32)
+    for part in _slabs(array.shape):
+        whole = array[part].astype(np.int64) - _cut(zero, part)
+        out[part] = whole.astype(np.float32) * _cut(scale, part)
+    return out
+
+
+def _cut(parameter: npt.NDArray[Any], part: tuple[slice, ...]) -> npt.NDArray[Any]:
+    """What of a scale or zero point, shaped to broadcast, belongs to a part of the tensor."""
+    sizes = zip(part, parameter.shape, strict=False)
+    return parameter[tuple(p if size > 1 else slice(None) for p, size in sizes)]
+
+
+def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Parts of an array of at most ``_AT_ONCE`` elements each, along its longest axis."""
+    size = math.prod(shape)
+    if size <= _AT_ONCE:
+        yield (slice(None),) * len(shape)
+        return
+    axis = shape.index(max(shape))
+    step = max(1, _AT_ONCE * shape[axis] // size)
+    for start in range(0, shape[axis], step):
+        yield (*(slice(None),) * axis, slice(start, start + step))
 
 
 def numbers(value: Constant) -> Array:

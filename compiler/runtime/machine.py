@@ -1,4 +1,4 @@
-"""What the machine has and can do: its processor, cores and memory, and what a process takes."""
+"""What the machine has and can do: its processor and cores, and what a process takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["cores", "has_vnni", "memory_bytes", "peak_of", "private_memory"]
+__all__ = ["cores", "has_vnni", "peak_of", "private_memory"]
 
 _INTERVAL = 0.005
 """Seconds between two looks at the memory of a process."""
@@ -36,17 +36,10 @@ def cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def memory_bytes() -> int | None:
-    """Bytes of memory that this machine has; None where it does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def private_memory() -> int:
+def private_memory(*, children: bool = True) -> int:
     """Bytes of private memory of this process and its children; 0 where /proc is missing."""
-    return sum(_private_bytes(pid) for pid in _family(os.getpid()))
+    own = os.getpid()
+    return sum(_private_bytes(pid) for pid in (_family(own) if children else [own]))
 
 
 def peak_of(action: Callable[[], object]) -> int:

@@ -8,6 +8,7 @@ weights in memory. Nothing in a header is believed before it has been checked ag
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import struct
@@ -22,6 +23,7 @@ from qdqc.files import Content
 from qdqc.ir.data import Buffer, Data
 from qdqc.ir.fields import hints
 from qdqc.ir.graph import Module
+from qdqc.ir.mapped import map_file
 from qdqc.ir.spelling import INLINE_LIMIT, is_inline
 from qdqc.ir.types import OptionalType, Quant, SequenceType, TensorType
 
@@ -136,9 +138,23 @@ class Sidecar:
         if span[0] == span[1]:
             return np.zeros(0, np.uint8)
         if self._map is None:
-            whole = np.memmap(self.path, np.uint8, "r", offset=self.start, shape=(self.nbytes,))
-            self._map = whole.view(np.ndarray)
-        return self._map[span[0] : span[1]]
+            self._map = self._mapped()
+        return self._map[self.start + span[0] : self.start + span[1]]
+
+    def _mapped(self) -> Buffer:
+        """The whole file, if it is still the one whose header was read."""
+        try:
+            with self.path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if _read_header(file, size) != (self._spans, self.start):
+                    raise ValueError("another file")
+                return map_file(file.fileno(), self.path)
+        except (OSError, ValueError):
+            raise QdqcError(
+                "the weights changed after they were opened",
+                file=str(self.path),
+                notes=["run again once nothing writes to them any more"],
+            ) from None
 
 
 def sidecar_writer(weights: Mapping[str, Data], present: Sidecar | None = None) -> Content:

@@ -19,9 +19,14 @@ from qdqc.ir.op import QuantTraits
 from qdqc.ir.types import Array, Elem, Quant, TensorType
 from qdqc.ops import Conv, Gemm, MatMul
 from qdqc.quant.arithmetic import numbers
+from qdqc.tuning.rounding import row_slabs
 from qdqc.tuning.scaling import scaled_name
 
 __all__ = ["Columns", "Product", "columns_of_conv", "product_of"]
+
+
+_SHUFFLED = 1 << 24
+"""Numbers that are drawn from without one coming twice, which takes a list of them all."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +46,20 @@ class Columns:
     def sums(self, x: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], int]:
         """The sum of all columns of x, [groups, K], and how many they are.
 
-        No column is formed: along each axis a matrix of zeros and ones says which positions
-        each tap of the kernel reads.
+        No column is formed: along each axis the places that a tap of the kernel reads are a
+        slice, so that this takes about the memory of x, whatever the kernel.
         """
         if not self.kernel:
             flat = x.reshape(-1, x.shape[-1])
             return flat.sum(axis=0, dtype=np.float64)[None], len(flat)
-        reduced, count = x, x.shape[0]
-        for axis, size in enumerate(x.shape[2:]):
-            places = self._places(axis, size)
-            count *= len(places)
-            taps = (np.arange(size)[:, None, None] == places[None]).sum(axis=1)
-            reduced = np.tensordot(reduced, taps.astype(np.float32), axes=(2, 0))
-        return reduced.sum(axis=0, dtype=np.float64).reshape(self.groups, -1), count
+        reduced, count = x.sum(axis=0, dtype=np.float64), x.shape[0]
+        for axis, (size, taps) in enumerate(zip(x.shape[2:], self.kernel, strict=True)):
+            sums = np.empty((reduced.shape[0], *reduced.shape[2:], taps))
+            for tap in range(taps):
+                reduced[:, self._slice(axis, size, tap)].sum(axis=1, out=sums[..., tap])
+            reduced = sums
+            count *= self._outputs(axis, size)
+        return reduced.reshape(self.groups, -1), count
 
     def ends(self, x: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """The least and largest number of each channel of x, padding left out: [C] twice."""
@@ -69,33 +75,43 @@ class Columns:
             flat = x.reshape(-1, x.shape[-1])
             return flat[_drawn(len(flat), count, seed)][None].astype(np.float32, copy=False)
         padded = np.pad(x, ((0, 0), (0, 0), *self.pads))
-        places = [self._places(i, n) + self.pads[i][0] for i, n in enumerate(x.shape[2:])]
-        outputs = (len(x), *(len(p) for p in places))
-        drawn = np.unravel_index(_drawn(int(np.prod(outputs)), count, seed), outputs)
-        rank, index = len(places), [drawn[0].reshape(-1, *[1] * len(places))]
-        for axis, (place, at) in enumerate(zip(places, drawn[1:], strict=True)):
-            shape = [place.shape[1] if i == axis else 1 for i in range(rank)]
-            index.append(place[at].reshape(len(at), *shape))
+        outputs = (len(x), *(self._outputs(i, n) for i, n in enumerate(x.shape[2:])))
+        drawn = np.unravel_index(_drawn(math.prod(outputs), count, seed), outputs)
+        rank, index = len(self.kernel), [drawn[0].reshape(-1, *[1] * len(self.kernel))]
+        for axis, at in enumerate(drawn[1:]):
+            taps = np.arange(self.kernel[axis]) * self.dilations[axis]
+            shape = [len(taps) if i == axis else 1 for i in range(rank)]
+            places = at[:, None] * self.strides[axis] + taps
+            index.append(places.reshape(len(at), *shape))
         columns = padded[index[0], :, *index[1:]]  # [count, *kernel, C]
         depth = x.shape[1] // self.groups * math.prod(self.kernel)
         columns = np.moveaxis(columns, -1, 1).reshape(len(columns), self.groups, depth)
         return np.ascontiguousarray(columns.transpose(1, 0, 2), dtype=np.float32)
 
-    def _places(self, axis: int, size: int) -> npt.NDArray[np.int64]:
-        """The positions that each output reads along an axis, [outputs, taps]; padding is out of
-        0 to size - 1.
-        """
-        before, behind = self.pads[axis]
-        stride, dilation, kernel = self.strides[axis], self.dilations[axis], self.kernel[axis]
-        outputs = (size + before + behind - dilation * (kernel - 1) - 1) // stride + 1
-        starts = np.arange(max(0, outputs)) * stride - before
-        return starts[:, None] + np.arange(kernel) * dilation
+    def depth(self, x: npt.NDArray[Any]) -> int:
+        """The numbers that a column of each group of x has, all groups together."""
+        return x.shape[1] * math.prod(self.kernel) if self.kernel else x.shape[-1]
+
+    def _outputs(self, axis: int, size: int) -> int:
+        """How many outputs there are along an axis of so many numbers."""
+        reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1
+        return max(0, (size + sum(self.pads[axis]) - reach) // self.strides[axis] + 1)
+
+    def _slice(self, axis: int, size: int, tap: int) -> slice:
+        """The places along an axis that a tap of the kernel reads, those in padding left out."""
+        stride, first = self.strides[axis], tap * self.dilations[axis] - self.pads[axis][0]
+        begin = first if first >= 0 else first % stride
+        end = min(size, first + stride * (self._outputs(axis, size) - 1) + 1)
+        return slice(begin, max(begin, end), stride)
 
 
 def _drawn(available: int, count: int, seed: int) -> npt.NDArray[np.int64]:
     if available <= count:
         return np.arange(available)
-    return np.sort(np.random.default_rng(seed).choice(available, count, replace=False))
+    draw = np.random.default_rng(seed)
+    if available <= _SHUFFLED:
+        return np.sort(draw.choice(available, count, replace=False))
+    return np.unique(draw.integers(0, available, count))  # of so many, next to none comes twice
 
 
 @dataclass(frozen=True)
@@ -179,18 +195,20 @@ class Product:
 
     def scale_inputs(self, factors: npt.NDArray[np.floating[Any]]) -> None:
         """Multiply what the weight holds for each channel of the input, [C]."""
-        array = self.weight.data.array().astype(np.float64)
-        rows = self.rows(array)
+        rows = self.rows(self.weight.data.array())
         groups, _, depth = rows.shape
         taps = depth * groups // len(factors)
-        scaled = rows * np.repeat(factors.reshape(groups, -1), taps, axis=1)[:, None, :]
+        by_column = np.repeat(factors.reshape(groups, -1), taps, axis=1)[:, None, :]
+        scaled = np.empty(rows.shape, np.float32)
+        for part in row_slabs(rows.shape):
+            scaled[:, part] = rows[:, part] * by_column.astype(np.float64)
         self.store_rows(scaled, scaled_name(self.weight))
 
     def store_rows(self, rows: npt.NDArray[Any], name: str) -> None:
         """Let the node read a float weight with these rows, by that name."""
         module, place = self.node.graph.module, self.traits.weight
         assert place is not None
-        data = Data.of(self.as_weight(rows).astype(np.float32))
+        data = Data.of(self.as_weight(rows).astype(np.float32, copy=False))
         self._set(place, module.add_constant(name, data))
 
     def store_weight(self, stored: Array, elem: Elem, quant: Quant) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
 from qdqc.tuning.columns import Product
 from qdqc.tuning.product_inputs import Read, Wanted, sharing, stream
+from qdqc.tuning.rounding import joined, split
 
 if TYPE_CHECKING:
     from qdqc.calibration.masking import Masking
@@ -26,6 +27,12 @@ WANTED = Wanted(dense=10_000, grouped=3_000)
 """Columns that count for second moments: enough for K of 1152, and for the few numbers of a
 depthwise kernel."""
 
+MOST = 24 << 20
+"""Numbers of second moments of one read. Deeper columns, of K above 5000 or so, are split, and what
+the parts have to do with each other is left out."""
+
+_LEAST_PART = 64
+
 _AT_ONCE = 400
 """Columns that are added up in one matrix product."""
 
@@ -33,6 +40,9 @@ _AT_ONCE = 400
 class Moments:
     """Of columns of K numbers, group by group: ``mean`` [G,K] and second moments [G,K,K].
 
+    Deep columns are split into P parts of B numbers, the last one filled up with zeros, that
+    count as groups of their own: second moments are [GP,B,B] then, and ``split`` brings rows
+    into that form. They would take K^2 numbers otherwise, and rounding several times that.
     The mean is that of all columns; second moments are those of a part, drawn evenly. They are
     added up around an ``origin`` near the mean: around zero, what varies little beside its mean
     would lose all its digits.
@@ -41,9 +51,11 @@ class Moments:
     def __init__(self, groups: int, depth: int) -> None:
         self.count = 0
         self.drawn = 0
+        self.groups, self.depth = groups, depth
+        self.parts = _parts_of(groups, depth)
         self._sums = np.zeros((groups, depth))
         self._origin: npt.NDArray[np.float32] | None = None
-        self._drawn_sums = np.zeros((groups, depth))
+        self._drawn_sums = np.zeros((groups * self.parts, -(-depth // self.parts)))
         self._products = np.zeros((groups, 0, 0), np.float32)
         self._waiting: list[npt.NDArray[np.float32]] = []
 
@@ -58,7 +70,7 @@ class Moments:
             self._add_up()
 
     def _add_up(self) -> None:
-        columns = np.concatenate(self._waiting, axis=1)
+        columns = self.split(np.concatenate(self._waiting, axis=1))
         self._waiting.clear()
         if not columns.shape[1]:
             return
@@ -73,6 +85,18 @@ class Moments:
             products = columns.transpose(0, 2, 1) @ columns
             self._products = self._products + products if self._products.size else products
 
+    def split(self, rows: npt.NDArray[Any], filling: float = 0.0) -> npt.NDArray[Any]:
+        """Rows or columns [G,n,K] by part, [GP,n,B]."""
+        return split(rows, self.parts, filling)
+
+    def joined(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The inverse of ``split``."""
+        return joined(rows, self.parts, self.depth)
+
+    def rows_of(self, parts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What is known of each part of a row, [GP,n], added up over the row: [G,n]."""
+        return parts.reshape(self.groups, self.parts, -1).sum(axis=1)
+
     @property
     def mean(self) -> npt.NDArray[np.float64]:
         """E[c], [G,K]."""
@@ -86,7 +110,7 @@ class Moments:
         return bool(np.isfinite(self._sums).all() and np.isfinite(self._products).all())
 
     def second(self, *, centred: bool) -> npt.NDArray[np.float64]:
-        """E[c c^T], or the covariance E[(c - E[c]) (c - E[c])^T]: [G,K,K]."""
+        """E[c c^T], or the covariance E[(c - E[c]) (c - E[c])^T]: [G,K,K], or by part."""
         if self._waiting:
             self._add_up()
         assert self._origin is not None
@@ -130,6 +154,13 @@ def moments_of(
             yield together[read], by_read.pop(read)
 
 
+def _parts_of(groups: int, depth: int) -> int:
+    """Into how many parts columns are split."""
+    if groups * depth * depth <= MOST:
+        return 1
+    return -(-depth // max(_LEAST_PART, MOST // (groups * depth)))
+
+
 def _size(products: list[Product]) -> tuple[int, int]:
     groups, _, depth = products[0].rows_shape
     return groups, depth
@@ -141,7 +172,7 @@ def _parts(together: dict[Read, list[Product]], budget: int) -> Iterator[list[Re
     size = 0
     for read, products in together.items():
         groups, depth = _size(products)
-        own = 4 * groups * depth * depth
+        own = 4 * groups * depth * -(-depth // _parts_of(groups, depth))
         if budget and part and size + own > budget:
             yield part
             part, size = [], 0

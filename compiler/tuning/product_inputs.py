@@ -25,6 +25,9 @@ UNKNOWN = 100
 
 _THREADS = 2
 
+_DRAWN = 256 << 20
+"""Bytes of columns that one sample gives; where they would be more, fewer are drawn."""
+
 Read: TypeAlias = "tuple[str, Columns]"
 """A value by its name, and how it is read: products with equal reads meet the same columns."""
 
@@ -84,7 +87,8 @@ def stream(
                 x = masking.kept(name, x, sample)
             with np.errstate(over="ignore", invalid="ignore"):
                 sums, count = columns.sums(x)
-            drawn = columns.picked(x, wanted.each(columns, total))
+            most = _DRAWN // len(reads) // (4 * max(1, columns.depth(x)))
+            drawn = columns.picked(x, min(wanted.each(columns, total), max(1, most)))
             seen[name, columns] = Seen(sums, count, drawn, *columns.ends(x))
         return seen
 

@@ -15,12 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Elimination",
     "Grid",
     "best_reach",
     "damped",
+    "elimination",
+    "joined",
     "rounded_in_order",
     "rounded_to_nearest",
+    "row_slabs",
     "settled",
+    "split",
     "squared_error",
 ]
 
@@ -29,6 +34,9 @@ Doubles = npt.NDArray[np.float64]
 
 _BLOCK = 64
 """Columns whose errors are passed on one by one; those behind get them as one product."""
+
+_AT_ONCE = 1 << 22
+"""Weights that are rounded at a time."""
 
 _REACHES = np.linspace(0.3, 1.0, 15)
 """Shares of the largest weight that a scale may cover."""
@@ -48,6 +56,10 @@ class Grid:
     low: npt.ArrayLike
     high: npt.ArrayLike
 
+    def of_rows(self, part: slice) -> Grid:
+        """The grid of some of the rows."""
+        return Grid(_of_rows(self.step, part), _of_rows(self.low, part), _of_rows(self.high, part))
+
     def spread(self, shape: tuple[int, ...]) -> tuple[Doubles, Doubles, Doubles]:
         """Steps, least and largest whole numbers, each an array of that shape."""
         step, low, high = (
@@ -55,6 +67,41 @@ class Grid:
             for a in (self.step, self.low, self.high)
         )
         return step, low, high
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """In which ``order`` columns are rounded [G,K], and what each error passes on [G,K,K]."""
+
+    order: npt.NDArray[np.int64]
+    passed: Doubles
+
+
+def row_slabs(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows [G,O,K] in parts: rounding takes many times the bytes of what it works on."""
+    step = max(1, _AT_ONCE // max(1, shape[0] * shape[2]))
+    for start in range(0, shape[1], step):
+        yield slice(start, start + step)
+
+
+def split(rows: npt.NDArray[Any], parts: int, filling: float = 0.0) -> npt.NDArray[Any]:
+    """Rows [G,n,K] in so many parts [GP,n,B] each; the last part is filled up."""
+    if parts == 1:
+        return rows
+    groups, count, depth = rows.shape
+    each = -(-depth // parts)
+    filled = ((0, 0), (0, 0), (0, each * parts - depth))
+    whole = np.pad(rows, filled, constant_values=filling).reshape(groups, count, parts, each)
+    return np.ascontiguousarray(whole.transpose(0, 2, 1, 3).reshape(groups * parts, count, each))
+
+
+def joined(rows: npt.NDArray[Any], parts: int, depth: int) -> npt.NDArray[Any]:
+    """The inverse of ``split``: [GP,n,B] to [G,n,K]."""
+    if parts == 1:
+        return rows
+    groups, (count, each) = len(rows) // parts, rows.shape[1:]
+    whole = rows.reshape(groups, parts, count, each).transpose(0, 2, 1, 3)
+    return whole.reshape(groups, count, -1)[:, :, :depth]
 
 
 def rounded_to_nearest(rows: Floats, grid: Grid) -> Doubles:
@@ -76,20 +123,25 @@ def squared_error(lost: Doubles, second: Doubles) -> Doubles:
 
 
 def best_reach(
-    rows: Doubles, largest: Doubles, second: Doubles, limit: int, *, shared: bool
+    rows: Floats, largest: Doubles, second: Doubles, limit: int, *, shared: bool
 ) -> Doubles:
     """The share of ``largest`` [G,O,1] that a scale of ``limit`` steps errs least at: [G,O,1].
 
     Rows are clipped to it and rounded to nearest; ``shared`` takes one share for all rows. Of
-    equal shares the largest counts.
+    equal shares the largest counts. ``second`` may be that of parts, as ``split`` makes them.
     """
-    weights, moments = rows.astype(np.float32), second.astype(np.float32)
+    moments = second.astype(np.float32)
     least = np.full(largest.shape, np.inf)
     best = np.ones(largest.shape)
     for share in _REACHES[::-1]:
         step = np.maximum(share * largest / limit, np.finfo(np.float32).tiny).astype(np.float32)
-        lost = np.clip(np.rint(weights / step), -limit, limit) * step - weights
-        error = np.einsum("gok,gok->go", lost @ moments, lost)[:, :, None].astype(np.float64)
+        error = np.empty(largest.shape)
+        for part in row_slabs(rows.shape):
+            weights, steps = rows[:, part].astype(np.float32), step[:, part]
+            lost = np.clip(np.rint(weights / steps), -limit, limit) * steps - weights
+            lost = split(lost, len(moments) // len(rows))
+            own = np.einsum("gok,gok->go", lost @ moments, lost)
+            error[:, part, 0] = own.reshape(len(rows), -1, own.shape[1]).sum(axis=1)
         if shared:
             error = np.full_like(error, error.sum())
         best = np.where(error < least, share, best)
@@ -97,20 +149,29 @@ def best_reach(
     return best
 
 
-def rounded_in_order(rows: Floats, grid: Grid, second: Doubles) -> Doubles:
+def elimination(second: Doubles) -> Elimination:
+    """How ``rounded_in_order`` goes through columns with these moments."""
+    order = np.argsort(-np.diagonal(second, axis1=1, axis2=2), axis=1, kind="stable")
+    moments: Doubles = np.take_along_axis(second, order[:, :, None], axis=1)
+    passed = _inverse_factor(np.take_along_axis(moments, order[:, None, :], axis=2))
+    return Elimination(order, passed / np.einsum("gkk->gk", passed)[:, :, None])
+
+
+def rounded_in_order(
+    rows: Floats, grid: Grid, second: Doubles, by: Elimination | None = None
+) -> Doubles:
     """GPTQ: columns by falling diagonal of H, each error made up for by the columns behind.
 
     With ``H^-1 = U^T U``, U upper triangular: where column j errs by e, each column k behind it
     takes up ``-e U[j,k] / U[j,j]``. (Frantar et al., GPTQ: Accurate Post-Training Quantization
     for Generative Pre-trained Transformers, 2022, without its lazy choice of order.) ``second``
-    is damped, so that it has an inverse. Returns whole numbers, [G,O,K].
+    is damped, so that it has an inverse. ``by`` is its elimination, for those who round rows in
+    parts. Returns whole numbers, [G,O,K].
     """
-    order = np.argsort(-np.diagonal(second, axis1=1, axis2=2), axis=1, kind="stable")
+    by = by or elimination(second)
+    order, passed = by.order, by.passed  # U[j,k] / U[j,j]
     step, low, high = (_turned(a, order) for a in grid.spread(rows.shape))
     adjusted = _turned(rows, order)
-    moments: Doubles = np.take_along_axis(second, order[:, :, None], axis=1)
-    passed = _inverse_factor(np.take_along_axis(moments, order[:, None, :], axis=2))
-    passed = passed / np.einsum("gkk->gk", passed)[:, :, None]  # U[j,k] / U[j,j]
     out = np.empty_like(adjusted)
     for block in _blocks(adjusted.shape[1]):
         errors = np.empty((len(adjusted), block.stop - block.start, adjusted.shape[2]))
@@ -174,6 +235,11 @@ def _turned_back(columns: Doubles, order: npt.NDArray[np.int64]) -> Doubles:
 def _blocks(size: int) -> Iterator[slice]:
     for start in range(0, size, _BLOCK):
         yield slice(start, min(size, start + _BLOCK))
+
+
+def _of_rows(bound: npt.ArrayLike, part: slice) -> npt.NDArray[Any]:
+    array = np.asarray(bound)
+    return array[:, part] if array.ndim > 1 and array.shape[1] > 1 else array
 
 
 def _inverse_factor(second: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, Range
 from qdqc.quant.arithmetic import activation_quant, dequantize, quantize, rounded, weight_quant
 from qdqc.tuning.columns import Product
-from qdqc.tuning.product_inputs import Wanted, sharing, stream
+from qdqc.tuning.product_inputs import Read, Wanted, sharing, stream
 
 if TYPE_CHECKING:
     from qdqc.calibration.masking import Masking
@@ -25,6 +26,9 @@ Floats = npt.NDArray[np.float32]
 
 WANTED = Wanted(dense=2048, grouped=0)
 """Columns on which strengths are compared."""
+
+BUDGET = 256 << 20
+"""Bytes of rows in memory at a time; what is more takes another run."""
 
 _LEAST = 1e-5
 """Magnitudes below this share of the largest count as this."""
@@ -41,6 +45,13 @@ class Inputs:
     @property
     def rows(self) -> Floats:
         return np.concatenate(self.drawn)
+
+    def add(self, low: Floats, high: Floats, rows: Floats) -> None:
+        """Take in what one more sample shows; of too many rows every second is left out."""
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        self.drawn.append(rows)
+        if sum(map(len, self.drawn)) > 2 * WANTED.dense:
+            self.drawn = [self.rows[::2].copy()]
 
 
 @dataclass(frozen=True)
@@ -97,14 +108,27 @@ def inputs_of(
 ) -> Iterator[tuple[list[Product], Inputs]]:
     """Dense products that read one value, with what they read over the samples."""
     together = sharing(products)
-    by_read: dict[Any, Inputs] = {}
-    for sample in stream(module, list(together), samples, masking, WANTED):
-        for read, seen in sample.items():
-            inputs_read = by_read.setdefault(read, Inputs(seen.low, seen.high))
-            inputs_read.low, inputs_read.high = (
-                np.minimum(inputs_read.low, seen.low),
-                np.maximum(inputs_read.high, seen.high),
-            )
-            inputs_read.drawn.append(seen.columns[0])
-    for read, inputs in by_read.items():
-        yield together[read], inputs
+    measured = clone(module)  # smoothing goes on between two parts
+    for reads in _parts(together):
+        by_read: dict[Read, Inputs] = {}
+        for sample in stream(measured, reads, samples, masking, WANTED):
+            for read, seen in sample.items():
+                inputs = by_read.setdefault(read, Inputs(seen.low, seen.high))
+                inputs.add(seen.low, seen.high, seen.columns[0])
+        for read, inputs in by_read.items():
+            yield together[read], inputs
+
+
+def _parts(together: Mapping[Read, list[Product]]) -> Iterator[list[Read]]:
+    """Reads in parts whose rows fit into the budget."""
+    part: list[Read] = []
+    size = 0
+    for read, products in together.items():
+        own = 4 * 2 * WANTED.dense * products[0].rows_shape[2]
+        if part and size + own > BUDGET:
+            yield part
+            part, size = [], 0
+        part.append(read)
+        size += own
+    if part:
+        yield part

@@ -17,8 +17,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from qdqc.diagnostics import QdqcError
+from qdqc.memory import memory_bytes
 from qdqc.onnx_io.importer import import_onnx
-from qdqc.runtime.machine import memory_bytes
 from qdqc.tools.arguments import memory
 from qdqc.tools.model_transform import main
 

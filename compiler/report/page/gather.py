@@ -16,8 +16,8 @@ from qdqc.inspection.sketch import Sketches
 from qdqc.inspection.steps import Replay, replayed
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
-from qdqc.onnx_io.exporter import export_onnx
-from qdqc.onnx_io.saver import save_onnx
+from qdqc.onnx_io.rooted import rooted_model
+from qdqc.onnx_io.saver import onnx_bytes, save_onnx
 from qdqc.ops import Dequantize, Quantize
 from qdqc.pipeline.discovery import pipelines
 from qdqc.pipeline.spec import resolve
@@ -67,7 +67,8 @@ def gather(
         node_times(sources.reference, sources.sample),
         node_times(sources.quantized, given),
     )
-    models = {"float": export_onnx(sources.reference), "quantized": export_onnx(lowered)}
+    modules = {"float": sources.reference, "quantized": lowered}
+    models = {name: rooted_model(module) for name, module in modules.items()}
     names = {p.tap: p.name for p in (f.pair for f in measured.figures)}
     names |= {f.pair.value.name: f.name for f in measured.figures}
     names |= _cast_names(sources.quantized, names)
@@ -82,7 +83,7 @@ def gather(
         facts=[
             ("samples", str(measured.samples)),
             ("values compared", str(len(measured.figures))),
-            *_sizes(models),
+            *_sizes(modules),
             *_latency(models, {"float": sources.sample, "quantized": given}),
             *_kernels(audited),
         ],
@@ -120,8 +121,8 @@ def _renamed(times: Mapping[str, float], names: Mapping[str, str]) -> dict[str, 
     return out
 
 
-def _sizes(models: Mapping[str, Any]) -> list[tuple[str, str]]:
-    before, after = (models[name].ByteSize() for name in ("float", "quantized"))
+def _sizes(modules: Mapping[str, Module]) -> list[tuple[str, str]]:
+    before, after = (onnx_bytes(modules[name]) for name in ("float", "quantized"))
     return [("bytes", f"{before:,} float, {after:,} quantized ({before / max(1, after):.2f}x)")]
 
 

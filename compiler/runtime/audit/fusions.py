@@ -9,6 +9,7 @@ judged by what the float ops behind a kernel make of its roundings.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
 
 from qdqc.diagnostics import QdqcError
 from qdqc.onnx_io.functions import inlined
+from qdqc.onnx_io.rooted import rooted_file
 from qdqc.runtime.audit.kernels import optimised_model
 from qdqc.runtime.audit.stretches import Stretch, cut_out, given_name, kept_tensors, stretches
 from qdqc.runtime.sessions.places import name_by_place
@@ -66,16 +67,17 @@ def bad_fusions(model: str | Path, feeds: Feeds) -> list[BadFusion]:
     nested graphs are not looked at. Raises QdqcError where onnxruntime can't load or run the model.
     """
     path = Path(model)
-    file = inlined(onnx.load(str(path), load_external_data=False), str(path))
+    file = inlined(rooted_file(path), str(path))
     nodes = name_by_place(file.graph.node)
-    optimised = optimised_model(file, path)
-    kept = kept_tensors(nodes, optimised)
-    chosen = stretches(file, nodes, kept)
-    if not chosen:
-        return []
-    judge = _Judge(file, nodes, kept, str(path.resolve().parent))
-    names = dict.fromkeys(n for s in chosen for n in (*s.given, s.result))
-    judge.run_kernels(optimised, names, feeds)
+    with tempfile.TemporaryDirectory(prefix="qdqc-fusions-") as folder:
+        optimised = optimised_model(file, path, Path(folder))
+        kept = kept_tensors(nodes, optimised)
+        chosen = stretches(file, nodes, kept)
+        if not chosen:
+            return []
+        judge = _Judge(file, nodes, kept)
+        names = dict.fromkeys(n for s in chosen for n in (*s.given, s.result))
+        judge.run_kernels(optimised, names, feeds)
     exact = judge.as_written(chosen)
     bad: list[BadFusion] = []
     for stretch in chosen:
@@ -89,23 +91,18 @@ class _Judge:
     """Holds stretches of a file against the kernels that they became; ``values`` are of those."""
 
     def __init__(
-        self,
-        file: ModelProto,
-        nodes: Sequence[NodeProto],
-        kept: Mapping[str, NodeProto],
-        folder: str,
+        self, file: ModelProto, nodes: Sequence[NodeProto], kept: Mapping[str, NodeProto]
     ) -> None:
         self._file = file
         self._nodes = nodes
         self._kept = kept
-        self._folder = folder
         self.values: dict[str, Array] = {}
 
     def run_kernels(self, optimised: ModelProto, names: Iterable[str], feeds: Feeds) -> None:
         """Run the optimised model as it stands, and keep these tensors of the file."""
         there = {n: _made_by(self._kept[n], n) for n in names if n in self._kept}
         proto = _returning(optimised, list(there.values()))
-        session = open_session(proto, optimise="off", threads=1, folder=self._folder)
+        session = open_session(proto, optimise="off", threads=1)
         given = {i.name: np.asarray(feeds[i.name]) for i in session.get_inputs()}
         results = _run(session, list(there.values()), given)
         for (name, tensor), result in zip(there.items(), results, strict=True):
@@ -127,7 +124,7 @@ class _Judge:
         names = list(fetched) or [s.result for s in chosen]
         values = self.values if values is None else values
         proto = cut_out(self._file, self._nodes, chosen, values, names, magnitudes=magnitudes)
-        session = open_session(proto, optimise="off", threads=1, folder=self._folder)
+        session = open_session(proto, optimise="off", threads=1)
         given = {given_name(n): values[n] for s in chosen for n in s.given}
         results = _run(session, names, given)
         return {n: np.asarray(a) for n, a in zip(names, results, strict=True)}

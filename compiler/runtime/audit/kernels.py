@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import onnx
 from onnx import ModelProto
 
 from qdqc.diagnostics import QdqcError
 from qdqc.onnx_io.functions import inlined
+from qdqc.onnx_io.reader import read_model
+from qdqc.onnx_io.rooted import rooted_file
 from qdqc.onnx_io.structure import all_nodes
 from qdqc.registry import Registry
 from qdqc.runtime.audit.kernel import Kernel
@@ -62,24 +63,27 @@ class Runtime:
         raise NotImplementedError(f"{type(self).__name__}.kernels")
 
 
-def optimised_model(source: str | Path | ModelProto, file: Path | None = None) -> ModelProto:
+def optimised_model(
+    source: str | Path | ModelProto, file: Path | None = None, beside: Path | None = None
+) -> ModelProto:
     """The model as onnxruntime rewrites it, without its weights' external data.
 
-    ``source`` is a file, or the model of one: then ``file`` is where it stands, or None. Level
-    "extended": the full level adds layout transposes that say nothing here. Raises QdqcError
-    where onnxruntime can't load it.
+    ``source`` is a file, or the rooted model of one: then ``file`` is where it stands, or None.
+    Those who run the model give a folder ``beside`` it that keeps its weights. Level "extended":
+    the full level adds layout transposes that say nothing here. Raises QdqcError where onnxruntime
+    can't load it.
     """
-    place = file if isinstance(source, ModelProto) else Path(source)
-    model = source if isinstance(source, ModelProto) else str(source)
-    folder = str(place.resolve().parent) if place is not None and model is source else None
     with tempfile.TemporaryDirectory(prefix="qdqc-audit-") as scratch:
-        out = str(Path(scratch) / "optimised.onnx")
+        out = (beside or Path(scratch)) / "optimised.onnx"
+        place = file if isinstance(source, ModelProto) else Path(source)
+        model = source if isinstance(source, ModelProto) else str(source)
+        named = place and str(place)
         try:
-            open_session(model, optimise="extended", threads=1, folder=folder, optimised=out)
+            open_session(model, optimise="extended", threads=1, optimised=str(out), file=named)
         except QdqcError as error:
             text = error.diagnostic.message.replace("the model", "the deployed model", 1)
-            raise QdqcError(text, file=place and str(place)) from error
-        return onnx.load(out, load_external_data=False)
+            raise QdqcError(text, file=named) from error
+        return read_model(out) if beside is None else rooted_file(out)
 
 
 class OnnxRuntime(Runtime):
@@ -92,7 +96,7 @@ class OnnxRuntime(Runtime):
 
         A float value whose cast was moved to before it is made by that kernel.
         """
-        file = inlined(onnx.load(str(path), load_external_data=False), str(path))
+        file = inlined(rooted_file(Path(path)), str(path))
         nodes = name_by_place(all_nodes(file.graph.node))
         return traced(file, nodes, optimised_model(file, Path(path)))
 
@@ -117,7 +121,7 @@ class OpenVino(Runtime):
             raise QdqcError(
                 f"OpenVINO can't load the deployed model: {first_line(error)}", file=str(path)
             ) from error
-        proto = onnx.load(str(path), load_external_data=False)
+        proto = read_model(Path(path))
         makes = {node.name: list(node.output) for node in proto.graph.node}
         return _of_layers(openvino_layers(compiled), makes)
 

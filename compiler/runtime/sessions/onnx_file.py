@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, numpy_helpe
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Graph, Module
 from qdqc.ir.types import Quant
-from qdqc.onnx_io.reader import read_model
+from qdqc.onnx_io.rooted import rooted_file
 from qdqc.onnx_io.shapes import input_types
+from qdqc.onnx_io.structure import all_nodes
 from qdqc.runtime.sessions.session import Feeds, first_line, open_session
 from qdqc.runtime.sessions.taps import Tap
+from qdqc.runtime.sessions.watch import run_watched
 
 __all__ = ["OnnxRunner"]
 
@@ -34,22 +37,20 @@ class OnnxRunner:
 
     def __init__(self, path: str | Path, *, every: bool = False, fixed: bool = False) -> None:
         self.path = Path(path)
-        model = read_model(self.path)
+        model = rooted_file(self.path)
         self.graph = _inputs_of(model.graph, str(path))
         self.inputs = [v.name for v in self.graph.inputs]
         self.outputs = [o.name for o in model.graph.output]
         self._fixed = fixed
+        self._watched = any(n.op_type in ("Loop", "Scan") for n in all_nodes(model.graph.node))
         taps = _Tensors(model.graph)
         self._taps = {n: Tap(n) for n in self.inputs} | taps.observable() if every else {}
         for name in self.outputs:
             self._taps[name] = taps.tap(name) if fixed else Tap(name)
-        if not every and not fixed:
-            self._session = open_session(str(path))
-            return
         fetchable = {*self.outputs, *self.inputs}
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
         model.graph.output.extend(ValueInfoProto(name=n) for n in fetched if n not in fetchable)
-        self._session = open_session(model, folder=str(self.path.resolve().parent))
+        self._session = open_session(model, file=str(path))
 
     def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
         """Taps and outputs by name for one batch of inputs. Raises QdqcError."""
@@ -57,7 +58,9 @@ class OnnxRunner:
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
         wanted = [n for n in fetched if n not in arrays]
         try:
-            values = self._session.run(wanted, dict(arrays)) if wanted else []
+            values = self._values(wanted, dict(arrays)) if wanted else []
+        except QdqcError:
+            raise
         except Exception as error:
             raise QdqcError(
                 f"onnxruntime can't run the model: {first_line(error)}",
@@ -67,6 +70,11 @@ class OnnxRunner:
         arrays |= {n: np.asarray(v) for n, v in zip(wanted, values, strict=True)}
         taps = self._taps.items()
         return {name: tap.shown(arrays[tap.fetched], fixed=self._fixed) for name, tap in taps}
+
+    def _values(self, wanted: list[str], feeds: dict[str, Any]) -> Sequence[Any]:
+        if self._watched:
+            return run_watched(self._session, wanted, feeds)
+        return self._session.run(wanted, feeds)
 
 
 def _inputs_of(graph: GraphProto, file: str) -> Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,7 +16,7 @@ from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import build_model
-from qdqc.onnx_io.tensors import to_tensor_proto
+from qdqc.onnx_io.rooted import ROOT, rooted_file, rooted_tensor, weight_numbers
 from qdqc.quant.arithmetic import quantize
 from qdqc.quant.lowered import Lowered
 from qdqc.quant.lowering import is_lowered, lower
@@ -23,6 +24,7 @@ from qdqc.rewrite.driver import erase_dead
 from qdqc.runtime.sessions.sequences import as_given, spread
 from qdqc.runtime.sessions.shared_weights import Weights
 from qdqc.runtime.sessions.taps import Tap, observable, tap_of
+from qdqc.runtime.sessions.watch import check_rounds, has_loops, run_watched
 
 __all__ = ["Feeds", "Runner", "first_line", "open_session", "session_options"]
 
@@ -38,6 +40,22 @@ _NOISE = re.compile(
 )
 
 _DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+
+LARGE = 512 << 20
+"""Bytes that the weights of a model take in float32 from which on a session copies none."""
+
+_COPIERS = ["NchwcTransformer"]
+"""Rewrites of onnxruntime that bring all weights into another layout."""
+
+_ROUNDING = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
+
+_FOLDED = "optimization.constant_folding_max_output_size_in_bytes"
+_SMALL = 1 << 20
+"""Bytes of a constant that onnxruntime may make of others in a large model."""
+
+_OPTIMISED = "session.optimized_model_external_initializers"
+_DATA_FROM = 1 << 16
+"""Bytes from which on a tensor of an optimised model goes into a file of its own."""
 
 _LEVELS = {
     "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -71,23 +89,30 @@ def open_session(
     optimise: str = "all",
     threads: int = 0,
     lean: bool = False,
-    folder: str | None = None,
     profile: str | None = None,
     shared: Mapping[str, ort.OrtValue] = {},
     optimised: str | None = None,
+    file: str | None = None,
 ) -> ort.InferenceSession:
-    """A CPU session of a model or of a file; ``folder`` is where a model's external data lie.
+    """A CPU session of a file, or of a model whose external data are counted from the root.
 
+    Constants stay in their files. Those of a ``LARGE`` model are not copied into another layout
+    either, and what is computed is given back at once: it runs slower, within little memory.
     ``profile`` begins the name of the file that ``end_profiling`` writes; ``optimised`` is a
     file that gets the model as onnxruntime rewrites it. ``shared`` are constants that the model
-    leaves out. Raises QdqcError where onnxruntime refuses it.
+    leaves out, ``file`` is what an error names. Raises QdqcError where onnxruntime refuses it.
     """
-    source = model if isinstance(model, str) else model.SerializeToString()
+    proto = rooted_file(Path(model)) if isinstance(model, str) else model
     options = session_options(optimise=optimise, threads=threads, lean=lean)
+    large = 4 * weight_numbers(proto) > LARGE
+    if large:
+        _stay_small(options, proto, whole=optimised is not None)
+    options.add_session_config_entry(_FOLDED, str(_SMALL if large else LARGE))
     if optimised is not None:
         options.optimized_model_filepath = optimised
-    if folder is not None:
-        options.add_session_config_entry(_DATA_FOLDER, folder)
+        options.add_session_config_entry(f"{_OPTIMISED}_file_name", f"{Path(optimised).name}.data")
+        options.add_session_config_entry(f"{_OPTIMISED}_min_size_in_bytes", str(_DATA_FROM))
+    options.add_session_config_entry(_DATA_FOLDER, str(ROOT))
     if shared:
         options.add_external_initializers(list(shared), list(shared.values()))
     if profile is not None:
@@ -95,14 +120,33 @@ def open_session(
     try:
         # Without the fallback onnxruntime prints nothing of its own to stdout.
         return ort.InferenceSession(
-            source, options, providers=["CPUExecutionProvider"], enable_fallback=False
+            proto.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=False,
+            disabled_optimizers=_COPIERS if large else None,
         )
     except Exception as error:
         raise QdqcError(
             f"onnxruntime can't load the model: {first_line(error)}",
-            file=model if isinstance(model, str) else None,
+            file=model if isinstance(model, str) else file,
             notes=["check it with onnx.checker, or import it with model_transform to see more"],
         ) from error
+
+
+def _stay_small(options: ort.SessionOptions, model: onnx.ModelProto, *, whole: bool) -> None:
+    """Let a session copy none of its weights, as far as onnxruntime can be told not to.
+
+    Nodes run in the order of the file: dequantized weights would all be made first otherwise.
+    Without activations in integers only the first level of rewrites runs, unless ``whole``: the
+    next makes copies of weights in 8 and 4 bits, and brings that order into disorder.
+    """
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    floats = not any(n.op_type in _ROUNDING for n in model.graph.node)
+    if floats and not whole and options.graph_optimization_level != _LEVELS["off"]:
+        options.graph_optimization_level = _LEVELS["basic"]
 
 
 def first_line(error: Exception) -> str:
@@ -135,6 +179,8 @@ class Runner:
         weights: Weights | None = None,
         opset: int | None = None,
     ) -> None:
+        check_rounds(module)
+        self._watched = has_loops(module)
         lowered, parts = module, Lowered()
         if not is_lowered(module) or cut:
             lowered = clone(module)
@@ -154,7 +200,7 @@ class Runner:
             self._taps[name] = Tap(name) if name in direct else tap_of(lowered, tensor)
         if cut:
             _cut(lowered, [t.fetched for t in self._taps.values()])
-        proto = build_model(lowered, opset, False, weights.place if weights else to_tensor_proto)
+        proto = build_model(lowered, opset, False, weights.place if weights else rooted_tensor)
         fetchable = {o.name for o in proto.graph.output}
         for tap in self._taps.values():
             if tap.fetched not in fetchable and tap.fetched not in self.inputs:
@@ -175,7 +221,9 @@ class Runner:
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
         wanted = [n for n in fetched if n not in needed]
         try:
-            values = self._session.run(wanted, needed) if wanted else []
+            values = self._values(wanted, needed) if wanted else []
+        except QdqcError:
+            raise
         except Exception as error:
             raise QdqcError(f"onnxruntime can't run the model: {first_line(error)}") from error
         every: dict[str, Any] = dict(zip(wanted, values, strict=True)) | needed
@@ -183,6 +231,11 @@ class Runner:
         return spread(
             {name: tap.shown(every[tap.fetched], fixed=self._fixed) for name, tap in taps}
         )
+
+    def _values(self, wanted: list[str], needed: dict[str, Any]) -> Sequence[Any]:
+        if self._watched:
+            return run_watched(self._session, wanted, needed)
+        return self._session.run(wanted, needed)
 
     def _given(self, name: str, value: Any) -> Any:
         if name in self._no_tensors:

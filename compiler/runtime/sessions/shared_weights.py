@@ -6,7 +6,8 @@ import onnxruntime as ort
 from onnx import TensorProto
 
 from qdqc.ir.data import Data
-from qdqc.onnx_io.tensors import to_tensor_proto
+from qdqc.onnx_io.rooted import rooted_tensor
+from qdqc.onnx_io.tensors import point
 from qdqc.ops.onnx_table import elem_code
 
 __all__ = ["Weights"]
@@ -30,18 +31,17 @@ class Weights:
 
     def place(self, data: Data, name: str) -> TensorProto:
         """The tensor of a constant; a large one says only where its bytes are."""
-        if data.strings is not None or data.elem.bits < 8 or data.nbytes < _SHARED_FROM:
-            return to_tensor_proto(data, name)
+        tensor = rooted_tensor(data, name)
+        placed = tensor.data_location == TensorProto.EXTERNAL
+        if placed or data.strings is not None or data.elem.bits < 8 or data.nbytes < _SHARED_FROM:
+            return tensor
         key = (data.elem.text, data.digest, data.shape)
         if key not in self._values:
             code = elem_code(data.elem)
             self._values[key] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(data.array(), code)
         self._wanted[name] = self._values[key]
         tensor = TensorProto(name=name, data_type=elem_code(data.elem), dims=data.shape)
-        tensor.data_location = TensorProto.EXTERNAL
-        entries = {"location": _LOCATION, "offset": "0", "length": str(data.nbytes)}
-        for entry, value in entries.items():
-            tensor.external_data.add(key=entry, value=value)
+        point(tensor, _LOCATION, 0, data.nbytes)
         return tensor
 
     def take(self) -> dict[str, ort.OrtValue]:

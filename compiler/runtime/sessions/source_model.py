@@ -14,9 +14,11 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from qdqc.diagnostics import QdqcError
 from qdqc.onnx_io.reader import read_model
-from qdqc.onnx_io.structure import Wiring, ordered_nodes, reads
+from qdqc.onnx_io.rooted import rooted_file
+from qdqc.onnx_io.structure import Wiring, all_nodes, ordered_nodes, reads
 from qdqc.runtime.sessions.sequences import as_given, spread
 from qdqc.runtime.sessions.session import Feeds, first_line, open_session
+from qdqc.runtime.sessions.watch import run_watched
 
 __all__ = ["Run", "Source", "SourceError"]
 
@@ -45,6 +47,7 @@ class Source:
         self._bound = dict(bound or {})
         self._model = model if isinstance(model, ModelProto) else Path(model)
         graph = self._read().graph
+        self._watched = any(n.op_type in ("Loop", "Scan") for n in all_nodes(graph.node))
         own = [o.name for o in graph.output]
         self.outputs = own if outputs is None else list(dict.fromkeys(outputs))
         self._is_cut = self.outputs != own
@@ -74,7 +77,9 @@ class Source:
                 if name in feeds
             }
             try:
-                values = session.run(fetched, given)
+                values = (run_watched if self._watched else _run)(session, fetched, given)
+            except QdqcError as error:
+                raise SourceError(error.diagnostic.message) from error
             except Exception as error:
                 raise SourceError(f"onnxruntime can't run it: {first_line(error)}") from error
             every = {**feeds, **dict(zip(fetched, values, strict=True))}
@@ -86,7 +91,7 @@ class Source:
         return self._model if isinstance(self._model, ModelProto) else read_model(self._model)
 
     def _session(self, wanted: Sequence[str], optimise: str) -> ort.InferenceSession:
-        given, folder = self._model, None
+        given = self._model
         if wanted == self.outputs and not self._is_cut:
             return open_session(
                 given if isinstance(given, ModelProto) else str(given), optimise=optimise
@@ -95,12 +100,16 @@ class Source:
             model = ModelProto()
             model.CopyFrom(given)
         else:
-            model, folder = read_model(given), str(given.resolve().parent)
+            model = rooted_file(given)
         if self._is_cut:
             _cut(model.graph, wanted)
         known = {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
         model.graph.output.extend(ValueInfoProto(name=n) for n in wanted if n not in known)
-        return open_session(model, optimise=optimise, folder=folder)
+        return open_session(model, optimise=optimise)
+
+
+def _run(session: ort.InferenceSession, names: Sequence[str], feeds: Any) -> list[Any]:
+    return session.run(list(names), feeds)
 
 
 def _cut(graph: GraphProto, wanted: Sequence[str]) -> None:

@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import onnx
-
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
-from qdqc.onnx_io.exporter import export_onnx, export_parts
+from qdqc.onnx_io.exporter import export_parts
+from qdqc.onnx_io.reader import read_model
+from qdqc.onnx_io.rooted import rooted_model
 from qdqc.quant.lowering import lower
 from qdqc.runtime.sessions.places import name_by_place, places_in
 from qdqc.runtime.sessions.session import Feeds
@@ -38,7 +38,7 @@ def node_times(
     """
     lowered = clone(module)
     values = lower(lowered)
-    proto = export_onnx(lowered)
+    proto = rooted_model(lowered)
     owner = _owners(export_parts(lowered))
     made = [_first(node.output) for node in name_by_place(proto.graph.node)]
     with tempfile.TemporaryDirectory(prefix="qdqc-times-") as folder:
@@ -46,7 +46,7 @@ def node_times(
         kernels = kernel_times(
             proto, feeds, threads=threads, runs=runs, optimise=optimise, optimised=str(file)
         )
-        graph = onnx.load(str(file), load_external_data=False).graph
+        graph = read_model(file).graph
         tensors = {kernel.name: _first(kernel.output) for kernel in graph.node}
     known = {name for node in proto.graph.node for name in node.output}
     times: dict[str, float] = {}

@@ -11,7 +11,7 @@ from qdqc.calibration.table import Table
 from qdqc.ir.core import Constant, Value
 from qdqc.ir.graph import Module
 from qdqc.ir.types import TensorType
-from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.rooted import rooted_model
 from qdqc.ops import Dequantize, Quantize
 from qdqc.quant.targets.target import activations
 from qdqc.runtime.sessions.session import Feeds, Runner
@@ -205,5 +205,5 @@ def _seconds_an_element(op: type[Quantize | Dequantize]) -> float:
         out = graph.insert(Dequantize(), [x], [plain], ["y"]).result
         feeds = {"x": np.arange(size, dtype=np.uint8)[None]}
     graph.set_outputs([out])
-    kernels = kernel_times(export_onnx(module), feeds)
+    kernels = kernel_times(rooted_model(module), feeds)
     return sum(kernels.values()) / size

@@ -13,6 +13,7 @@ import pytest
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import export_onnx
+from qdqc.onnx_io.rooted import rooted_file
 from qdqc.quant.arithmetic import dequantize
 from qdqc.quant.lowering import is_lowered
 from qdqc.runtime.sessions.session import Runner, first_line, open_session
@@ -121,7 +122,8 @@ def test_what_is_missing_is_named(tiny: Module, samples: Samples) -> None:
 
 
 def test_what_onnxruntime_says_is_told_without_its_noise(tmp_path: Path) -> None:
-    path = tmp_path / "none.onnx"
+    path = tmp_path / "new.onnx"
+    onnx.save(onnx.ModelProto(ir_version=99, graph=onnx.GraphProto(name="g")), path)
     with pytest.raises(QdqcError, match="onnxruntime can't load the model") as caught:
         open_session(str(path))
     assert "[ONNXRuntimeError]" not in str(caught.value)
@@ -137,8 +139,7 @@ def test_external_data_are_found_from_memory(tiny_onnx: Path, tmp_path: Path) ->
     model = onnx.load(str(tiny_onnx))
     target = tmp_path / "big.onnx"
     onnx.save(model, str(target), save_as_external_data=True, size_threshold=0)
-    light = onnx.load(str(target), load_external_data=False)
-    session = open_session(light, folder=str(tmp_path))
+    session = open_session(rooted_file(target))
     assert session.get_outputs()[0].name == "y"
 
 
