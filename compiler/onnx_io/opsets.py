@@ -15,7 +15,7 @@ from qdqc.onnx_io.schemas import NEWEST, OLDEST
 from qdqc.onnx_io.spell import misfit, signature
 from qdqc.ops import Dequantize
 
-__all__ = ["choose_opset", "ir_version"]
+__all__ = ["choose_opset", "ir_version", "is_spellable"]
 
 _CASTS = 21
 """Up to this opset an op behind a cast is written whole: runtimes in use since 2024 have it."""
@@ -79,6 +79,11 @@ def choose_opset(module: Module, wanted: int | None) -> int:
             )
         common &= opsets
     return min(common)
+
+
+def is_spellable(node: Node[Any]) -> bool:
+    """Whether some opset has the node for operands and results of its types."""
+    return any(misfit(node, opset) is None for opset in range(OLDEST, NEWEST + 1))
 
 
 def _reads_cast(node: Node[Any]) -> bool:

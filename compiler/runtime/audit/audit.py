@@ -139,7 +139,10 @@ def _fused_into(node: Node[Any]) -> list[str]:
     while len(value.uses) == 1 and isinstance(user := value.uses[0].user, Node):
         if not born and not isinstance(user.op, Clip | Relu | Quantize):
             break
-        value = user.result
+        results = user.present_results
+        if not results:
+            break
+        value = results[0]
         names.append(value.name)
     return names
 
