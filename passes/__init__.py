@@ -6,6 +6,7 @@ __all__ = ["PIPELINES"]
 
 _TRANSFORM = (
     "infer-shapes",
+    "widen-halves",
     "fold-shapes",
     "fold-constants",
     "inline-control",

@@ -15,6 +15,7 @@ from qdqc.ir.graph import Graph, Module
 from qdqc.ir.types import Quant
 from qdqc.onnx_io.reader import read_model
 from qdqc.onnx_io.shapes import input_types
+from qdqc.runtime.sessions.fetch import fetch
 from qdqc.runtime.sessions.session import Feeds, first_line, open_session
 from qdqc.runtime.sessions.taps import Tap
 
@@ -57,7 +58,7 @@ class OnnxRunner:
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
         wanted = [n for n in fetched if n not in arrays]
         try:
-            values = self._session.run(wanted, dict(arrays)) if wanted else []
+            values = fetch(self._session, wanted, arrays) if wanted else []
         except Exception as error:
             raise QdqcError(
                 f"onnxruntime can't run the model: {first_line(error)}",

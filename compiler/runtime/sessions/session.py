@@ -20,6 +20,7 @@ from qdqc.quant.arithmetic import quantize
 from qdqc.quant.lowered import Lowered
 from qdqc.quant.lowering import is_lowered, lower
 from qdqc.rewrite.driver import erase_dead
+from qdqc.runtime.sessions.fetch import fetch
 from qdqc.runtime.sessions.shared_weights import Weights
 from qdqc.runtime.sessions.taps import Tap, observable, tap_of
 
@@ -171,7 +172,7 @@ class Runner:
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
         wanted = [n for n in fetched if n not in needed]
         try:
-            values = [np.asarray(v) for v in self._session.run(wanted, needed)] if wanted else []
+            values = [np.asarray(v) for v in fetch(self._session, wanted, needed)] if wanted else []
         except Exception as error:
             raise QdqcError(f"onnxruntime can't run the model: {first_line(error)}") from error
         arrays = dict(zip(wanted, values, strict=True)) | needed
