@@ -13,6 +13,7 @@ _TRANSFORM = (
     "fold-shapes",  # a branch knows more where it stands now
     "fold-constants",
     "canonicalize",
+    "spread-axes",
     "simplify-logic",
     "simplify-arithmetic",
     "simplify-slices",
