@@ -33,7 +33,7 @@ class ConvertHalf(Pass):
     name = "convert-half"
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
-        work = _Conversion(graph)
+        work = _Conversion(graph, beyond=_beyond(graph))
         for node in [n for n in graph.nodes() if n.mode == "F16"]:
             reason = work.convert(node)
             ctx.statistics[reason or "nodes in half precision"] += 1
@@ -43,9 +43,13 @@ class ConvertHalf(Pass):
 
 @dataclass
 class _Conversion:
-    """``halves`` are the f16 forms of f32 values, ``casts`` the nodes that go back to f32."""
+    """``halves`` are the f16 forms of f32 values, ``casts`` the nodes that go back to f32.
+
+    ``beyond`` are values that hold numbers which f16 has not.
+    """
 
     graph: Graph
+    beyond: set[Value]
     changes: int = 0
     halves: dict[Value, Value] = field(default_factory=dict)
     casts: list[Node[Any]] = field(default_factory=list)
@@ -57,7 +61,8 @@ class _Conversion:
         chosen = _operands(node)
         if node.graphs or not chosen:
             return "without half precision"
-        if not all(map(_fits, (*(node.operands[i] for i in chosen), *node.present_results))):
+        values = [*(node.operands[i] for i in chosen), *node.present_results]
+        if not all(map(_fits, values)) or not self.beyond.isdisjoint(values):
             return "beyond the range of f16"
         results = _results(node, chosen)
         if results is None:
@@ -168,6 +173,22 @@ def _results(node: Node[Any], chosen: Sequence[int]) -> list[Value] | None:
     return halves if is_spellable(copy) else None
 
 
+def _beyond(graph: Graph) -> set[Value]:
+    """What nodes make of constants alone, one of which is beyond the range of f16: a mask."""
+    beyond: set[Value] = set()
+    generated: set[Value] = set()
+    for node in graph.nodes():
+        read = node.present_operands
+        if node.graphs or not all(isinstance(v, Constant) or v in generated for v in read):
+            continue
+        generated.update(node.present_results)
+        stated = [getattr(node.op, name) for name in node.op.__dataclass_fields__]
+        fits = all(_in_range(d) for d in stated if isinstance(d, Data) and d.elem is Elem.F32)
+        if not (fits and all(map(_fits, read)) and beyond.isdisjoint(read)):
+            beyond.update(node.present_results)
+    return beyond
+
+
 def _is_f32(value: Value) -> bool:
     return value.elem is Elem.F32 and value.quant is None
 
@@ -181,9 +202,14 @@ def _half(type: Any) -> Any:
 def _fits(value: Value | None) -> bool:
     """Whether the numbers of a value are known to lie within f16, as far as they are known."""
     if isinstance(value, Constant) and _is_f32(value):
-        if value.data.is_elided:
-            return False
-        array = value.data.array()
-        return bool(np.abs(array[np.isfinite(array)]).max(initial=0.0) <= _LARGEST)
+        return _in_range(value.data)
     range = None if value is None else value.range
     return range is None or max(-range.min, range.max) <= _LARGEST
+
+
+def _in_range(data: Data) -> bool:
+    """Whether the finite numbers of a constant are at hand, and f16 has them."""
+    if data.is_elided:
+        return False
+    array = data.array()
+    return bool(np.abs(array[np.isfinite(array)]).max(initial=0.0) <= _LARGEST)

@@ -18,6 +18,7 @@ from qdqc.onnx_io.expand import expand
 from qdqc.onnx_io.opsets import choose_opset, ir_version
 from qdqc.onnx_io.schemas import schema_at
 from qdqc.onnx_io.shapes import write_type
+from qdqc.onnx_io.shared import shared_constants
 from qdqc.onnx_io.spell import is_whole, quant_of, spell
 from qdqc.onnx_io.tensors import to_tensor_proto
 from qdqc.ops import CASTS
@@ -98,14 +99,20 @@ class _Writer:
         self._taken = set(module.value_names())
         self._node_names: set[str] = set()
         self._shared: dict[tuple[Any, ...], str] = {}
+        self._twins: dict[str, str] = {}
         self.parts: dict[str, list[str]] = {}
 
     def write(self, main: GraphProto) -> None:
         self.main = main
         main.name = self.module.name
+        shared = shared_constants(self.module)
+        self._twins = shared.same
         for constant in self.module.constants.values():
-            if constant.is_used:
+            if constant.is_used and constant.name not in shared.all:
                 main.initializer.append(self._tensor(constant.data, constant.name))
+        for name, source in shared.turned.items():
+            label = self._node_name(name)
+            main.node.append(helper.make_node("Transpose", [source], [name], label, perm=[1, 0]))
         self._graph(self.module.graph, main)
 
     def _tensor(self, data: Data, name: str) -> TensorProto:
@@ -144,7 +151,8 @@ class _Writer:
 
     def _node(self, node: Node[Any], out: GraphProto) -> None:
         """One node, or the nodes that write it out; ONNX names go to the first and the last."""
-        names = {v.name: v.name for v in (*node.present_operands, *node.present_results)}
+        values = (*node.present_operands, *node.present_results)
+        names = {v.name: self._twins.get(v.name, v.name) for v in values}
         made = list(self._written(node, names))
         given = node.loc.names or (node.name,)
         made[0].name = self._node_name(given[0])
