@@ -50,17 +50,24 @@ def build_model(module: Module, opset: int | None, value_info: bool, place: Plac
     for node in module.walk():
         _check_lowered(node)
     chosen = choose_opset(module, opset)
-    opsets = {"": chosen} | {
-        op.domain: module.opsets.get(op.domain, op.version)
-        for op in (node.op for node in module.walk())
-        if isinstance(op, Opaque) and op.domain
-    }
+    opsets = {"": chosen} | _own_opsets(module)
     entries = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     model = ModelProto(ir_version=ir_version(module, opsets), opset_import=entries)
     model.producer_name = "qdqc"
     model.producer_version = own_version()
     _Writer(module, chosen, value_info, place).write(model.graph)
     return model
+
+
+def _own_opsets(module: Module) -> dict[str, int]:
+    """Opsets of the domains beside ONNX's own: that of the source, else the one an op states."""
+    stated: dict[str, int] = {}
+    for op in (node.op for node in module.walk()):
+        if isinstance(op, Opaque):
+            stated[op.domain] = max(op.version, stated.get(op.domain, 1))
+        elif op.onnx is not None:
+            stated.setdefault(op.onnx.domain, 1)
+    return {d: module.opsets.get(d, version) for d, version in stated.items() if d}
 
 
 def export_parts(module: Module, opset: int | None = None) -> dict[str, list[str]]:

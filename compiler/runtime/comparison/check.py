@@ -24,7 +24,8 @@ def shared_values(module: Module, reference: Module) -> list[str]:
     for node in module.graph.nodes():
         for result in node.present_results:
             other = reference.value(result.name)
-            if other is not None and other.producer is not None and _is_float(result.type):
+            both = other is not None and other.producer is not None
+            if both and other.graph is reference.graph and _is_float(result.type):
                 shared.append(result.name)
     return shared
 
