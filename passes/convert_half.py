@@ -13,7 +13,7 @@ from qdqc.ir.data import Data
 from qdqc.ir.excerpt import excerpt
 from qdqc.ir.graph import Graph
 from qdqc.ir.types import Elem, TensorType
-from qdqc.ops import Cast, CastLike
+from qdqc.ops import CASTS, Cast, CastLike, Opaque, ScatterElements, ScatterND
 from qdqc.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["ConvertHalf"]
@@ -59,7 +59,7 @@ class _Conversion:
         if isinstance(node.op, Cast | CastLike):
             return self._cast(node)
         chosen = _operands(node)
-        if node.graphs or not chosen:
+        if node.graphs or not chosen or isinstance(node.op, (*CASTS, Opaque)):
             return "without half precision"
         values = [*(node.operands[i] for i in chosen), *node.present_results]
         if not all(map(_fits, values)) or not self.beyond.isdisjoint(values):
@@ -163,6 +163,8 @@ def _results(node: Node[Any], chosen: Sequence[int]) -> list[Value] | None:
         types = copy.op.infer_node(copy)
     except (TypeError, ValueError):
         return None
+    if isinstance(node.op, ScatterElements | ScatterND) and node.op.reduction != "none":
+        return None  # onnxruntime's f16 kernels only replace
     halves: list[Value] = []
     for result, like, type in zip(node.results, copy.results, types, strict=False):
         is_half = isinstance(type, TensorType) and type.elem is Elem.F16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +37,7 @@ class WidenHalves(Pass):
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         values = [v for v in _values(graph) if _is_half(v.type)]
-        if not values:
+        if all(map(_is_settled, values)):
             return 0
         if any(isinstance(v, Constant) and v.data.is_elided for v in values):
             ctx.warn("nothing is widened to f32: the contents of constants were elided")
@@ -47,6 +46,20 @@ class WidenHalves(Pass):
         work.widen(graph)
         ctx.statistics["values widened"] += len(work.before)
         return max(1, len(work.before)) + graph.module.drop_unused_constants()
+
+
+def _is_settled(value: Value) -> bool:
+    """Whether a half is there only for a graph's border, and for nodes that stay as they are."""
+    if isinstance(value, Constant):
+        return value.is_output and not value.users
+    nodes = [*value.users, *([value.producer] if value.producer is not None else [])]
+    return all(isinstance(n.op, Cast) or _stays(n) for n in nodes)
+
+
+def _stays(node: Node[Any]) -> bool:
+    """Whether a node can't be widened: its op, or halves in a sequence, which no cast reaches."""
+    values = (*node.present_operands, *node.present_results)
+    return _widened(node.op) is None or any(_holds_halves(v.type) for v in values)
 
 
 def _values(graph: Graph) -> list[Value]:
@@ -100,9 +113,8 @@ class _Widening:
         inner = any(_is_half(v.type) for v in _inputs(node)) or bool(node.graphs)
         if not read and not made and not inner:
             return True
-        op = _widened(node.op)
-        held_back = (*node.present_operands, *node.present_results)
-        if op is None or any(_holds_halves(v.type) for v in held_back):
+        op = None if _stays(node) else _widened(node.op)
+        if op is None:
             return False
         before, operands = node.op, node.operands
         types = [None if r is None else r.type for r in node.results]

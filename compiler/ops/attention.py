@@ -81,9 +81,7 @@ class Attention(Op):
         )
 
 
-def _check_ranks(
-    given: Mapping[str, TensorType], pasts: Mapping[str, TensorType | None]
-) -> None:
+def _check_ranks(given: Mapping[str, TensorType], pasts: Mapping[str, TensorType | None]) -> None:
     """onnxruntime reads dimensions that such operands do not have. Raises ValueError."""
     ranks = {name: type.rank for name, type in given.items() if type.rank is not None}
     if len(set(ranks.values())) > 1:
