@@ -13,12 +13,23 @@ from qdqc.ir.data import Data
 from qdqc.ir.excerpt import excerpt
 from qdqc.ir.graph import Graph
 from qdqc.ir.types import Elem, TensorType
-from qdqc.ops import CASTS, Cast, CastLike, Opaque, ScatterElements, ScatterND
+from qdqc.ops import (
+    CASTS,
+    Cast,
+    CastLike,
+    MeanVarianceNormalization,
+    Opaque,
+    ScatterElements,
+    ScatterND,
+)
 from qdqc.pipeline.pass_ import Pass, PassContext
 
 __all__ = ["ConvertHalf"]
 
 _LARGEST = float(np.finfo(np.float16).max)
+
+_FLOAT_ONLY = (*CASTS, Opaque, MeanVarianceNormalization)
+"""ONNX writes the last one out with constants of float32, whatever the type of its operand."""
 
 
 class ConvertHalf(Pass):
@@ -59,7 +70,7 @@ class _Conversion:
         if isinstance(node.op, Cast | CastLike):
             return self._cast(node)
         chosen = _operands(node)
-        if node.graphs or not chosen or isinstance(node.op, (*CASTS, Opaque)):
+        if node.graphs or not chosen or isinstance(node.op, _FLOAT_ONLY):
             return "without half precision"
         values = [*(node.operands[i] for i in chosen), *node.present_results]
         if not all(map(_fits, values)) or not self.beyond.isdisjoint(values):

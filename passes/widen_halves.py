@@ -1,4 +1,4 @@
-"""widen-halves: what computes in f16 or bf16 computes in f32, whose precision a deployment chooses."""
+"""widen-halves: what computes in f16 or bf16 computes in f32, until a deployment chooses."""
 
 from __future__ import annotations
 

@@ -82,8 +82,12 @@ def choose_opset(module: Module, wanted: int | None) -> int:
 
 
 def is_spellable(node: Node[Any]) -> bool:
-    """Whether some opset has the node for operands and results of its types."""
-    return any(misfit(node, opset) is None for opset in range(OLDEST, NEWEST + 1))
+    """Whether the opset that brought the op, or one that runtimes have, takes its types.
+
+    What a younger opset added to an old op, runtimes do by other means, if at all.
+    """
+    newest = min(NEWEST, max(_CASTS, _since(node)))
+    return any(misfit(node, opset) is None for opset in range(OLDEST, newest + 1))
 
 
 def _reads_cast(node: Node[Any]) -> bool:
