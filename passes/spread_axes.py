@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.core import Node, Value
 from qdqc.ir.dims import Dim
-from qdqc.ir.types import Elem
+from qdqc.ir.types import Array, Elem
 from qdqc.ops import CenterCropPad, Concat, Gather, Pad, Resize, Shape, Slice
 from qdqc.ops.inference import axes_in
 from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
@@ -135,18 +135,22 @@ def _joined(rw: Rewriter, entries: Sequence[_Entry | tuple[Value, int]], like: V
     """One operand of these entries: a constant where all of them are known."""
     dtype = like.tensor.elem.dtype if like.tensor.elem is not Elem.I32 else np.dtype(np.int64)
     array = rw.array(like)
-    parts: list[Value | np.ndarray[Any, Any]] = []
+    parts: list[Value] = []
+    known: list[Array] = []
     for entry in entries:
         if isinstance(entry, Value):
             parts.append(entry)
-        elif not isinstance(entry, tuple):
-            parts.append(np.array([entry], dtype))
+            continue
+        if not isinstance(entry, tuple):
+            number: Any = entry
         elif array is not None:
-            parts.append(array.reshape(-1)[entry[1]].reshape(1).astype(dtype))
+            number = array.reshape(-1)[entry[1]]
         else:
-            parts.append(rw.op(Gather(), entry[0], rw.constant(np.array([entry[1]], np.int64))))
-    if all(isinstance(part, np.ndarray) for part in parts):
-        name = like.name if isinstance(like, Constant) else None
-        return rw.constant(np.concatenate(parts), name)  # pyright: ignore[reportArgumentType]
-    values = [p if isinstance(p, Value) else rw.constant(p) for p in parts]
-    return rw.op(Concat(axis=0), *values)
+            place = rw.constant(np.array([entry[1]], np.int64))
+            parts.append(rw.op(Gather(), entry[0], place))
+            continue
+        known.append(np.array([number], dtype))
+        parts.append(rw.constant(known[-1]))
+    if len(known) == len(parts):
+        return rw.constant(np.concatenate(known), like.name)
+    return rw.op(Concat(axis=0), *parts)

@@ -28,7 +28,7 @@ def fetch(
     """
     infos = (*session.get_inputs(), *session.get_outputs())
     if all(info.type != _NAME for info in infos):
-        return session.run(wanted, dict(feeds))
+        return list(session.run(wanted, dict(feeds)))
     values = session.run_with_ort_values(wanted, {n: _value(a) for n, a in feeds.items()})
     return [_array(v) if v.data_type() == _NAME else v.numpy() for v in values]
 
