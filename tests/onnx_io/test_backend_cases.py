@@ -365,6 +365,25 @@ def test_an_opset_is_either_spelt_right_or_refused() -> None:
     assert_none_wrong("opset")
 
 
+def test_half_precision_of_each_op_runs() -> None:
+    """Mode F16 of each op loads in onnxruntime, with what must stay float32, and comes near."""
+    tried = 0
+    for done in one_of_each_op():
+        if done.runner is not with_onnxruntime or done.module is None:
+            continue
+        with done.step("half"):
+            module = run_pipeline(done.module, "@transform,assign-precision{mode=F16},convert-half")
+            model = export_onnx(module)
+            tried += any(n.op.name == "cast" for n in module.walk())
+            for feed, wanted in done.samples():
+                for a, b in zip(with_onnxruntime(model, feed), wanted, strict=True):
+                    if getattr(b, "dtype", None) == np.float32 and b.size:
+                        near = 4e-3 * max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0)))
+                        assert_same(a, b, 4e-3, near)
+    assert_none_wrong("half")
+    assert tried * STRIDE > 80
+
+
 def test_the_chosen_opset_is_the_lowest_that_the_checker_accepts() -> None:
     for done in one_of_each_op():
         assert done.exported is not None
