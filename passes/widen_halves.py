@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from qdqc.ir.core import Constant, Node, Value
-from qdqc.ir.data import Data
+from qdqc.ir.data import Data, Widened
 from qdqc.ir.fields import Flat
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Op
@@ -22,6 +20,9 @@ __all__ = ["WidenHalves"]
 _HALVES = (Elem.F16, Elem.BF16)
 _CODES = {elem_code(elem) for elem in _HALVES}
 _TYPE_ATTRIBUTES = ("dtype", "output_datatype", "output_dtype", "to")
+_AT_ONCE = 1 << 20
+"""Bytes up to which a constant is widened here and now."""
+
 _KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
@@ -222,7 +223,8 @@ def _wide(type_: Type) -> Type:
 
 
 def _widened_data(data: Data) -> Data:
-    return Data.of(data.array().astype(np.float32))
+    wide = Widened(data)
+    return wide if wide.nbytes > _AT_ONCE else Data.of(wide.array())
 
 
 def _gives(node: Node[Any], wanted: list[Type | None]) -> bool:
