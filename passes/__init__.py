@@ -6,12 +6,14 @@ __all__ = ["PIPELINES"]
 
 _TRANSFORM = (
     "infer-shapes",
+    "widen-halves",
     "fold-shapes",
     "fold-constants",
     "inline-control",
     "fold-shapes",  # a branch knows more where it stands now
     "fold-constants",
     "canonicalize",
+    "spread-axes",
     "simplify-logic",
     "simplify-arithmetic",
     "simplify-slices",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qdqc.ir.core import Value
 from qdqc.ir.graph import Graph
 from qdqc.ir.types import Elem
-from qdqc.ops import Dequantize, Quantize
+from qdqc.ops import Cast, Dequantize, Quantize
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import activation_quant
 from qdqc.quant.lowered import before_name, view_name
@@ -20,7 +20,7 @@ class StripCasts(Pass):
     An input whose readers quantize it alike takes the integers; readers that want floats get
     them by a cast. An output that a cast gives is the integers before it; one that a kernel
     gives in float is quantized by its calibrated range. What has no scale stays float, with a
-    warning. Names stay.
+    warning. Names stay. An input or output that is a cast away from f32 counts as f32.
     """
 
     name = "strip-casts"
@@ -33,8 +33,12 @@ class StripCasts(Pass):
     def run(self, graph: Graph, ctx: PassContext) -> int:
         changes = 0
         if self.inputs:
+            for value in graph.inputs:
+                _widen_input(value)
             changes += sum(_strip_input(v, ctx) for v in graph.inputs if _is_float(v))
         if self.outputs:
+            for index in range(len(graph.outputs)):
+                _widen_output(graph, index)
             indices = [i for i, v in enumerate(graph.outputs) if _is_float(v)]
             changes += sum(self._strip_output(graph, i, ctx) for i in indices)
         ctx.statistics["borders in integers"] += changes
@@ -70,6 +74,33 @@ class StripCasts(Pass):
 
 def _is_float(value: Value) -> bool:
     return value.tensor.elem is Elem.F32 and value.tensor.quant is None
+
+
+def _widen_input(value: Value) -> None:
+    """Take an f16 input as f32 where that is what its readers quantize."""
+    casts = [u for u in value.users if isinstance(u.op, Cast) and _is_float(u.result)]
+    quantized = any(isinstance(u.op, Quantize) for c in casts for u in c.result.users)
+    if not quantized or len(casts) < len(value.uses) or not value.is_float:
+        return
+    value.type = casts[0].result.type
+    for cast in casts:
+        cast.result.replace_uses(value)
+        cast.graph.erase(cast)
+
+
+def _widen_output(graph: Graph, index: int) -> None:
+    """Give an f16 output as f32 where it is a cast of what has integers or a range."""
+    value, name = graph.outputs[index], graph.outputs[index].name
+    cast = value.producer
+    if cast is None or not isinstance(cast.op, Cast) or len(value.uses) > 1 or not value.is_float:
+        return
+    x = cast.need("x")
+    made_of_integers = x.producer is not None and isinstance(x.producer.op, Dequantize)
+    if not _is_float(x) or x.is_output or x.is_input or not (made_of_integers or x.range):
+        return
+    graph.set_output(index, x)
+    graph.erase(cast)
+    x.rename(name)
 
 
 def _strip_input(value: Value, ctx: PassContext) -> int:

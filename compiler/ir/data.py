@@ -14,7 +14,7 @@ import numpy.typing as npt
 from qdqc.ir.mapped import check_whole, spilled
 from qdqc.ir.types import Array, Elem
 
-__all__ = ["Data", "pack", "packed_size", "unpack"]
+__all__ = ["Data", "Widened", "pack", "packed_size", "unpack"]
 
 Buffer: TypeAlias = npt.NDArray[np.uint8]
 
@@ -153,3 +153,21 @@ class Data:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Data:
         return self
+
+
+class Widened(Data):
+    """Halves as f32, made of them whenever somebody asks, so that a mapped file stays mapped."""
+
+    def __init__(self, halves: Data) -> None:
+        super().__init__(Elem.F32, halves.shape, None)
+        self._halves = halves
+
+    @property
+    def is_elided(self) -> bool:
+        return False
+
+    def buffer(self) -> Buffer:
+        return pack(self._halves.array().astype(np.float32), Elem.F32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Widened, (self._halves,)

@@ -13,6 +13,7 @@ from onnx import AttributeProto, NodeProto, helper
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.data import Data
 from qdqc.ir.types import OptionalType, SequenceType, TensorType
+from qdqc.onnx_io.schemas import NEWEST, Schema, schema_at
 from qdqc.onnx_io.shapes import read_type, write_type
 from qdqc.onnx_io.structure import node_label, node_loc
 from qdqc.onnx_io.tensors import TensorReader, to_tensor_proto
@@ -24,14 +25,25 @@ _BYTES = "bytes:base64,"
 """Begins the text of an attribute whose bytes are not text."""
 
 
-def read_attributes(node: NodeProto, reader: TensorReader) -> dict[str, Any]:
-    """All attributes of a node but graphs. Raises QdqcError for those that the IR has not."""
+def read_attributes(
+    node: NodeProto, reader: TensorReader, schema: Schema | None = None
+) -> dict[str, Any]:
+    """All attributes of a node but graphs.
+
+    Raises QdqcError for those that the IR has not, and for one of another type than its
+    ``schema`` says.
+    """
     out: dict[str, Any] = {}
     for attribute in node.attribute:
         if attribute.name in out:
             raise _unusable(node, attribute.name, "stands there twice", reader)
         if attribute.ref_attr_name:
             raise _unusable(node, attribute.name, "refers to an attribute of a function", reader)
+        wanted = None if schema is None else schema.attribute_type(attribute.name)
+        if wanted not in (None, attribute.type):
+            kinds = AttributeProto.AttributeType.Name
+            reason = f"is {kinds(attribute.type)}, but '{node.op_type}' takes {kinds(wanted)}"
+            raise _unusable(node, attribute.name, reason, reader)
         if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
             continue
         label = f"{node_label(node)}.{attribute.name}"
@@ -39,6 +51,10 @@ def read_attributes(node: NodeProto, reader: TensorReader) -> dict[str, Any]:
             out[attribute.name] = _read(attribute, reader, label)
         except ValueError as error:
             raise _unusable(node, attribute.name, str(error), reader) from None
+    given = {attribute.name for attribute in node.attribute}
+    missing = [] if schema is None else [n for n in schema.required if n not in given]
+    if missing:
+        raise _unusable(node, missing[0], "is missing, and there is no default", reader)
     return out
 
 
@@ -127,7 +143,7 @@ def _raw(text: str) -> bytes:
 
 def constant_data(node: NodeProto, reader: TensorReader) -> Data:
     """The contents of a Constant node, whichever of its attributes holds them."""
-    values: Mapping[str, Any] = read_attributes(node, reader)
+    values: Mapping[str, Any] = read_attributes(node, reader, schema_at("", "Constant", NEWEST))
     if len(values) != 1:
         raise _unusable(node, "value", "is needed once by a Constant", reader)
     name, value = next(iter(values.items()))

@@ -19,7 +19,7 @@ from qdqc.onnx_io.attributes import constant_data, read_attributes
 from qdqc.onnx_io.declared import Declarations
 from qdqc.onnx_io.qdq import read_quantized
 from qdqc.onnx_io.qoperator_forms import as_casts
-from qdqc.onnx_io.schemas import schema_at
+from qdqc.onnx_io.schemas import Schema, schema_at
 from qdqc.onnx_io.scope import Scope
 from qdqc.onnx_io.sizes import byte_size, over_limit
 from qdqc.onnx_io.structure import (
@@ -107,6 +107,8 @@ class Builder:
 
     def _node(self, node: NodeProto, graph: Graph, scope: Scope) -> None:
         version = self._version(node)
+        schema = schema_at(self._domain(node), node.op_type, version)
+        self._check_results(node, schema)
         operands: list[Value | None] = [scope[name] if name else None for name in node.input]
         if self._domain(node) in ("", "com.microsoft"):
             quantized = read_quantized(node, operands, scope, self.source.reader)
@@ -114,7 +116,7 @@ class Builder:
                 op, kept, declared = quantized
                 self._insert(node, op, kept, graph, scope, [], declared)
                 return
-        attrs = read_attributes(node, self.source.reader)
+        attrs = read_attributes(node, self.source.reader, schema)
         names, graphs = self._nested(node, operands, scope)
         spelt = Spelt(
             type=node.op_type,
@@ -138,6 +140,14 @@ class Builder:
             else:
                 return
         self._insert(node, self._opaque(spelt), operands, graph, scope, graphs, None)
+
+    def _check_results(self, node: NodeProto, schema: Schema | None) -> None:
+        """Refuse an absent result that is not optional: onnxruntime dies of some."""
+        for index, name in enumerate(node.output if schema is not None else ()):
+            formal = None if schema is None else schema.output_at(index)
+            if not name and formal is not None and formal.option != formal.option.Optional:
+                message = f"its result {index} has no name, but '{formal.name}' is not optional"
+                raise self._wrong(node, message)
 
     def _results_used(self, node: NodeProto, scope: Scope) -> int:
         """How many results count: those up to the last one that somebody reads."""

@@ -18,6 +18,7 @@ from qdqc.onnx_io.expand import expand
 from qdqc.onnx_io.opsets import choose_opset, ir_version
 from qdqc.onnx_io.schemas import schema_at
 from qdqc.onnx_io.shapes import write_type
+from qdqc.onnx_io.shared import shared_constants
 from qdqc.onnx_io.spell import is_whole, quant_of, spell
 from qdqc.onnx_io.tensors import to_tensor_proto
 from qdqc.ops import CASTS
@@ -49,17 +50,24 @@ def build_model(module: Module, opset: int | None, value_info: bool, place: Plac
     for node in module.walk():
         _check_lowered(node)
     chosen = choose_opset(module, opset)
-    opsets = {"": chosen} | {
-        op.domain: module.opsets.get(op.domain, op.version)
-        for op in (node.op for node in module.walk())
-        if isinstance(op, Opaque) and op.domain
-    }
+    opsets = {"": chosen} | _own_opsets(module)
     entries = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     model = ModelProto(ir_version=ir_version(module, opsets), opset_import=entries)
     model.producer_name = "qdqc"
     model.producer_version = own_version()
     _Writer(module, chosen, value_info, place).write(model.graph)
     return model
+
+
+def _own_opsets(module: Module) -> dict[str, int]:
+    """Opsets of the domains beside ONNX's own: that of the source, else the one an op states."""
+    stated: dict[str, int] = {}
+    for op in (node.op for node in module.walk()):
+        if isinstance(op, Opaque):
+            stated[op.domain] = max(op.version, stated.get(op.domain, 1))
+        elif op.onnx is not None:
+            stated.setdefault(op.onnx.domain, 1)
+    return {d: module.opsets.get(d, version) for d, version in stated.items() if d}
 
 
 def export_parts(module: Module, opset: int | None = None) -> dict[str, list[str]]:
@@ -98,14 +106,20 @@ class _Writer:
         self._taken = set(module.value_names())
         self._node_names: set[str] = set()
         self._shared: dict[tuple[Any, ...], str] = {}
+        self._twins: dict[str, str] = {}
         self.parts: dict[str, list[str]] = {}
 
     def write(self, main: GraphProto) -> None:
         self.main = main
         main.name = self.module.name
+        shared = shared_constants(self.module)
+        self._twins = shared.same
         for constant in self.module.constants.values():
-            if constant.is_used:
+            if constant.is_used and constant.name not in shared.all:
                 main.initializer.append(self._tensor(constant.data, constant.name))
+        for name, source in shared.turned.items():
+            label = self._node_name(name)
+            main.node.append(helper.make_node("Transpose", [source], [name], label, perm=[1, 0]))
         self._graph(self.module.graph, main)
 
     def _tensor(self, data: Data, name: str) -> TensorProto:
@@ -144,7 +158,8 @@ class _Writer:
 
     def _node(self, node: Node[Any], out: GraphProto) -> None:
         """One node, or the nodes that write it out; ONNX names go to the first and the last."""
-        names = {v.name: v.name for v in (*node.present_operands, *node.present_results)}
+        values = (*node.present_operands, *node.present_results)
+        names = {v.name: self._twins.get(v.name, v.name) for v in values}
         made = list(self._written(node, names))
         given = node.loc.names or (node.name,)
         made[0].name = self._node_name(given[0])

@@ -15,7 +15,7 @@ from qdqc.onnx_io.schemas import NEWEST, OLDEST
 from qdqc.onnx_io.spell import misfit, signature
 from qdqc.ops import Dequantize
 
-__all__ = ["choose_opset", "ir_version"]
+__all__ = ["choose_opset", "ir_version", "is_spellable"]
 
 _CASTS = 21
 """Up to this opset an op behind a cast is written whole: runtimes in use since 2024 have it."""
@@ -79,6 +79,15 @@ def choose_opset(module: Module, wanted: int | None) -> int:
             )
         common &= opsets
     return min(common)
+
+
+def is_spellable(node: Node[Any]) -> bool:
+    """Whether the opset that brought the op, or one that runtimes have, takes its types.
+
+    What a younger opset added to an old op, runtimes do by other means, if at all.
+    """
+    newest = min(NEWEST, max(_CASTS, _since(node)))
+    return any(misfit(node, opset) is None for opset in range(OLDEST, newest + 1))
 
 
 def _reads_cast(node: Node[Any]) -> bool:

@@ -88,6 +88,11 @@ class Schema:
     def since(self) -> int:
         return self.raw.since_version
 
+    @property
+    def required(self) -> list[str]:
+        """Names of attributes that every node must state."""
+        return [name for name, attribute in self.raw.attributes.items() if attribute.required]
+
     def input_at(self, index: int) -> OpSchema.FormalParameter | None:
         """The formal input at a position; the last one repeats where it is variadic."""
         inputs = self.raw.inputs

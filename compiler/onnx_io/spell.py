@@ -17,7 +17,9 @@ from qdqc.ir.spelling import print_value
 from qdqc.ir.types import Elem, Quant, TensorType
 from qdqc.onnx_io.expand import expand, may_expand
 from qdqc.onnx_io.schemas import (
+    NEWEST,
     Schema,
+    elem_spelling,
     schema_at,
     type_spelling,
     unchanged_until,
@@ -32,7 +34,15 @@ _DROPPED_WINDOWS = 22
 _FLOAT_MODULO = 28
 _NEGATIVE_AXES = 11
 
-__all__ = ["Spelling", "is_whole", "misfit", "quant_of", "signature", "spell"]
+__all__ = [
+    "Spelling",
+    "is_whole",
+    "misfit",
+    "operands_taking",
+    "quant_of",
+    "signature",
+    "spell",
+]
 
 
 @dataclass(frozen=True)
@@ -196,12 +206,8 @@ def _types_misfit(node: Node[Any], schema: Schema, opset: int) -> str | None:
         types = [types[0], TensorType(Elem.F32), TensorType(elem)]
     facts = node.op.onnx
     assert facts is not None
-    stated = {name for name, _ in encode(node.op)}
-    by_input = {
-        i: f for f, (since, i) in facts.attr_inputs.items() if opset >= since and f in stated
-    }
-    free = [i for i in range(len(types) + len(by_input)) if i not in by_input]
-    placed = dict(zip(free, types, strict=False))
+    by_input = _stated_inputs(node.op, opset)
+    placed = dict(zip(_positions(by_input, len(types)), types, strict=True))
     for position, type in placed.items():
         formal = schema.input_at(position)
         if formal is None:
@@ -219,6 +225,34 @@ def _types_misfit(node: Node[Any], schema: Schema, opset: int) -> str | None:
         if result is not None and formal and type_spelling(result.type) not in formal.types:
             return f"'{facts.type}' gives no {type_spelling(result.type)} at opset {opset}"
     return None
+
+
+def _stated_inputs(op: Op, opset: int) -> set[int]:
+    """Positions of the inputs that stand for fields of an op at an opset."""
+    assert op.onnx is not None
+    stated = {name for name, _ in encode(op)}
+    inputs = op.onnx.attr_inputs.items()
+    return {i for field, (since, i) in inputs if opset >= since and field in stated}
+
+
+def _positions(by_input: set[int], count: int) -> list[int]:
+    """The positions that operands take among the inputs of a node."""
+    return [i for i in range(count + len(by_input)) if i not in by_input][:count]
+
+
+def operands_taking(node: Node[Any], elem: Elem) -> set[int]:
+    """Operands that may be of an element type by the newest schema of the node's op.
+
+    All of them where there is no schema: an op of onnxruntime's own, or one that is written out.
+    """
+    count = len(node.operands)
+    facts = node.op.onnx
+    schema = None if facts is None else schema_at(facts.domain, facts.type, NEWEST)
+    if schema is None:
+        return set(range(count))
+    formals = map(schema.input_at, _positions(_stated_inputs(node.op, NEWEST), count))
+    wanted = elem_spelling(elem)
+    return {i for i, f in enumerate(formals) if f is not None and wanted in f.types}
 
 
 @functools.cache

@@ -72,6 +72,9 @@ class TensorReader:
         indices = self.read(tensor.indices, f"{label} (indices)").array()
         shape = self._shape(tensor.dims, values.elem, label)
         count = values.size
+        if values.strings is not None or len(values.shape) != 1:
+            content = f"holds {_shape_text(values.elem, values.shape)} for shape {list(shape)}"
+            raise self._bad(label, f"{content}, but a sparse tensor is a list of numbers")
         if indices.dtype != np.int64 or indices.shape not in ((count,), (count, len(shape))):
             raise self._bad(label, f"has indices of shape {list(indices.shape)}")
         if packed_size(values.elem, math.prod(shape)) > 1 << 31:
@@ -81,13 +84,12 @@ class TensorReader:
         if indices.ndim == 2:
             bounds = np.asarray(shape, dtype=np.int64)
             inside = bool(np.all((positions >= 0) & (positions < bounds)))
-            dense_at = tuple(positions.T)
+            positions = np.ravel_multi_index(tuple(positions.T), shape) if inside else positions
         else:
             inside = bool(np.all((positions >= 0) & (positions < dense.size)))
-            dense_at = np.unravel_index(positions, shape) if inside else ()
         if not inside:
             raise self._bad(label, "has an index outside its shape")
-        dense[dense_at] = values.array()
+        dense.reshape(-1)[positions] = values.array()
         return Data.of(dense, values.elem)
 
     def _shape(self, dims: Iterable[int], elem: Elem, label: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from qdqc.ir.dims import Dim
@@ -56,6 +57,12 @@ class Attention(Op):
         queries = _by_head(q, self.q_num_heads, "q_num_heads")
         keys = _by_head(k, self.kv_num_heads, "kv_num_heads")
         values = _by_head(v, self.kv_num_heads, "kv_num_heads")
+        _check_ranks({"q": q, "k": k, "v": v}, {"past_key": past_key, "past_value": past_value})
+        if mask is not None:
+            need_rank(mask, "mask", 0, 4)
+        if kv_lengths is not None:
+            need_rank(kv_lengths, "kv_lengths", 1)
+        _check_sizes(queries, keys, values)
         flat = None if q.shape is None else len(q.shape) == 3
         all_keys, all_values = _extended(keys, past_key), _extended(values, past_value)
         y: tuple[Dim, ...] | None = None
@@ -72,6 +79,30 @@ class Attention(Op):
             TensorType(v.elem, all_values),
             TensorType(q.elem, products),
         )
+
+
+def _check_ranks(given: Mapping[str, TensorType], pasts: Mapping[str, TensorType | None]) -> None:
+    """onnxruntime reads dimensions that such operands do not have. Raises ValueError."""
+    ranks = {name: type.rank for name, type in given.items() if type.rank is not None}
+    if len(set(ranks.values())) > 1:
+        stated = ", ".join(f"{name} has rank {rank}" for name, rank in ranks.items())
+        raise ValueError(f"q, k and v are in different layouts: {stated}")
+    for name, type in pasts.items():
+        if type is not None:
+            need_rank(type, name, 4)
+
+
+def _check_sizes(*shapes: tuple[Dim, ...] | None) -> None:
+    """Raises ValueError where batches, heads, lengths or widths do not fit together."""
+    queries, keys, values = (s or (None,) * 4 for s in shapes)
+    pairs = [("batch of q and k", queries[0], keys[0]), ("batch of k and v", keys[0], values[0])]
+    pairs += [("heads of k and v", keys[1], values[1]), ("length of k and v", keys[2], values[2])]
+    for what, a, b in [*pairs, ("width of q and k", queries[3], keys[3])]:
+        if isinstance(a, int) and isinstance(b, int) and a != b:
+            raise ValueError(f"the {what} differs: {a} and {b}")
+    heads, groups = queries[1], keys[1]
+    if isinstance(heads, int) and isinstance(groups, int) and groups and heads % groups:
+        raise ValueError(f"q has {heads} heads, which is no multiple of the {groups} of k")
 
 
 def _by_head(type: TensorType, heads: int | None, field: str) -> tuple[Dim, ...] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from qdqc.ir.core import Constant
 from qdqc.ir.dims import Dim
 from qdqc.ir.op import Onnx, Op
 from qdqc.ir.types import TensorType, Type
@@ -41,6 +42,9 @@ class If(_Control):
     def infer_node(self, node: Node[Any]) -> tuple[Type | None, ...]:
         if len(node.graphs) != 2:
             raise ValueError(f"needs a graph for each of two branches, has {len(node.graphs)}")
+        taken = _taken(node)
+        if taken is not None:
+            return tuple(v.type for v in node.graphs[taken].outputs)
         then, other = (g.outputs for g in node.graphs)
         if len(then) != len(other):
             raise ValueError(f"branches give {len(then)} and {len(other)} values")
@@ -150,6 +154,15 @@ def _scalar(value: Value) -> int | None:
     if data is None or data.is_elided or data.size != 1 or data.strings is not None:
         return None
     return int(data.array().reshape(()))
+
+
+def _taken(node: Node[Any]) -> int | None:
+    """The branch that a constant condition chooses; what the other one gives counts for nothing."""
+    cond = node.at(0)
+    if not isinstance(cond, Constant) or cond.data.is_elided or cond.data.size != 1:
+        return None
+    branch = 0 if cond.data.array().any() else 1
+    return branch if len(node.graphs[branch].outputs) == len(node.results) else None
 
 
 def _check_body(node: Node[Any], takes: int, gives: int) -> None:

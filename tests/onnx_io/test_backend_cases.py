@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -105,13 +106,24 @@ class Done:
             found.append((feed, [plain(v) for v in outputs]))
         return found
 
-    def compare(self, model: ModelProto, run: Run) -> None:
+    def compare(self, model: ModelProto, run: Run, *, widened: bool = False) -> None:
+        """Whether a model gives the stated outputs; where it is ``widened``, to as many places
+        as the halves that the case rounds each of its values to.
+        """
         for feed, wanted in self.samples():
             with np.errstate(all="ignore"):  # the reference evaluator works in numpy
                 found = run(model, feed)
             assert len(found) == len(wanted)
             for a, b in zip(found, wanted, strict=True):
-                assert_same(a, b, self.case.rtol, self.case.atol)
+                places = 2 * half_step(b) if widened else 0.0
+                rtol, atol = max(self.case.rtol, places), max(self.case.atol, places)
+                assert_same(a, b, rtol, atol)
+
+
+def half_step(array: Any) -> float:
+    """The step from 1 to the next number where these are halves; 0 for all else."""
+    dtype = getattr(array, "dtype", None)
+    return float(ml_dtypes.finfo(dtype).eps) if dtype in (np.float16, ml_dtypes.bfloat16) else 0.0
 
 
 def plain(value: Any) -> Any:
@@ -240,7 +252,7 @@ def test_every_case_gives_the_same_outputs_after_the_float_passes() -> None:
             model = export_onnx(after)
             onnx.checker.check_model(model, full_check=True)
             if done.runner is not None:
-                done.compare(model, done.runner)
+                done.compare(model, done.runner, widened=True)
             if done.runner is with_onnxruntime:
                 opaque = any(isinstance(node.op, Opaque) for node in after.walk())
                 counts["opaque" if opaque else "native"] += 1
@@ -351,6 +363,25 @@ def test_an_opset_is_either_spelt_right_or_refused() -> None:
         if not may_be_written_out(done):
             assert min(spelt) == opset_of(done.exported), done.case.name
     assert_none_wrong("opset")
+
+
+def test_half_precision_of_each_op_runs() -> None:
+    """Mode F16 of each op loads in onnxruntime, with what must stay float32, and comes near."""
+    tried = 0
+    for done in one_of_each_op():
+        if done.runner is not with_onnxruntime or done.module is None:
+            continue
+        with done.step("half"):
+            module = run_pipeline(done.module, "@transform,assign-precision{mode=F16},convert-half")
+            model = export_onnx(module)
+            tried += any(n.op.name == "cast" for n in module.walk())
+            for feed, wanted in done.samples():
+                for a, b in zip(with_onnxruntime(model, feed), wanted, strict=True):
+                    if getattr(b, "dtype", None) == np.float32 and b.size:
+                        near = 4e-3 * max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0)))
+                        assert_same(a, b, 4e-3, near)
+    assert_none_wrong("half")
+    assert tried * STRIDE > 80
 
 
 def test_the_chosen_opset_is_the_lowest_that_the_checker_accepts() -> None:

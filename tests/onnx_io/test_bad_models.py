@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
 from qdqc.diagnostics import QdqcError
@@ -193,7 +193,7 @@ def test_sparse_indices_outside_the_shape():
     assert "outside its shape" in refused(proto)
 
 
-@pytest.mark.parametrize("name", ["axis", "block_size", "saturate"])
+@pytest.mark.parametrize("name", ["block_size", "saturate"])
 def test_a_cast_whose_attribute_is_no_number(name):
     """It comes in as any other node does: what is wrong with it is onnxruntime's to say."""
     held = [numpy_helper.from_array(np.ones((2, 1), np.int8), "w")]
@@ -253,3 +253,101 @@ def test_mutated_models_are_imported_or_refused():
         else:
             counts["imported"] += 1
     assert min(counts.values()) > 50
+
+
+@pytest.mark.parametrize(
+    ("op", "name", "value"),
+    [
+        ("Softmax", "axis", float("inf")),
+        ("Softmax", "axis", "last"),
+        ("Softmax", "axis", [1]),
+        ("Transpose", "perm", [0.0, 1.0]),
+        ("LeakyRelu", "alpha", 1),
+        ("Cast", "to", "FLOAT"),
+        ("DequantizeLinear", "axis", "zero"),
+    ],
+)
+def test_attributes_of_another_type(op, name, value):
+    node = make_node(op, ["x"] * (2 if op == "DequantizeLinear" else 1), ["y"], **{name: value})
+    text = refused(model([node]))
+    assert f"'{op}': attribute '{name}' is " in text
+    assert f", but '{op}' takes " in text
+
+
+def test_attributes_that_must_be_stated():
+    text = refused(model([make_node("Concat", ["x", "x"], ["y"])]))
+    assert "attribute 'axis' is missing" in text
+
+
+def test_absent_results_that_are_not_optional():
+    """onnxruntime itself dies of a Split like this."""
+    text = refused(model([make_node("Split", ["x"], ["", "y"], axis=0)]))
+    assert "its result 0 has no name, but 'outputs' is not optional" in text
+
+
+def sparse(values, indices, dims):
+    made = SparseTensorProto(dims=dims)
+    made.values.CopyFrom(numpy_helper.from_array(np.asarray(values, np.float32), "s"))
+    made.indices.CopyFrom(numpy_helper.from_array(np.asarray(indices, np.int64), "i"))
+    return made
+
+
+def squared(tensor):
+    source = model([make_node("Mul", ["s", "s"], ["y"])])
+    source.graph.sparse_initializer.append(tensor)
+    return source
+
+
+@pytest.mark.parametrize(
+    ("values", "indices", "dims", "dense"),
+    [
+        ([1, 2], [1, 5], [2, 3], [[0, 1, 0], [0, 0, 2]]),
+        ([1, 2], [[0, 1], [1, 2]], [2, 3], [[0, 1, 0], [0, 0, 2]]),
+        ([1, 2], [[1], [0]], [2], [2, 1]),
+        ([], np.zeros((0, 2)), [1, 2], [[0, 0]]),
+        ([3], [0], [], 3),
+    ],
+)
+def test_layouts_of_sparse_tensors(values, indices, dims, dense):
+    module = import_onnx(squared(sparse(values, indices, dims)))
+    np.testing.assert_array_equal(module.constants["s"].data.array(), dense)
+
+
+@pytest.mark.parametrize(
+    ("values", "indices"),
+    [
+        ([1, 2], [[1], [5]]),
+        ([1, 2], [1]),
+        ([[1, 2]], [1, 5]),
+        ([[1], [2]], [[0, 1], [1, 2]]),
+        ([1, 2], [[[0, 1]]]),
+        ([1, 2], [-1, 0]),
+        ([1, 2], [[0, 0], [1, 3]]),
+    ],
+)
+def test_sparse_tensors_of_no_layout(values, indices):
+    assert "tensor 's' ha" in refused(squared(sparse(values, indices, [2, 3]))).replace(
+        "holds", "has"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shapes", "reason"),
+    [
+        ({"k": [1, 4, 16]}, "in different layouts: q has rank 4, k has rank 3"),
+        ({"q": [1, 3, 4, 8]}, "q has 3 heads, which is no multiple of the 2 of k"),
+        ({"k": [1, 2, 4, 7]}, "the width of q and k differs: 8 and 7"),
+        ({"v": [1, 2, 5, 8]}, "the length of k and v differs: 4 and 5"),
+        ({"past": [1, 2, 16]}, "past_key has rank 3, but rank 4 is needed"),
+        ({"mask": [1, 1, 1, 4, 6]}, "mask has rank 5"),
+    ],
+)
+def test_attention_of_wrong_ranks_and_sizes(shapes, reason):
+    given = {n: [1, 2, 4, 8] for n in "qkv"} | {"mask": [4, 6], "past": [1, 2, 2, 8]} | shapes
+    node = make_node("Attention", [*"qkv", "mask", "past", "past"], ["y", "a", "b"], q_num_heads=2)
+    node.attribute.append(helper.make_attribute("kv_num_heads", 2))
+    inputs = [info(n, s) for n, s in given.items()]
+    graph = make_graph([node], "g", inputs, [info("y", None)])
+    text = refused(make_model(graph, opset_imports=[make_opsetid("", 23)]))
+    assert reason in text
+    assert 'ONNX node "y"' in text

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.helper import make_graph, make_node, make_tensor_value_info
 
+from qdqc.flow.transform import transform
 from qdqc.onnx_io.importer import import_onnx
 from qdqc.pipeline.manager import run
 from qdqc.runtime.sessions.session import Runner
@@ -181,3 +182,57 @@ def test_a_condition_on_shapes_is_decided_by_the_shapes() -> None:
         np.testing.assert_array_equal(Runner(module).run({"x": x})["y"], -np.abs(x).reshape(shape))
     open_ = run(import_onnx(model), "@transform")
     assert "if" in [n.op.name for n in open_.walk()]
+
+
+def constant_if(other: Any, then: Any = None) -> Any:
+    """An If that takes its first branch, relu then neg."""
+    inner = [make_node("Relu", ["x"], ["a"]), make_node("Neg", ["a"], ["b"])]
+    then = then or make_graph(inner, "t", [], [make_tensor_value_info("b", 1, None)])
+    nodes = [
+        make_node("If", ["cond"], ["r"], then_branch=then, else_branch=other),
+        make_node("Abs", ["r"], ["y"]),
+    ]
+    tensors = [helper.make_tensor("cond", TensorProto.BOOL, [], [True])]
+    value = make_tensor_value_info
+    graph = make_graph(nodes, "g", [value("x", 1, [2, 4])], [value("y", 1, None)], tensors)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.none", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def branch_of(*nodes: Any, elem: int = TensorProto.FLOAT) -> Any:
+    last = nodes[-1].output[0]
+    return make_graph(nodes, "e", [], [make_tensor_value_info(last, elem, None)])
+
+
+def test_a_check_of_a_branch_with_values_inside() -> None:
+    """What was nested and stands in the graph now is compared with nothing."""
+    done = transform(constant_if(branch_of(make_node("Identity", ["x"], ["c"]))))
+    assert [n.op.name for n in done.module.graph.nodes()] == ["relu", "abs"]
+    assert [r.name for r in done.check().comparison.rows] == ["y"]
+
+
+NEVER = {
+    "another type": branch_of(make_node("Shape", ["x"], ["s"]), elem=TensorProto.INT64),
+    "operands that do not fit": branch_of(make_node("MatMul", ["x", "x"], ["s"])),
+    "an unknown op": branch_of(make_node("Frob", ["x"], ["s"], domain="com.none")),
+}
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_a_branch_that_never_runs_may_hold_anything(name: str) -> None:
+    never = NEVER[name]
+    nested = branch_of(
+        make_node(
+            "If",
+            ["cond"],
+            ["q"],
+            then_branch=branch_of(make_node("Relu", ["x"], ["i"])),
+            else_branch=never,
+        )
+    )
+    x = np.array([[-1, 2, -3, 4], [0, -1, 1, -2]], np.float32)
+    for source in (constant_if(never), constant_if(never, nested)):
+        module = transform(source).module
+        assert "if" not in [n.op.name for n in module.walk()]
+        ours = Runner(module).run({"x": x})["y"]
+        np.testing.assert_array_equal(ours, np.maximum(x, 0))

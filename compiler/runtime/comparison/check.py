@@ -26,7 +26,9 @@ def shared_values(module: Module, reference: Module) -> list[str]:
     for node in module.graph.nodes():
         for result in node.present_results:
             other = reference.value(result.name)
-            if other is not None and other.producer is not None and _is_float(result.type):
+            if other is None or other.producer is None or other.graph is not reference.graph:
+                continue
+            if _is_float(result.type):
                 shared.append(result.name)
     return shared
 

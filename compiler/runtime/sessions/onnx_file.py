@@ -17,6 +17,7 @@ from qdqc.ir.types import Quant
 from qdqc.onnx_io.rooted import rooted_file
 from qdqc.onnx_io.shapes import input_types
 from qdqc.onnx_io.structure import all_nodes
+from qdqc.runtime.sessions.fetch import fetch
 from qdqc.runtime.sessions.session import Feeds, first_line, open_session
 from qdqc.runtime.sessions.taps import Tap
 from qdqc.runtime.sessions.watch import run_watched
@@ -74,7 +75,7 @@ class OnnxRunner:
     def _values(self, wanted: list[str], feeds: dict[str, Any]) -> Sequence[Any]:
         if self._watched:
             return run_watched(self._session, wanted, feeds)
-        return self._session.run(wanted, feeds)
+        return fetch(self._session, wanted, feeds)
 
 
 def _inputs_of(graph: GraphProto, file: str) -> Graph:

@@ -21,6 +21,7 @@ from qdqc.quant.arithmetic import quantize
 from qdqc.quant.lowered import Lowered
 from qdqc.quant.lowering import is_lowered, lower
 from qdqc.rewrite.driver import erase_dead
+from qdqc.runtime.sessions.fetch import fetch
 from qdqc.runtime.sessions.sequences import as_given, spread
 from qdqc.runtime.sessions.shared_weights import Weights
 from qdqc.runtime.sessions.taps import Tap, observable, tap_of
@@ -235,7 +236,7 @@ class Runner:
     def _values(self, wanted: list[str], needed: dict[str, Any]) -> Sequence[Any]:
         if self._watched:
             return run_watched(self._session, wanted, needed)
-        return self._session.run(wanted, needed)
+        return fetch(self._session, wanted, needed)
 
     def _given(self, name: str, value: Any) -> Any:
         if name in self._no_tensors:

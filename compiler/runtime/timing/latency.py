@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from qdqc.runtime.sessions.fetch import fetch
 from qdqc.runtime.sessions.session import Feeds, open_session
 
 __all__ = [
@@ -108,7 +109,8 @@ def time_models(
     runs: dict[str, Callable[[], object]] = {}
     for name, model in models.items():
         session = open_session(model, threads=threads)
-        runs[name] = partial(session.run, None, {n: np.asarray(a) for n, a in feeds[name].items()})
+        inputs = {n: np.asarray(a) for n, a in feeds[name].items()}
+        runs[name] = partial(fetch, session, None, inputs)
     return interleave(runs, rounds)
 
 
@@ -148,7 +150,7 @@ def kernel_times(
             optimised=optimised,
         )
         for _ in range(1 + runs):
-            session.run(None, inputs)
+            fetch(session, None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     kernels: dict[tuple[str, str], list[float]] = {}
     for event in events:

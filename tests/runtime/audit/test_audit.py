@@ -13,12 +13,15 @@ from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from qdqc.calibration.table import Table, save_table
 from qdqc.diagnostics import QdqcError
+from qdqc.flow.deploy import deploy
+from qdqc.flow.transform import transform
 from qdqc.ir.graph import Module
 from qdqc.ir.types import Range
 from qdqc.onnx_io.exporter import export_onnx
 from qdqc.onnx_io.importer import import_onnx
 from qdqc.onnx_io.saver import save_onnx
 from qdqc.pipeline.manager import run
+from qdqc.quant.deployment import Deployment
 from qdqc.quant.placement import Decision, decide
 from qdqc.quant.targets.target import target_named
 from qdqc.report.audit_text import audit_entries, render_audit
@@ -168,3 +171,26 @@ def test_a_matmul_with_a_bias_is_judged_by_its_product(rows: str, tmp_path: Path
     found = audit(lowered, decisions, path)
     assert [(r.name, r.runs) for r in found.rows if r.is_product] == [("y", "integer")]
     assert not found.findings
+
+
+@pytest.mark.parametrize(("op", "gates", "outputs"), [("GRU", 3, 2), ("LSTM", 4, 3), ("RNN", 1, 2)])
+def test_a_product_before_a_node_whose_first_result_is_absent(
+    op: str, gates: int, outputs: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"W": (16, 12), "G": (1, gates * 8, 12), "R": (1, gates * 8, 8)}
+    weights = {n: rng.normal(size=s).astype(np.float32) * 0.3 for n, s in shapes.items()}
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["m"]),
+        helper.make_node(op, ["m", "G", "R"], [""] * (outputs - 1) + ["y"], hidden_size=8),
+    ]
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [5, 2, 16])]
+    ends.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+    tensors = [numpy_helper.from_array(a, n) for n, a in weights.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
+    source = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    done = deploy(transform(source).module, Deployment(mode="DYN8"))
+    model, _ = done.write(tmp_path / "m.onnx")
+    rows = done.prove(model, {"x": np.ones((5, 2, 16), np.float32)}).audit.rows
+    integer = [r.name for r in rows if r.op == "matmul_integer" and r.runs == "integer"]
+    assert len(integer) == 1
