@@ -13,7 +13,6 @@ import pytest
 
 from qdqc.diagnostics import QdqcError
 from qdqc.files import (
-    cache_folder,
     read_text,
     refuse_inputs,
     refuse_unwritable,
@@ -194,12 +193,3 @@ def test_texts_that_can_not_be_read(tmp_path: Path) -> None:
     for name, reason in (("binary", "it is not text"), ("none", "No such file"), ("", "directory")):
         with pytest.raises(QdqcError, match=f"can't read the list: .*{reason}.*\nnote: make one"):
             read_text(tmp_path / name, "list", "make one")
-
-
-def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder("calibration") == tmp_path / "qdqc" / "calibration"
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for value in ("relative", ""):
-        monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert cache_folder("calibration") == tmp_path / "home" / ".cache" / "qdqc" / "calibration"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +130,7 @@ def _difference(invocation: Invocation) -> Difference:
     before, after = invocation.args.diff
     changes = difference(quantized_stage(before), quantized_stage(after))
     invocation.report["difference"] = difference_entries(changes)
-    sys.stdout.write(render_difference(changes, every=invocation.verbosity > 0) + "\n")
+    invocation.answer(render_difference(changes, every=invocation.verbosity > 0))
     return changes
 
 
@@ -162,7 +161,7 @@ def _measured(invocation: Invocation, shown: Difference | None) -> Measured:
     if args.output:
         _write_page(inspected, shown, searched, invocation)
     if args.text or not args.output:
-        sys.stdout.write(render_inspection(measured, causes) + "\n")
+        invocation.answer(render_inspection(measured, causes))
     return measured
 
 

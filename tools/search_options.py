@@ -116,9 +116,9 @@ def _refuse_files(args: Any, files: SearchFiles, strategy: str) -> None:
 
 def _request(args: Any) -> SearchRequest:
     """What a command was asked to search. Raises QdqcError for files that can't be read."""
-    from qdqc.data.user_file import function_of
     from qdqc.flow.search import SearchRequest
     from qdqc.quant.deployment import Deployment
+    from qdqc.user_files import function_of
 
     process, metric = None, None
     if args.post_process:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from qdqc.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError, visible
 from qdqc.files import read_text, write_whole
 from qdqc.ir.loc import Loc, Position
 from qdqc.ir.types import Range
@@ -308,4 +308,4 @@ def _print(value: float) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))

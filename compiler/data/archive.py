@@ -16,10 +16,18 @@ import numpy.lib.format as npy_format
 import numpy.typing as npt
 
 from qdqc.diagnostics import QdqcError, suggestion
-from qdqc.files import write_whole
+from qdqc.files import Content, write_whole
 from qdqc.ir.types import Elem
 
-__all__ = ["Archive", "ArrayHeader", "copy_arrays", "plain", "read_header", "write_arrays"]
+__all__ = [
+    "Archive",
+    "ArrayHeader",
+    "arrays_content",
+    "copy_arrays",
+    "plain",
+    "read_header",
+    "write_arrays",
+]
 
 CHUNK = 1 << 18
 """Elements in memory at a time where arrays are streamed."""
@@ -195,6 +203,11 @@ def write_arrays(
     Types that npz has not (bfloat16, float8, int4) become the next larger one, strings become
     numpy's. ``inputs`` are files that must not be written over.
     """
+    write_whole(path, arrays_content(arrays), inputs)
+
+
+def arrays_content(arrays: Mapping[str, npt.NDArray[Any]]) -> Content:
+    """What ``write_arrays`` writes into the file."""
 
     def fill(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
@@ -202,7 +215,7 @@ def write_arrays(
                 with archive.open(f"{name}{_SUFFIX}", "w", force_zip64=True) as stream:
                     npy_format.write_array(stream, plain(array), allow_pickle=False)
 
-    write_whole(path, fill, inputs)
+    return fill
 
 
 def copy_arrays(path: str | Path, arrays: Mapping[str, tuple[Archive, str]]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 from qdqc.data.bad_samples import BadSamples
 from qdqc.data.fit import InputSpec, Sample, fit_arrays, headers_of
-from qdqc.data.user_file import failed, loaded
 from qdqc.diagnostics import QdqcError
+from qdqc.user_files import USER_ERRORS, failed, is_users, loaded
 
 __all__ = ["Given", "samples_of_script", "stream"]
 
@@ -76,9 +76,9 @@ def samples_of_script(path: Path) -> Callable[[], Given]:
         try:
             result: Any = function()
             yield from result if isinstance(result, Iterable) else _indexed(result, path)
-        except QdqcError:
-            raise
-        except (Exception, SystemExit) as error:
+        except USER_ERRORS as error:
+            if not is_users(error):
+                raise
             raise failed(path, error, _WHAT) from error
 
     return samples

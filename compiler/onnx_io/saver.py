@@ -17,7 +17,7 @@ from qdqc.onnx_io.exporter import build_model
 from qdqc.onnx_io.tensors import to_tensor_proto
 from qdqc.ops.onnx_table import elem_code
 
-__all__ = ["save_onnx"]
+__all__ = ["onnx_files", "save_onnx"]
 
 _EXTERNAL_FROM = 1024
 """Tensors of fewer bytes stay inline."""
@@ -84,7 +84,20 @@ def save_onnx(
     appear whole or not at all; a link in their place is replaced, never followed. Raises
     QdqcError where the module can't be exported or the path can't be written.
     """
-    target = Path(path)
+    write_together(
+        onnx_files(model, Path(path), external=external, opset=opset, value_info=value_info)
+    )
+
+
+def onnx_files(
+    model: Module | ModelProto,
+    target: Path,
+    *,
+    external: bool | None = None,
+    opset: int | None = None,
+    value_info: bool = False,
+) -> list[tuple[Path, Content]]:
+    """The files that ``save_onnx`` writes, the model last. Raises QdqcError."""
     data = target.with_name(target.name + ".data")
     sink = _External(data.name)
     if external is None:
@@ -95,7 +108,7 @@ def save_onnx(
         proto = _moved_out(model, sink) if external else model
     whole = proto.SerializeToString()
     files: list[tuple[Path, Content]] = [(data, sink.write)] if sink.pieces else []
-    write_together([*files, (target, whole)])
+    return [*files, (target, whole)]
 
 
 def _size(model: Module | ModelProto) -> int:

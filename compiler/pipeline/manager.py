@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity, joined
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.pipeline.instrument import Instrument, PassRun, Report, Where
@@ -129,7 +129,8 @@ class PassManager:
             if not hints and d.node is None and (d.file or d.position):
                 return error  # about a file that the pass reads: the module plays no part in it
             return error.with_notes(note)
-        return PassError(f"pass {where} failed with {type(error).__name__}: {error}\nnote: {note}")
+        message = f"pass {where} failed with {type(error).__name__}: {error}"
+        return PassError(joined([message, f"note: {note}"]))
 
 
 def run(

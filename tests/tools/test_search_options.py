@@ -147,7 +147,7 @@ def test_journals_depend_on_all_that_changes_findings(folder: Path) -> None:
     def journals(*given: str) -> set[str]:
         search = search_of(folder, *given, "--cache", str(folder / "cache"), kept=True)
         search.journal.put("x", 1)
-        return {p.name for p in (folder / "cache").glob("*.journal")}
+        return {p.name for p in (folder / "cache").rglob("*.journal")}
 
     first = journals()
     assert len(first) == 1

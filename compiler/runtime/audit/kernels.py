@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import onnxruntime as ort
 from qdqc.diagnostics import QdqcError
 from qdqc.registry import Registry
 from qdqc.runtime.sessions.session import first_line, session_options
+from qdqc.scratch import scratch_folder
 
 __all__ = [
     "INTEGER_KERNELS",
@@ -122,7 +122,7 @@ def optimised_model(path: str | Path) -> onnx.ModelProto:
 
     Level "extended": the full level adds layout transposes that say nothing here.
     """
-    with tempfile.TemporaryDirectory(prefix="qdqc-audit-") as folder:
+    with scratch_folder("audit") as folder:
         out = Path(folder) / "optimised.onnx"
         options = session_options(optimise="extended", threads=1)
         options.optimized_model_filepath = str(out)

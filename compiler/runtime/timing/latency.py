@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqc.runtime.sessions.session import Feeds, open_session
+from qdqc.scratch import scratch_folder
 
 __all__ = [
     "OpTime",
@@ -139,7 +139,7 @@ def kernel_times(
     is a file that gets the optimised model.
     """
     inputs = {n: np.asarray(a) for n, a in feeds.items()}
-    with tempfile.TemporaryDirectory(prefix="qdqc-profile-") as folder:
+    with scratch_folder("profile") as folder:
         session = open_session(
             model,
             optimise=optimise,

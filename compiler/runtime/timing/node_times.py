@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from qdqc.onnx_io.exporter import export_onnx, export_parts
 from qdqc.quant.lowering import lower
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.runtime.timing.latency import kernel_times
+from qdqc.scratch import scratch_folder
 
 __all__ = ["node_times"]
 
@@ -46,7 +46,7 @@ def node_times(
     for place, node in enumerate(proto.graph.node):
         node.name = f"n{place}"
         made.append(_first(node.output))
-    with tempfile.TemporaryDirectory(prefix="qdqc-times-") as folder:
+    with scratch_folder("times") as folder:
         file = Path(folder) / "optimised.onnx"
         kernels = kernel_times(
             proto, feeds, threads=threads, runs=runs, optimise=optimise, optimised=str(file)
