@@ -6,12 +6,12 @@ import importlib.util
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from qdqc.diagnostics import QdqcError, Stopped
+from qdqc.diagnostics import Lines, QdqcError, Stopped
 
 __all__ = [
     "USER_ERRORS",
@@ -27,6 +27,7 @@ __all__ = [
 USER_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
 """What a user's code may raise; of it ``is_users`` tells what the user's hand did."""
 
+_NOTE = "note: "
 _loaded: dict[str, str] = {}
 """By the absolute path of each file that was loaded its path as it was given."""
 
@@ -106,22 +107,31 @@ def failed(path: str | Path, error: BaseException, what: str) -> QdqcError:
 
 
 def fault_in_user_file(error: BaseException) -> QdqcError | None:
-    """The error as one of a user's file, where code of such a file was running; else None."""
+    """The error as one of a user's file, where code of such a file was running; else None.
+
+    Notes of an error that was made of it stay with it.
+    """
     cause: BaseException | None = error
+    notes: list[str] = []
     while cause is not None:
         places = [(file, line) for file, line in _places(cause) if file in _loaded]
         if places and is_users(cause):
             file, line = places[-1]
-            return _explained(_loaded[file], line, cause, "the file")
+            return _explained(_loaded[file], line, cause, "the file", notes)
+        if cause.args and isinstance(cause.args[0], Lines):
+            lines = cause.args[0].split("\n")
+            notes += [n.removeprefix(_NOTE) for n in lines if n.startswith(_NOTE)]
         cause = cause.__cause__
     return None
 
 
-def _explained(path: str, line: int | None, error: BaseException, what: str) -> QdqcError:
+def _explained(
+    path: str, line: int | None, error: BaseException, what: str, notes: Iterable[str] = ()
+) -> QdqcError:
     return QdqcError(
         f"{what} fails: {summary(error)}",
         file=path if line is None else f"{path}:{line}",
-        notes=[f"python {path} shows more, where it calls the function itself"],
+        notes=[*notes, f"python {path} shows more, where it calls the function itself"],
     )
 
 

@@ -250,7 +250,8 @@ def _guard(
             raise  # help was asked for, or the words make no sense
         failure = failure_of(name, error)
     except (Exception, KeyboardInterrupt) as error:
-        failure = failure_of(name, error)
+        traced = invocation is not None and invocation.verbosity > 0
+        failure = failure_of(name, error, traced=traced)
     if invocation is not None:
         invocation.progress.close()
         invocation.report.setdefault("error", failure.text)

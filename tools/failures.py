@@ -56,15 +56,19 @@ class Failure(NamedTuple):
     code: int
 
 
-def failure_of(command: str, error: BaseException) -> Failure:
-    """What is said of an error that ends a command."""
+def failure_of(command: str, error: BaseException, *, traced: bool = False) -> Failure:
+    """What is said of an error that ends a command.
+
+    ``traced`` wants the traceback of what fails in a user's file as well.
+    """
     if isinstance(error, QdqcError):
         return Failure(error.diagnostic.render(), EXIT_INPUT)
     if isinstance(error, Stopped):
         return Failure(joined([str(error)]), error.code)
     users = fault_in_user_file(error)
     if users is not None:
-        return Failure(users.diagnostic.render(), EXIT_INPUT)
+        shown = [*_traced(error)] if traced else []
+        return Failure(joined([*shown, users.diagnostic.render()]), EXIT_INPUT)
     if isinstance(error, MemoryError):
         return Failure(_out_of_memory(error), EXIT_INPUT)
     if isinstance(error, KeyboardInterrupt):

@@ -52,7 +52,7 @@ class SearchFiles:
         default = Path(self.qtable).with_name("full_loss_table.txt")
         return Path(self.loss_table) if self.loss_table else default
 
-    def write(self, search: Search, lines: Iterable[str], picture: bytes = b"") -> None:
+    def write(self, search: Search, lines: Iterable[str], picture: bytes | None = None) -> None:
         """Write what is known of a search, all of it or nothing. Raises QdqcError."""
         from qdqc.calibration.table import print_table
         from qdqc.search.strategies.walk import loss_table
@@ -66,7 +66,7 @@ class SearchFiles:
         if search.cosines:
             text = loss_table(search.cosines, self.target, self.fp_type)
             files.append((self.losses, text))
-        if self.plot:
+        if self.plot and picture is not None:
             files.append((Path(self.plot), picture))
         if self.table is not None:
             files.append((self.table, print_table(search.table)))

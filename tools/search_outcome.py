@@ -46,14 +46,16 @@ def finish_search(
 def _write(search: Search, files: SearchFiles, invocation: Invocation, started: float) -> None:
     from qdqc.report.search_text import search_entries, search_log
 
-    picture = b""
-    if files.plot:
-        from qdqc.report.search_plot import draw
+    picture = None
+    try:
+        if files.plot:
+            from qdqc.report.search_plot import draw
 
-        limit = getattr(invocation.args, "max_latency", None)
-        picture = draw(_plot(search, files, limit), files.plot)
-    lines = search_log(search, files.model, files.qtable, time.monotonic() - started)
-    files.write(search, lines, picture)
+            limit = getattr(invocation.args, "max_latency", None)
+            picture = draw(_plot(search, files, limit), files.plot)
+    finally:  # what was found is not lost for a picture
+        lines = search_log(search, files.model, files.qtable, time.monotonic() - started)
+        files.write(search, lines, picture)
     invocation.report |= search_entries(search)
 
 
