@@ -121,8 +121,8 @@ COMMANDS = (
     _command(
         "passes",
         "qir_opt net.qir --passes canonicalize -o out.qir",
-        "qir_opt net.qir -o out.qir --passes lower-to-qdq,annotate-types",
-        _NET,
+        "qir_opt net_int8.qir -o out.qir",
+        f"{_NET} net_int8.qir net_int8.safetensors",
         "out.safetensors out.qir",
     ),
     _command(

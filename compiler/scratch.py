@@ -50,9 +50,9 @@ def scratch_folder(what: str) -> Generator[Path]:
 def prune_scratch() -> None:
     """Remove what killed processes left of ``scratch_folder``."""
     with contextlib.suppress(OSError):
-        for name in os.listdir(tempfile.gettempdir()):
+        for name in os.listdir(_temporary()):
             if _FOLDER.fullmatch(name):
-                remove_left_over(Path(tempfile.gettempdir(), name))
+                remove_left_over(Path(_temporary(), name))
 
 
 @contextlib.contextmanager
@@ -108,10 +108,19 @@ def _stem(path: Path) -> str:
     return "." + path.name.encode(errors="surrogateescape")[:_NAME_BYTES].decode(errors="ignore")
 
 
+def _temporary() -> str:
+    """The system's folder, found without the file that tempfile writes there to try it."""
+    named = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
+    for folder in (tempfile.tempdir, *named, "/tmp", "/var/tmp"):
+        if folder and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return os.path.abspath(os.fsdecode(folder))
+    return tempfile.gettempdir()
+
+
 def _made(what: str) -> tuple[Path, int]:
     """A new folder with its mark, and its lock."""
     while True:
-        path = Path(tempfile.gettempdir(), f"qdqc-{what}-{secrets.token_hex(4)}")
+        path = Path(_temporary(), f"qdqc-{what}-{secrets.token_hex(4)}")
         path.mkdir(mode=0o700)
         lock = -1
         try:

@@ -36,7 +36,7 @@ def finish_search(
             raise
         _write(search, files, invocation, started)
         again = "; the same command goes on from there" if resumes else ""
-        word = str(stop) or "interrupted"
+        word = str(stop).partition(":")[0] or "interrupted"
         stop.args = (f"{word}: the files hold what is known so far{again}",)
         raise
     _write(search, files, invocation, started)
