@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import inspect
 import signal
 import sys
 import traceback
@@ -14,20 +16,19 @@ from typing import Any
 from qdqc.diagnostics import Lines, QdqcError, Stopped
 
 __all__ = [
-    "USER_ERRORS",
+    "brief",
     "failed",
     "fault_in_user_file",
     "function_of",
     "is_users",
     "loaded",
+    "place_of",
     "summary",
     "take_note",
 ]
 
-USER_ERRORS = (Exception, SystemExit, KeyboardInterrupt)
-"""What a user's code may raise; of it ``is_users`` tells what the user's hand did."""
-
 _NOTE = "note: "
+_LONGEST = 80
 _loaded: dict[str, str] = {}
 """By the absolute path of each file that was loaded its path as it was given."""
 
@@ -48,7 +49,7 @@ def loaded(path: str | Path, what: str) -> ModuleType:
     take_note(path)
     try:
         spec.loader.exec_module(module)
-    except USER_ERRORS as error:
+    except BaseException as error:
         if not is_users(error):
             raise
         raise failed(file, error, what) from error
@@ -75,15 +76,23 @@ def function_of(path: str | Path, names: tuple[str, ...], what: str) -> Callable
         note = f"write 'def {names[0]}(...)' in it"
         raise QdqcError(f"it has no function '{names[0]}'", file=str(path), notes=[note])
 
+    @functools.wraps(function, updated=())
     def called(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except USER_ERRORS as error:
+        except BaseException as error:
             if not is_users(error):
                 raise
             raise failed(file, error, what) from error
 
     return called
+
+
+def place_of(function: Callable[..., Any]) -> str | None:
+    """The file and line of a user's function, for what is wrong with what it gave."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    path = _loaded.get(getattr(code, "co_filename", ""))
+    return None if path is None else f"{path}:{getattr(code, 'co_firstlineno', 1)}"
 
 
 def is_users(error: BaseException) -> bool:
@@ -95,7 +104,10 @@ def is_users(error: BaseException) -> bool:
     if isinstance(error, KeyboardInterrupt):
         by_key = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         return not isinstance(error, Stopped) and not by_key
-    return not isinstance(error, QdqcError)
+    is_located = isinstance(error, QdqcError) and bool(
+        error.diagnostic.file or error.diagnostic.loc
+    )
+    return not is_located
 
 
 def failed(path: str | Path, error: BaseException, what: str) -> QdqcError:
@@ -142,9 +154,23 @@ def _places(error: BaseException) -> Iterator[tuple[str, int]]:
 
 
 def summary(error: BaseException) -> str:
-    """The class of an error and what it says, unless that fails as well."""
+    """The class of an error and what it says, unless that fails as well.
+
+    Ours are known by what they say.
+    """
+    if isinstance(error, QdqcError):
+        return error.diagnostic.message
     try:
         text = str(error)
     except Exception as another:
         text = f"its text fails with {type(another).__name__}"
     return f"{type(error).__name__}: {text}"
+
+
+def brief(value: object) -> str:
+    """A value of the user's in a few words, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"a {type(value).__name__}: {text[:_LONGEST]}..."

@@ -245,11 +245,10 @@ def _guard(
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return EXIT_OK
         failure = failure_of(name, error)
-    except SystemExit as error:
-        if fault_in_user_file(error) is None:
+    except BaseException as error:
+        known = isinstance(error, Exception | KeyboardInterrupt)
+        if not known and fault_in_user_file(error) is None:
             raise  # help was asked for, or the words make no sense
-        failure = failure_of(name, error)
-    except (Exception, KeyboardInterrupt) as error:
         traced = invocation is not None and invocation.verbosity > 0
         failure = failure_of(name, error, traced=traced)
     if invocation is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import math
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -18,8 +20,10 @@ import numpy.typing as npt
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.files import Content, write_whole
 from qdqc.ir.types import Elem
+from qdqc.user_files import brief
 
 __all__ = [
+    "DAMAGED",
     "Archive",
     "ArrayHeader",
     "arrays_content",
@@ -34,18 +38,21 @@ CHUNK = 1 << 18
 
 _COPIED = 1 << 20
 
-_DAMAGED = (
+DAMAGED = (
+    ArithmeticError,  # sizes beyond any machine's
     EOFError,
-    KeyError,
-    NotImplementedError,  # a compression that zipfile has not
+    LookupError,
     OSError,
-    RuntimeError,  # an encrypted member
+    RuntimeError,  # an encrypted member, a compression that zipfile has not, brackets in brackets
     SyntaxError,
+    TypeError,
     ValueError,
+    lzma.LZMAError,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
+"""What numpy and zipfile raise for a file that is damaged, or not of their kind."""
 _SUFFIX = ".npy"
 
 
@@ -79,7 +86,7 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
                 file=str(self.path),
                 notes=["numpy.savez and model_runner write such files"],
             ) from None
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise self._damaged(error) from None
         self._members = {n.removesuffix(_SUFFIX): n for n in names}
         self._zip: zipfile.ZipFile | None = None
@@ -144,7 +151,7 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
                     header = _array_header(stream, size)
                 with archive.open(member) as stream:
                     yield header, stream
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise self._damaged(error, name) from None
 
     def _archive(self) -> contextlib.AbstractContextManager[zipfile.ZipFile]:
@@ -187,6 +194,10 @@ def _array_header(stream: Any, size: int | None = None) -> ArrayHeader:
     shape, fortran, dtype = read(stream)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects, which are never loaded")
+    if not all(type(d) is int and d >= 0 for d in shape):
+        raise ValueError(f"its shape {brief(shape)} is none")
+    if math.prod(max(d, 1) for d in shape) * max(dtype.itemsize, 1) > sys.maxsize:
+        raise ValueError(f"its shape {brief(shape)} is larger than any memory")
     wanted = math.prod(shape) * dtype.itemsize
     if size is not None and stream.tell() + wanted > size:
         raise ValueError(f"it is cut short: {wanted} bytes of numbers do not fit into {size}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from qdqc.diagnostics import QdqcError, suggestion
-from qdqc.user_files import USER_ERRORS, is_users, summary, take_note
+from qdqc.user_files import is_users, summary, take_note
 
 __all__ = ["GROUP", "load_passes", "load_plugin", "pipelines"]
 
@@ -71,7 +71,7 @@ def load_plugin(path: str | Path) -> ModuleType:
     take_note(path)
     try:
         spec.loader.exec_module(module)
-    except USER_ERRORS as error:
+    except BaseException as error:
         del sys.modules[name]
         if not (isinstance(error, QdqcError) or is_users(error)):
             raise
@@ -85,7 +85,7 @@ def _load_foreign(name: str, value: str) -> None:
     """A user's package; whatever it raises is reported as an error of that package."""
     try:
         _import_all(importlib.import_module(value))
-    except USER_ERRORS as error:
+    except BaseException as error:
         if not (isinstance(error, QdqcError) or is_users(error)):
             raise
         about = f"passes of '{value}' (entry point '{name}')"

@@ -14,6 +14,7 @@ from qdqc.pipeline.instrument import Instrument, PassRun, Report, Where
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.pipeline.snapshot import Snapshot, snapshot
 from qdqc.pipeline.spec import print_pipeline, resolve
+from qdqc.user_files import place_of
 
 if TYPE_CHECKING:
     from qdqc.calibration.table import Table
@@ -100,7 +101,7 @@ class PassManager:
             done.verify_seconds = time.perf_counter() - start
         try:
             start = time.perf_counter()
-            done.changes = where.pass_.run(module.graph, ctx)
+            done.changes = _count(where.pass_.run(module.graph, ctx), where.pass_)
             done.seconds = time.perf_counter() - start
             if self.verify_each:
                 start = time.perf_counter()
@@ -177,6 +178,16 @@ def _verify(module: Module) -> None:
         file=first.file,
         notes=[*first.notes, *notes],
     )
+
+
+def _count(changes: object, pass_: Pass) -> int:
+    """The number of changes that a pass returned. Raises QdqcError for anything else."""
+    if isinstance(changes, int):
+        return changes
+    kind = type(changes).__name__
+    note = "a pass returns the number of its changes"
+    message = f"pass '{pass_.name}' returned a {kind}, not a number"
+    raise QdqcError(message, file=place_of(pass_.run), notes=[note])
 
 
 def _check_claim(module: Module, before: Snapshot | None, done: PassRun) -> None:
