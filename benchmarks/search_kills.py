@@ -59,8 +59,8 @@ class _Run:
 
     def findings(self) -> int:
         """The findings in the journal so far."""
-        files = (self.folder / "cache").glob("*.journal")
-        return sum(line.startswith(b"[") for f in files for line in f.read_bytes().splitlines())
+        files = (self.folder / "cache").rglob("*.journal")
+        return sum(bool(line) for f in files for line in f.read_bytes().splitlines())
 
     def finish(self) -> None:
         with self._start() as process:

@@ -7,7 +7,12 @@ neither onnx nor onnxruntime is loaded before a model is.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# onnxruntime reads it when it loads: else it writes a device's id and a database of telemetry into
+# the user's cache. Who wants that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     __version__: str

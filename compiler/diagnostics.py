@@ -2,6 +2,10 @@
 
 Anything that the user can put right ends in a ``QdqcError``: the commands print it without a
 traceback and leave with exit code 1. Any other exception is a defect of qdqc (exit code 3).
+
+Names of models, values and files may hold anything: line ends, escapes of a terminal, characters
+that turn the direction of a text. ``visible`` and ``joined`` are the one way in which texts with
+such names reach people; a text that did not go through them is escaped as one line.
 """
 
 from __future__ import annotations
@@ -20,13 +24,49 @@ __all__ = [
     "EXIT_OK",
     "EXIT_USAGE",
     "Diagnostic",
+    "Lines",
     "QdqcError",
     "Severity",
+    "Stopped",
+    "joined",
     "nearest",
     "suggestion",
+    "visible",
 ]
 
 EXIT_OK, EXIT_INPUT, EXIT_USAGE, EXIT_INTERNAL, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to end; ``code`` is its exit code.
+
+    A plain KeyboardInterrupt within a command was raised by somebody's code, not by a key.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Lines(str):
+    """Text of several lines, each of which is visible: what ``joined`` makes."""
+
+    __slots__ = ()
+
+
+def visible(text: str) -> str:
+    """A text in one line, in which what no terminal shows stands as Python's escapes.
+
+    ``Lines`` are left as they are.
+    """
+    if isinstance(text, Lines) or text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def joined(lines: Iterable[str]) -> Lines:
+    """Visible lines, one below the other."""
+    return Lines("\n".join(map(visible, lines)))
 
 
 class Severity(enum.Enum):
@@ -52,19 +92,19 @@ class Diagnostic:
     def position(self) -> Position | None:
         return None if self.loc is None else self.loc.position
 
-    def render(self) -> str:
+    def render(self) -> Lines:
         """The text that people read: place, severity, message, source line, notes."""
         place = str(self.position) if self.position else self.file
         head = f"{place}: " if place else ""
         about = f"'{self.node}': " if self.node else ""
-        lines = [f"{head}{self.severity.value}: {about}{self.message}"]
+        lines = [f"{head}{self.severity.value}: {about}{self.message.rstrip()}"]
         if self.position and self.position.text.strip():
             lines += _pointed(self.position)
         if self.loc and self.loc.names:
             names = ", ".join(f'"{n}"' for n in self.loc.names)
             lines.append(f"note: ONNX node {names}")
         lines.extend(f"note: {note}" for note in self.notes)
-        return "\n".join(lines)
+        return joined(lines)
 
 
 _LINE_LIMIT, _BEFORE = 200, 80
@@ -82,7 +122,9 @@ def _pointed(position: Position) -> list[str]:
         head, tail = "... " if start else "", " ..." if end < len(text) else ""
         text, at = head + text[start:end] + tail, at - start + len(head)
         width = max(1, min(width, len(text) - at))
-    return [f"      {text}", " " * (6 + at) + "^" * width]
+    before, pointed = visible(text[:at]), visible(text[at : at + width])
+    shown = f"      {before}{pointed}{visible(text[at + width :])}"
+    return [shown, " " * (6 + len(before)) + "^" * max(1, len(pointed))]
 
 
 class QdqcError(Exception):

@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from qdqc.diagnostics import QdqcError
+from qdqc.scratch import aside_of, beside, prune_aside, prune_beside
 
 __all__ = [
     "Content",
-    "cache_folder",
     "explained",
     "read_text",
     "refuse_inputs",
     "refuse_unwritable",
+    "write_outputs",
     "write_together",
     "write_whole",
 ]
@@ -27,13 +27,6 @@ __all__ = [
 PathLike: TypeAlias = str | os.PathLike[str]
 Content: TypeAlias = str | bytes | Callable[[BinaryIO], object]
 """What a file holds: text, bytes, or what writes them into an open file."""
-
-
-def cache_folder(what: str) -> Path:
-    """``$XDG_CACHE_HOME/qdqc/WHAT``, or the same under ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    home = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
-    return home / "qdqc" / what
 
 
 def read_text(path: PathLike, what: str, step: str) -> str:
@@ -63,30 +56,64 @@ def write_whole(path: PathLike, content: Content, inputs: Iterable[PathLike] = (
     write_together([(target, content)])
 
 
-def write_together(files: Sequence[tuple[Path, Content]]) -> None:
-    """Write files that belong together: all are complete before the first is put in its place.
+def write_outputs(files: Sequence[tuple[Path, Content]]) -> None:
+    """Write files that people named, together; each as ``write_whole`` does. Raises QdqcError."""
+    streams = [path for path, _ in files if _is_stream(path)]
+    write_together([(path.resolve(), content) for path, content in files if path not in streams])
+    for path, content in files:
+        if path in streams:
+            write_whole(path, content)
 
-    Whatever goes wrong before that leaves the folders as they were. A link is replaced, never
+
+def write_together(files: Sequence[tuple[Path, Content]]) -> None:
+    """Write files that belong together: they appear together or not at all.
+
+    All are complete before the first is put in its place, and whatever goes wrong leaves the
+    folders as they were. The last one is what people name: where a process is killed between two
+    of them it is missing, and what it was before stands beside its place. A link is replaced, never
     followed: a name that was derived from another may lead anywhere. Raises QdqcError.
     """
-    written: list[tuple[Path, Path]] = []
-    try:
+    with contextlib.ExitStack() as opened:
+        written: list[tuple[Path, Path]] = []
         for path, content in files:
+            prune_beside(path)
             with explained(path):
                 _refuse_others(path)
-                beside = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
-                with beside.open("xb") as file:
-                    written.append((beside, path))
-                    _fill(file, content)
-                    file.flush()
-                    _keep_mode(file, path)
-                    os.fsync(file.fileno())
-        for beside, path in written:
+                fresh, file = opened.enter_context(beside(path))
+                _fill(file, content)
+                file.flush()
+                _keep_mode(file, path)
+                os.fsync(file.fileno())
+                written.append((fresh, path))
+        if written:
+            _put_in_place(written)
+
+
+def _put_in_place(written: Sequence[tuple[Path, Path]]) -> None:
+    """Rename complete files, each to the path behind it: all of them or none."""
+    if len(written) == 1:
+        ((fresh, path),) = written
+        with explained(path):
+            fresh.replace(path)
+        return
+    aside = {path: aside_of(path) for _, path in written if os.path.lexists(path)}
+    try:
+        for path, old in reversed(aside.items()):
             with explained(path):
-                beside.replace(path)
-    finally:
-        for beside, _ in written:
-            beside.unlink(missing_ok=True)
+                path.rename(old)
+        for fresh, path in written:
+            with explained(path):
+                fresh.replace(path)
+    except BaseException:  # a signal may have come between any two steps
+        for fresh, path in written:
+            if not os.path.lexists(fresh):
+                path.unlink(missing_ok=True)
+        for path, old in aside.items():
+            if os.path.lexists(old):
+                old.replace(path)
+        raise
+    for _, path in written:
+        prune_aside(path)
 
 
 def refuse_inputs(outputs: Iterable[PathLike], inputs: Iterable[PathLike]) -> None:

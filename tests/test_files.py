@@ -13,10 +13,10 @@ import pytest
 
 from qdqc.diagnostics import QdqcError
 from qdqc.files import (
-    cache_folder,
     read_text,
     refuse_inputs,
     refuse_unwritable,
+    write_outputs,
     write_together,
     write_whole,
 )
@@ -196,10 +196,53 @@ def test_texts_that_can_not_be_read(tmp_path: Path) -> None:
             read_text(tmp_path / name, "list", "make one")
 
 
-def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder("calibration") == tmp_path / "qdqc" / "calibration"
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for value in ("relative", ""):
-        monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert cache_folder("calibration") == tmp_path / "home" / ".cache" / "qdqc" / "calibration"
+def pair(folder: Path, words: tuple[str, str]) -> list[tuple[Path, str]]:
+    return [(folder / "a", words[0]), (folder / "b", words[1])]
+
+
+@pytest.mark.parametrize("failing", range(8))
+@pytest.mark.parametrize("present", [(), ("a",), ("b",), ("a", "b")])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_files_appear_together_or_not_at_all(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: int,
+    present: tuple[str, ...],
+    error: BaseException,
+) -> None:
+    """Whichever renaming fails, and whether before it happened or behind it."""
+    if failing // 2 >= 2 + len(present):
+        return  # there are no so many
+    for name in present:
+        (tmp_path / name).write_text(f"old {name}")
+    calls = 0
+    plain = os.rename
+
+    def failed(*arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > failing // 2:
+            monkeypatch.setattr("os.rename", plain)
+            monkeypatch.setattr("os.replace", plain)
+            if failing % 2:
+                plain(*arguments)  # type: ignore[arg-type]
+            raise error
+        plain(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("os.rename", failed)
+    monkeypatch.setattr("os.replace", failed)
+    with pytest.raises((QdqcError, KeyboardInterrupt)):
+        write_together(pair(tmp_path, ("new a", "new b")))
+    assert {n: (tmp_path / n).read_text() for n in left(tmp_path)} == {
+        n: f"old {n}" for n in present
+    }
+    write_together(pair(tmp_path, ("new a", "new b")))
+    assert [(tmp_path / n).read_text() for n in left(tmp_path)] == ["new a", "new b"]
+
+
+def test_outputs_may_be_links_and_streams(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("old")
+    (tmp_path / "a").symlink_to(tmp_path / "there")
+    write_outputs([(tmp_path / "a", "new"), (Path("/dev/null"), "x"), (tmp_path / "b", "y")])
+    assert (tmp_path / "there").read_text() == "new"
+    assert left(tmp_path) == ["a", "b", "there"]

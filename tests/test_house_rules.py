@@ -26,7 +26,9 @@ BEHIND_THE_WALL = ("compiler/onnx_io", "compiler/runtime")
 
 ORDER = (
     ("diagnostics",),
-    ("files", "memory", "registry", "versions"),
+    ("registry", "scratch", "user_files", "versions"),
+    ("files", "memory"),
+    ("kept",),
     ("ir",),
     ("ops",),
     ("text",),

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from qdqc.diagnostics import (
-    EXIT_INPUT,
-    EXIT_INTERNAL,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    QdqcError,
-    suggestion,
-)
+from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, EXIT_USAGE, Stopped, joined, suggestion
 from qdqc.files import refuse_unwritable, write_whole
-from qdqc.tools.parameters import as_options
+from qdqc.scratch import prune_scratch
+from qdqc.tools.failures import failure_of, write_line
 from qdqc.tools.progress import StagedProgress
 from qdqc.tools.resources import PeakMemory, process_seconds
+from qdqc.tools.signals import stopped_by_signals
+from qdqc.user_files import fault_in_user_file
 from qdqc.versions import own_version
 
 if TYPE_CHECKING:
@@ -31,31 +25,6 @@ if TYPE_CHECKING:
     from qdqc.pipeline.instrument import Instrument
 
 __all__ = ["CommandParser", "Invocation", "execute"]
-
-_USER_ERRNOS = frozenset(
-    getattr(errno, name, None)
-    for name in (
-        "EACCES",
-        "EDQUOT",
-        "EFBIG",
-        "EIO",
-        "EISDIR",
-        "EMFILE",
-        "ENAMETOOLONG",
-        "ENOENT",
-        "ENOSPC",
-        "ENOTDIR",
-        "EPERM",
-        "EROFS",
-    )
-)
-_NEXT_STEPS = {
-    errno.ENOSPC: "free space on the disk, or write to another one",
-    errno.EACCES: "check the permissions of the file and of its folder",
-    errno.EPERM: "check the permissions of the file and of its folder",
-    errno.ENOENT: "check the path",
-    errno.EROFS: "the disk is read-only: write to another folder",
-}
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -131,9 +100,8 @@ class CommandParser(argparse.ArgumentParser):
         return word
 
     def error(self, message: str) -> NoReturn:
-        self.exit(
-            2, f"{self.prog}: error: {message}\nnote: '{self.prog} --help' shows all options\n"
-        )
+        note = f"note: '{self.prog} --help' shows all options"
+        self.exit(EXIT_USAGE, joined([f"{self.prog}: error: {message}", note]) + "\n")
 
 
 @dataclass
@@ -149,19 +117,28 @@ class Invocation:
         """0 as a rule, below with ``-q``, above with ``-v``."""
         return self.args.verbose - self.args.quiet
 
+    def answer(self, text: str) -> None:
+        """What was asked for, on stdout: a line, or Lines."""
+        self.progress.close()
+        write_line(sys.stdout, text)
+
+    def conclude(self, text: str) -> None:
+        """A verdict, or what it rests on, on stdout: a line, or Lines. Not with ``-q``."""
+        if self.verbosity >= 0:
+            self.answer(text)
+
     def tell(self, text: str) -> None:
-        """A line for people, on stderr; not with ``-q``."""
+        """A note for people, on stderr: a line, or Lines. Not with ``-q``."""
         self.progress.close()
         if self.verbosity >= 0:
-            sys.stderr.write(as_options(text) + "\n")
+            write_line(sys.stderr, text)
 
     def warn(self, warning: object) -> None:
-        """A warning: a Diagnostic or a text. Not with ``-qq``."""
+        """A warning, on stderr: a Diagnostic or a text. Not with ``-qq``."""
         self.progress.close()
         if self.verbosity > -2:
             render = getattr(warning, "render", None)
-            text = render() if render else f"warning: {warning}"
-            sys.stderr.write(as_options(text) + "\n")
+            write_line(sys.stderr, render() if render else f"warning: {warning}")
 
     def tell_detail(self, text: str) -> None:
         """A line for people who want to know more: with ``-v``."""
@@ -191,8 +168,24 @@ def execute(
     """Parse the arguments, run the action and turn whatever happens into an exit code.
 
     0: done. 1: the user's input, or a failed comparison. 2: usage. 3: a defect of qdqc, with
-    a traceback. 130: interrupted. A reader that closes stdout early is not a failure.
+    a traceback. 130: interrupted, 143: terminated; either leaves nothing half done behind. A
+    reader that closes stdout early is not a failure.
     """
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")  # a terminal without these letters
+    try:
+        with stopped_by_signals():
+            return _execute(parser, action, argv)
+    except Stopped as stop:  # between two steps
+        write_line(sys.stderr, str(stop))
+        return stop.code
+
+
+def _execute(
+    parser: CommandParser,
+    action: Callable[[Invocation], int | None],
+    argv: Sequence[str] | None,
+) -> int:
     parsed: list[Invocation] = []
     try:
         code = _guard(parser.prog, lambda: parsed.append(Invocation(parser.parse_args(argv))))
@@ -219,6 +212,7 @@ def execute(
 
 def _act(action: Callable[[Invocation], int | None], invocation: Invocation) -> int | None:
     """Load the plugins, whose ops a module may be made of, and run the action."""
+    prune_scratch()
     plugins = getattr(invocation.args, "plugin", None)
     if plugins:
         from qdqc.pipeline.discovery import load_passes
@@ -245,44 +239,20 @@ def _guard(
         code = action() or EXIT_OK
         sys.stdout.flush()
         return code
-    except QdqcError as error:
-        message, code = as_options(str(error)), EXIT_INPUT
-    except KeyboardInterrupt as stop:
-        message, code = str(stop) or "interrupted", EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader has what it wanted. Python flushes stdout once more at exit: to nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_OK
-    except MemoryError as error:
-        message, code = _out_of_memory(error), EXIT_INPUT
-    except OSError as error:
-        known = error.errno in _USER_ERRNOS
-        message, code = (_system(error), EXIT_INPUT) if known else _internal(name, error)
-    except Exception as error:
-        message, code = _internal(name, error)
+    except BrokenPipeError as error:
+        if fault_in_user_file(error) is None:
+            # The reader has what it wanted. Python flushes stdout once more at exit: to nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return EXIT_OK
+        failure = failure_of(name, error)
+    except BaseException as error:
+        known = isinstance(error, Exception | KeyboardInterrupt)
+        if not known and fault_in_user_file(error) is None:
+            raise  # help was asked for, or the words make no sense
+        traced = invocation is not None and invocation.verbosity > 0
+        failure = failure_of(name, error, traced=traced)
     if invocation is not None:
         invocation.progress.close()
-        invocation.report.setdefault("error", message)
-    sys.stderr.write(message.rstrip() + "\n")
-    return code
-
-
-def _system(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    step = _NEXT_STEPS.get(error.errno or 0, "check the path and the system's limits")
-    return f"{place}error: {error.strerror or error}\nnote: {step}"
-
-
-def _out_of_memory(error: MemoryError) -> str:
-    detail = f": {error}" if str(error) else ""
-    return f"error: not enough memory{detail}\nnote: use smaller inputs or smaller batches"
-
-
-def _internal(name: str, error: Exception) -> tuple[str, int]:
-    trace = "".join(traceback.format_exception(error))
-    message = (
-        f"internal error in {name}: this is a defect, not your input\n"
-        f"note: run it again with --crash-reproducer crash.qir and report the file "
-        f"with this traceback"
-    )
-    return f"{trace}{message}", EXIT_INTERNAL
+        invocation.report.setdefault("error", failure.text)
+    write_line(sys.stderr, failure.text)
+    return failure.code

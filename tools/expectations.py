@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qdqc.diagnostics import Diagnostic, Severity
+from qdqc.diagnostics import Diagnostic, Lines, Severity, joined
 
 __all__ = ["Expectation", "find_expectations", "mismatches"]
 
@@ -48,19 +48,20 @@ def find_expectations(text: str) -> list[Expectation]:
     return out
 
 
-def mismatches(expected: Sequence[Expectation], diagnostics: Sequence[Diagnostic]) -> list[str]:
+def mismatches(expected: Sequence[Expectation], diagnostics: Sequence[Diagnostic]) -> list[Lines]:
     """What was expected and did not come, and what came unexpected: one text each."""
     open_ = list(expected)
-    out: list[str] = []
+    out: list[Lines] = []
     for diagnostic in diagnostics:
         line = diagnostic.position.line if diagnostic.position else None
         about = f"'{diagnostic.node}': " if diagnostic.node else ""
         if not _take(open_, diagnostic.severity, about + diagnostic.message, line):
-            out.append(f"unexpected {diagnostic.severity.value}: {diagnostic.render()}")
+            out.append(Lines(f"unexpected {diagnostic.severity.value}: {diagnostic.render()}"))
         for note in diagnostic.notes:
             _take(open_, Severity.NOTE, note, line)
     for left in open_:
-        out.append(f"line {left.written}: the {left.severity.value} expected here did not come")
+        missing = f"line {left.written}: the {left.severity.value} expected here did not come"
+        out.append(joined([missing]))
     return out
 
 

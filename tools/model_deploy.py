@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +61,7 @@ def _deploy(invocation: Invocation) -> int:
     passed = _check(deployed, samples, invocation)
     output, text = deployed.write(output, rejected=not passed)
     if not passed:
-        invocation.tell(f"the check failed: the model is kept as {output}")
+        invocation.answer(f"the check failed: the model is kept as {output}")
     _prove(deployed, samples, output, text, invocation)
     if args.benchmark:
         _benchmark(deployed, samples, output, invocation)
@@ -106,8 +105,9 @@ def _check(deployed: Deployed, samples: CheckSamples, invocation: Invocation) ->
     invocation.report["outputs"] = similarity_entries(
         r for r in comparison.rows if r.name in outputs
     )
-    text = render_comparison(comparison, every=True)
-    invocation.tell(f"deployed against float on {source} inputs:\n{text}")
+    say = invocation.conclude if comparison.passed else invocation.answer
+    say(f"deployed against float on {source} inputs:")
+    say(render_comparison(comparison, every=True))
     if not samples.are_random:
         return comparison.passed
     if comparison.passed:
@@ -130,7 +130,7 @@ def _prove(
     proof, target = deployed.prove(output, samples.first), deployed.target
     name = invocation.args.why
     invocation.report |= proof.entries()
-    invocation.tell(render_audit(proof.audit))
+    invocation.conclude(render_audit(proof.audit))
     sizes = f"{proof.bytes['deployed']:,} bytes, float {proof.bytes['float']:,}"
     invocation.tell(f"wrote {output}: {sizes}; IR in {text}")
     if target.runtime == proof.audit.runtime:
@@ -142,7 +142,7 @@ def _prove(
     if proof.bad_fusions:
         invocation.warn(render_bad_fusions(proof.bad_fusions))
     if name:
-        sys.stdout.write(render_why(node_named(deployed.typed, name), proof.audit, target) + "\n")
+        invocation.answer(render_why(node_named(deployed.typed, name), proof.audit, target))
 
 
 def _benchmark(
@@ -153,8 +153,8 @@ def _benchmark(
 
     measured = deployed.benchmark(output, samples.first)
     invocation.report["benchmark"] = benchmark_entries(measured.times, measured.ops)
-    text = render_benchmark(measured.times, measured.ops, invocation.report["bytes"])
-    sys.stdout.write(text + "\n")
+    sizes = invocation.report["bytes"]
+    invocation.answer(render_benchmark(measured.times, measured.ops, sizes))
 
 
 if __name__ == "__main__":

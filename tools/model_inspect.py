@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdqc.diagnostics import EXIT_OK, QdqcError
+from qdqc.files import Content, write_outputs
 from qdqc.tools.arguments import count, tolerance
 from qdqc.tools.command import CommandParser, Invocation, execute
 from qdqc.tools.ir_options import add_plugin_option
@@ -81,10 +81,25 @@ def _inspect(invocation: Invocation) -> int:
     exported = args.quantized or args.reference
     _check(args, exported)
     shown = _difference(invocation) if args.diff else None
-    measured = _measured(invocation, shown) if _is_run(args) else None
+    outputs = _Outputs()
+    measured = _measured(invocation, shown, outputs) if _is_run(args) else None
     if args.dot or args.onnx:
-        _export(exported, measured, invocation)
+        _export(exported, measured, invocation, outputs)
+    outputs.write(invocation)
     return EXIT_OK
+
+
+@dataclass
+class _Outputs:
+    """The files to be written together, and what is said of each."""
+
+    files: list[tuple[Path, Content]] = field(default_factory=list[tuple[Path, Content]])
+    notes: list[str] = field(default_factory=list[str])
+
+    def write(self, invocation: Invocation) -> None:
+        write_outputs(self.files)
+        for note in self.notes:
+            invocation.tell(note)
 
 
 def _is_run(args: Any) -> bool:
@@ -131,11 +146,11 @@ def _difference(invocation: Invocation) -> Difference:
     before, after = invocation.args.diff
     changes = difference(quantized_stage(before), quantized_stage(after))
     invocation.report["difference"] = difference_entries(changes)
-    sys.stdout.write(render_difference(changes, every=invocation.verbosity > 0) + "\n")
+    invocation.answer(render_difference(changes, every=invocation.verbosity > 0))
     return changes
 
 
-def _measured(invocation: Invocation, shown: Difference | None) -> Measured:
+def _measured(invocation: Invocation, shown: Difference | None, outputs: _Outputs) -> Measured:
     """Run both models over the samples, and show what was seen."""
     from qdqc.data.dataset import open_dataset
     from qdqc.flow.inspect import inspect
@@ -160,20 +175,20 @@ def _measured(invocation: Invocation, shown: Difference | None) -> Measured:
     inspected, measured = replace(inspected, causes=causes), inspected.measured
     invocation.report |= inspection_entries(measured, causes)
     if args.output:
-        _write_page(inspected, shown, searched, invocation)
+        _add_page(inspected, shown, searched, invocation, outputs)
     if args.text or not args.output:
-        sys.stdout.write(render_inspection(measured, causes) + "\n")
+        invocation.answer(render_inspection(measured, causes))
     return measured
 
 
-def _write_page(
+def _add_page(
     inspected: Inspected,
     shown: Difference | None,
     searched: Mapping[str, Any],
     invocation: Invocation,
+    outputs: _Outputs,
 ) -> None:
     from qdqc.calibration.table import load_table
-    from qdqc.files import write_whole
     from qdqc.flow.inspect import making_of
     from qdqc.quant.qtable import load_qtable
     from qdqc.report.page.render import render_page
@@ -185,26 +200,27 @@ def _write_page(
     apart = None if shown is None else (shown, (args.diff[0], args.diff[1]))
     title = f"{Path(args.quantized).name} against {Path(args.reference).name}"
     text = render_page(inspected.page(making, searched, apart), title)
-    write_whole(args.output, text)
-    invocation.tell(f"wrote {args.output}: {len(text.encode()):,} bytes")
+    outputs.files.append((Path(args.output), text))
+    outputs.notes.append(f"wrote {args.output}: {len(text.encode()):,} bytes")
 
 
-def _export(source: str, measured: Measured | None, invocation: Invocation) -> None:
+def _export(
+    source: str, measured: Measured | None, invocation: Invocation, outputs: _Outputs
+) -> None:
     """The model as other viewers take it, with measured errors where it was run."""
-    from qdqc.files import write_whole
     from qdqc.inspection.stages import quantized_stage
     from qdqc.report.stage import stage_dot, stage_onnx
 
     args = invocation.args
     module = quantized_stage(source)
     if args.dot:
-        write_whole(args.dot, stage_dot(module, measured))
-        invocation.tell(f"wrote {args.dot}: {len(module.graph)} nodes")
+        outputs.files.append((Path(args.dot), stage_dot(module, measured)))
+        outputs.notes.append(f"wrote {args.dot}: {len(module.graph)} nodes")
     if args.onnx:
-        from qdqc.onnx_io.saver import save_onnx
+        from qdqc.onnx_io.saver import onnx_files
 
-        save_onnx(stage_onnx(module, measured), args.onnx)
-        invocation.tell(f"wrote {args.onnx}: it runs as the model does")
+        outputs.files += onnx_files(stage_onnx(module, measured), Path(args.onnx))
+        outputs.notes.append(f"wrote {args.onnx}: it runs as the model does")
 
 
 def _known(args: Any, reference: Module) -> Summary | None:

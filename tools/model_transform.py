@@ -120,9 +120,10 @@ def _add_preprocessing(parser: CommandParser) -> None:
 
 
 def _transform(invocation: Invocation) -> int:
-    from qdqc.files import refuse_inputs, refuse_unwritable
+    from qdqc.data.archive import arrays_content
+    from qdqc.files import refuse_inputs, refuse_unwritable, write_outputs
     from qdqc.flow.transform import transform
-    from qdqc.text.qir_files import save
+    from qdqc.text.qir_files import qir_files
 
     args = invocation.args
     source = Path(args.model_def)
@@ -148,8 +149,12 @@ def _transform(invocation: Invocation) -> int:
     before, after = result.imported_nodes, result.nodes
     invocation.report["nodes"] = {"imported": before, "transformed": after}
     invocation.tell(f"{name}: {before} nodes imported, {after} after @transform")
-    passed = args.skip_validation or _check(result, invocation)
-    save(result.module, output)
+    values: dict[str, Any] = {}
+    passed = args.skip_validation or _check(result, values, invocation)
+    files = qir_files(result.module, output)
+    if args.test_result and values:
+        files.insert(0, (Path(args.test_result), arrays_content(values)))
+    write_outputs(files)
     invocation.tell(f"wrote {output}")
     return EXIT_OK if passed else EXIT_INPUT
 
@@ -172,9 +177,11 @@ def _preprocess(args: Any) -> Preprocess:
     )
 
 
-def _check(result: Transformed, invocation: Invocation) -> bool:
-    """Show how the transformed module compares with the model that it comes from."""
-    from qdqc.data.archive import write_arrays
+def _check(result: Transformed, values: dict[str, Any], invocation: Invocation) -> bool:
+    """Show how the transformed module compares with the model that it comes from.
+
+    ``values`` gets those of the module.
+    """
     from qdqc.report.comparison_text import render_comparison
 
     args = invocation.args
@@ -183,12 +190,13 @@ def _check(result: Transformed, invocation: Invocation) -> bool:
     entry = {"source": check.source, "compared": len(rows), "passed": check.comparison.passed}
     invocation.report["check"] = entry | _entry(check)
     kinds = {r.name: n.op.name for n in result.module.walk() for r in n.present_results}
-    text = render_comparison(check.comparison, kinds=kinds, every=invocation.verbosity > 0)
     what = "imported module" if against is None else "source"
-    invocation.tell(f"check against the {what} on {check.source} inputs: {text}")
+    say = invocation.conclude if check.comparison.passed else invocation.answer
+    say(f"check against the {what} on {check.source} inputs:")
+    every = invocation.verbosity > 0
+    say(render_comparison(check.comparison, kinds=kinds, every=every))
     _tell_sureness(check, invocation)
-    if args.test_result:
-        write_arrays(args.test_result, check.values)
+    values.update(check.values)
     return check.comparison.passed
 
 

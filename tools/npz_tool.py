@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError, suggestion
+from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError, joined, suggestion
 from qdqc.tools.arguments import names, tolerance
 from qdqc.tools.command import CommandParser, Invocation, execute
 
@@ -105,8 +105,8 @@ def _compare(invocation: Invocation) -> int:
     if args.save:
         write_whole(args.save, comparison_csv(comparison))
     _report(comparison, invocation)
-    sys.stdout.write(render_comparison(comparison, every=invocation.verbosity > 0) + "\n")
-    sys.stdout.write(f"npz compare {'PASSED' if comparison.passed else 'FAILED'}\n")
+    invocation.answer(render_comparison(comparison, every=invocation.verbosity > 0))
+    invocation.answer(f"npz compare {'PASSED' if comparison.passed else 'FAILED'}")
     return EXIT_OK if comparison.passed else EXIT_INPUT
 
 
@@ -160,15 +160,14 @@ def _dump_parser() -> CommandParser:
 def _dump(invocation: Invocation) -> int:
     from qdqc.data.archive import Archive
     from qdqc.report.arrays import render_array
-    from qdqc.report.lines import visible
 
     args = invocation.args
     with Archive(args.file) as archive:
         if args.key is not None:
-            sys.stdout.write(render_array(archive, args.key, args.count) + "\n")
+            invocation.answer(render_array(archive, args.key, args.count))
             return EXIT_OK
         for name in archive:
-            sys.stdout.write(visible(f"{name}  {archive.header(name)}") + "\n")
+            invocation.answer(f"{name}  {archive.header(name)}")
         invocation.report["arrays"] = list(archive)
     return EXIT_OK
 
@@ -209,7 +208,7 @@ def _statistic(invocation: Invocation) -> int:
     if args.save:
         write_whole(args.save, statistics_csv(rows))
     invocation.report["arrays"] = chosen
-    sys.stdout.write(render_statistics(rows) + "\n")
+    invocation.answer(render_statistics(rows))
     return EXIT_OK
 
 
@@ -239,10 +238,11 @@ def _visualize(invocation: Invocation) -> int:
         name = args.key or _worst(target, reference, invocation)
         deviations = apart(target, reference, name, max(0, args.count))
         rows = similarities(name, target, reference)
-        sys.stdout.write(f"{render_similarity(next(rows))}\n{render_apart(deviations)}\n")
+        invocation.answer(render_similarity(next(rows)))
+        invocation.answer(render_apart(deviations))
         if args.per_axis is not None and args.per_axis < len(deviations.shape):
             parts = worst_parts(target, reference, name, args.per_axis)
-            sys.stdout.write("\n".join([f"worst along axis {args.per_axis}:", *parts]) + "\n")
+            invocation.answer(joined([f"worst along axis {args.per_axis}:", *parts]))
     invocation.report |= {"name": name, "largest": deviations.reach, "rms": deviations.rms}
     return EXIT_OK
 

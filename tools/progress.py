@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from qdqc.diagnostics import visible
 from qdqc.runtime.machine import private_memory
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Progress:
             self._first = (done, now)
         if not self._shown or now < self._next:
             return
-        text = f"{self._what}: {self._text(done, total, now)}{note and f'; {note}'}"
+        text = visible(f"{self._what}: {self._text(done, total, now)}{note and f'; {note}'}")
         if sys.stderr.isatty():
             self._next = now + _EVERY
             self._show_live(text)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, Diagnostic, QdqcError, Severity
+from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, Diagnostic, Lines, QdqcError, Severity, visible
 from qdqc.files import refuse_inputs
 from qdqc.ir.graph import Module
 from qdqc.pipeline.pass_ import Pass
 from qdqc.tools.command import CommandParser, Invocation, execute
 from qdqc.tools.expectations import find_expectations, mismatches
+from qdqc.tools.failures import write_line
 from qdqc.tools.ir_options import add_ir_options, make_passes, pass_manager
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _optimize(invocation: Invocation) -> int:
         return _check(text, outcomes)
     for outcome in outcomes:
         if outcome.error is not None:
-            sys.stderr.write(f"{outcome.error}\n")
+            write_line(sys.stderr, str(outcome.error))
     _write([o for o in outcomes if o.module is not None], invocation)
     return EXIT_INPUT if any(o.error for o in outcomes) else EXIT_OK
 
@@ -154,7 +155,7 @@ def _check(text: str, outcomes: Sequence[_Outcome]) -> int:
     diagnostics += [o.error.diagnostic for o in outcomes if o.error is not None]
     problems = mismatches(find_expectations(text), diagnostics)
     for problem in problems:
-        sys.stderr.write(f"error: {outcomes[0].source.file}: {problem}\n")
+        write_line(sys.stderr, Lines(f"error: {visible(outcomes[0].source.file)}: {problem}"))
     return EXIT_INPUT if problems else EXIT_OK
 
 

@@ -42,9 +42,9 @@ def tuned_files(args: Any) -> list[Path]:
 def render_recipe(tuned: Tuned, invocation: Invocation) -> None:
     """What each step of the recipe gained."""
     args = invocation.args
-    invocation.tell(f"recipe {args.recipe}, judged by the SQNR of the deployed outputs in dB:")
+    invocation.conclude(f"recipe {args.recipe}, judged by the SQNR of the deployed outputs in dB:")
     for step in tuned.steps:
-        invocation.tell(f"  {step.pipeline}: {_outcome(step)}, {step.seconds:.1f} s")
+        invocation.conclude(f"  {step.pipeline}: {_outcome(step)}, {step.seconds:.1f} s")
     invocation.report["recipe"] = {
         "name": args.recipe,
         "tuned": args.tuned,

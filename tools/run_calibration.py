@@ -11,7 +11,7 @@ from qdqc.calibration.methods.extremes import Percentile
 from qdqc.calibration.methods.method import BINS, METHODS
 from qdqc.calibration.thresholds import DEFAULT
 from qdqc.diagnostics import EXIT_OK
-from qdqc.files import refuse_inputs, refuse_unwritable
+from qdqc.files import Content, refuse_inputs, refuse_unwritable, write_outputs
 from qdqc.tools.arguments import count
 from qdqc.tools.command import CommandParser, Invocation, execute
 from qdqc.tools.data_options import (
@@ -26,7 +26,6 @@ from qdqc.tools.range_options import add_range_options, check_ranges, searched_m
 from qdqc.tools.recipe_options import add_recipe_options, check_recipe, render_recipe, tuned_files
 
 if TYPE_CHECKING:
-    from qdqc.calibration.table import Table
     from qdqc.flow.calibrate import Calibrated, Calibration
 
 __all__ = ["main"]
@@ -84,9 +83,9 @@ def _parser() -> CommandParser:
 
 
 def _calibrate(invocation: Invocation) -> int:
-    from qdqc.calibration.table import save_table
+    from qdqc.calibration.table import table_files
     from qdqc.flow.calibrate import calibrate_module
-    from qdqc.text.qir_files import load, save
+    from qdqc.text.qir_files import load, qir_files
 
     args = invocation.args
     check_ranges(args)
@@ -102,15 +101,15 @@ def _calibrate(invocation: Invocation) -> int:
     listener, module = invocation.listener(), load(args.model)
     data = source_of(args).open(module.graph, listener)
     calibrated = calibrate_module(module, data, request, effort=effort_of(args), listener=listener)
+    files: list[tuple[Path, Content]] = []
     if calibrated.tuned is not None:
-        save(calibrated.module, args.tuned)
+        files += qir_files(calibrated.module, args.tuned)
         render_recipe(calibrated.tuned, invocation)
     _tell_scores(calibrated, invocation)
-    save_table(calibrated.table, target)
+    write_outputs([*files, *table_files(calibrated.table, target)])
     _report(calibrated, invocation)
     if args.search == "search_qtable":
-        table = _search_qtable(calibrated, invocation)
-        save_table(table, target)
+        _search_qtable(calibrated, target, invocation)
     return EXIT_OK
 
 
@@ -134,8 +133,8 @@ def _request(args: Any) -> Calibration:
     )
 
 
-def _search_qtable(calibrated: Calibrated, invocation: Invocation) -> Table:
-    """Go on with a search of the layers that stay float; the table that goes with them."""
+def _search_qtable(calibrated: Calibrated, target: Path, invocation: Invocation) -> None:
+    """Go on with a search of the layers that stay float; the table becomes the one of these."""
     from qdqc.flow.search import SearchRequest, open_search
     from qdqc.quant.deployment import Deployment
     from qdqc.search.strategies.strategy import strategy_named
@@ -157,9 +156,9 @@ def _search_qtable(calibrated: Calibrated, invocation: Invocation) -> Table:
     )
     table = calibrated.table.as_written()
     search = open_search(calibrated.module, table, request, listener=listener)
-    files = SearchFiles(args.quantize_table, args.tuned or args.model, args.target, "F32")
+    model = args.tuned or args.model
+    files = SearchFiles(args.quantize_table, model, args.target, "F32", table=target)
     finish_search(search, strategy, files, invocation, resumes=not args.no_cache)
-    return search.table
 
 
 def _tell_scores(calibrated: Calibrated, invocation: Invocation) -> None:
@@ -169,7 +168,7 @@ def _tell_scores(calibrated: Calibrated, invocation: Invocation) -> None:
     best = calibrated.scores.method
     for method, score in calibrated.scores.scores.items():
         mark = "  best" if method == best else ""
-        invocation.tell(f"{method:<15} cos {score.cos:.6f}  sqnr {score.sqnr:6.2f} dB{mark}")
+        invocation.conclude(f"{method:<15} cos {score.cos:.6f}  sqnr {score.sqnr:6.2f} dB{mark}")
     invocation.report["search"] = {
         m: {"cos": s.cos, "sqnr": s.sqnr} for m, s in calibrated.scores.scores.items()
     }

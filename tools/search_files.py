@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdqc.files import Content, write_together
+from qdqc.diagnostics import joined
+from qdqc.files import Content, write_outputs
 from qdqc.versions import own_version
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ LOG = "SensitiveLayerSearch"
 class SearchFiles:
     """The files of a search, by the path of its qtable, and what they say of the model.
 
-    ``loss_table`` is where the likeness of layers goes, for a walk; ``plot`` a picture.
+    ``loss_table`` is where the likeness of layers goes, for a walk; ``plot`` a picture, and
+    ``table`` a table that becomes that of the search.
     """
 
     qtable: str
@@ -31,6 +33,7 @@ class SearchFiles:
     fp_type: str
     loss_table: str | None = None
     plot: str | None = None
+    table: Path | None = None
 
     @property
     def new_table(self) -> Path:
@@ -49,22 +52,26 @@ class SearchFiles:
         default = Path(self.qtable).with_name("full_loss_table.txt")
         return Path(self.loss_table) if self.loss_table else default
 
-    def write(self, search: Search, lines: Iterable[str]) -> None:
+    def write(self, search: Search, lines: Iterable[str], picture: bytes | None = None) -> None:
         """Write what is known of a search, all of it or nothing. Raises QdqcError."""
-        from qdqc.calibration.table import print_table
+        from qdqc.calibration.table import table_files
         from qdqc.search.strategies.walk import loss_table
 
         files: list[tuple[Path, Content]] = []
         notes = [self._score_of(search)]
         if search.sensitivity is not None:
-            log = "".join(f"INFO:root:{line}\n" for line in lines)
-            files += [(self.new_table, print_table(search.table)), (self.log, log)]
+            log = joined(f"INFO:root:{line}" for line in lines) + "\n"
+            files += [*table_files(search.table, self.new_table), (self.log, log)]
             notes.append(f"deploy it with --calibration_table {self.new_table.name}")
         if search.cosines:
             text = loss_table(search.cosines, self.target, self.fp_type)
             files.append((self.losses, text))
+        if self.plot and picture is not None:
+            files.append((Path(self.plot), picture))
+        if self.table is not None:
+            files += table_files(search.table, self.table)
         text = qtable_text(self, search.floats, search.moved, notes)
-        write_together([*files, (Path(self.qtable), text)])
+        write_outputs([*files, (Path(self.qtable), text)])
 
     def _score_of(self, search: Search) -> str:
         score = search.result.score
@@ -88,7 +95,7 @@ def qtable_text(
         "chip": f"{files.target}  mix_mode: {files.fp_type}",
         f"number of {files.fp_type} layer": str(len(floats)),
     }
-    comments = [f"# {' '.join(note.split())}" for note in notes]
+    comments = [f"# {note}" for note in notes]
     comments += [f"# leaves the integers as well: {name}" for name in sorted(moved)]
     text = print_qtable(dict.fromkeys(floats, files.fp_type), header)
-    return "\n".join([*comments, text]) if comments else text
+    return f"{joined(comments)}\n{text}" if comments else text

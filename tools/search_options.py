@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from qdqc.tools.data_options import add_data_options, add_effort_options, effort
 from qdqc.tools.deploy_options import add_scheme
 from qdqc.tools.search_files import SearchFiles
 from qdqc.tools.search_outcome import finish_search
+from qdqc.user_files import brief, place_of, summary
 
 if TYPE_CHECKING:
     from qdqc.flow.search import SearchRequest
@@ -116,9 +118,9 @@ def _refuse_files(args: Any, files: SearchFiles, strategy: str) -> None:
 
 def _request(args: Any) -> SearchRequest:
     """What a command was asked to search. Raises QdqcError for files that can't be read."""
-    from qdqc.data.user_file import function_of
     from qdqc.flow.search import SearchRequest
     from qdqc.quant.deployment import Deployment
+    from qdqc.user_files import function_of
 
     process, metric = None, None
     if args.post_process:
@@ -164,6 +166,7 @@ def _labels(file: str | None) -> Any:
     """The labels, one a sample, in the order of the data."""
     import numpy as np
 
+    from qdqc.data.archive import DAMAGED
     from qdqc.files import read_text
 
     if not file:
@@ -171,8 +174,8 @@ def _labels(file: str | None) -> Any:
     if file.endswith(".npy"):
         try:
             return np.atleast_1d(np.load(file, allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise QdqcError(str(error), file=file) from error
+        except DAMAGED as error:
+            raise QdqcError(f"can't read the labels: {error}", file=file) from error
     text = read_text(file, "list of labels", "write one label a line")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     try:
@@ -184,13 +187,19 @@ def _labels(file: str | None) -> Any:
 def _by_name(function: Any) -> Any:
     """A post-processing that may give one array, several, or a dict of them."""
 
+    @functools.wraps(function)
     def process(outputs: Mapping[str, Any]) -> Mapping[str, Any]:
         import numpy as np
 
         result = function(dict(outputs))
-        if isinstance(result, Mapping):
-            return {str(n): np.asarray(a) for n, a in result.items()}
-        several = result if isinstance(result, tuple | list) else [result]
-        return {str(i): np.asarray(a) for i, a in enumerate(several)}
+        try:
+            if isinstance(result, Mapping):
+                return {str(n): np.asarray(a) for n, a in result.items()}
+            several = result if isinstance(result, tuple | list) else [result]
+            return {str(i): np.asarray(a) for i, a in enumerate(several)}
+        except Exception as error:
+            message = f"the post-processing gave {brief(result)}: {summary(error)}"
+            note = "return an array, a list of them, or a dict of them by name"
+            raise QdqcError(message, file=place_of(function), notes=[note]) from error
 
     return process

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qdqc.files import write_whole
 from qdqc.tools.command import Invocation
 from qdqc.tools.search_files import SearchFiles
 
@@ -32,13 +31,14 @@ def finish_search(
     started = time.monotonic()
     try:
         search.run(strategy)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if not search.is_known:
             raise
         _write(search, files, invocation, started)
         again = "; the same command goes on from there" if resumes else ""
-        message = f"interrupted: the files hold what is known so far{again}"
-        raise KeyboardInterrupt(message) from None
+        word = str(stop).partition(":")[0] or "interrupted"
+        stop.args = (f"{word}: the files hold what is known so far{again}",)
+        raise
     _write(search, files, invocation, started)
     _show(search, files, invocation)
 
@@ -46,12 +46,16 @@ def finish_search(
 def _write(search: Search, files: SearchFiles, invocation: Invocation, started: float) -> None:
     from qdqc.report.search_text import search_entries, search_log
 
-    files.write(search, search_log(search, files.model, files.qtable, time.monotonic() - started))
-    if files.plot:
-        from qdqc.report.search_plot import draw
+    picture = None
+    try:
+        if files.plot:
+            from qdqc.report.search_plot import draw
 
-        limit = getattr(invocation.args, "max_latency", None)
-        write_whole(files.plot, draw(_plot(search, files, limit), files.plot))
+            limit = getattr(invocation.args, "max_latency", None)
+            picture = draw(_plot(search, files, limit), files.plot)
+    finally:  # what was found is not lost for a picture
+        lines = search_log(search, files.model, files.qtable, time.monotonic() - started)
+        files.write(search, lines, picture)
     invocation.report |= search_entries(search)
 
 
@@ -78,15 +82,15 @@ def _show(search: Search, files: SearchFiles, invocation: Invocation) -> None:
     """The closing table, and what was written."""
     from qdqc.report.search_text import render_front, render_worst
 
-    tell: Any = invocation.tell
+    tell, conclude = invocation.tell, invocation.conclude
     if search.points:
-        tell(render_front(search))
+        conclude(render_front(search))
     elif search.sensitivity is not None:
-        tell("the layers that lose most alone in INT8:")
-        tell(render_worst(search.sensitivity, search.table, search.floats))
+        conclude("the layers that lose most alone in INT8:")
+        conclude(render_worst(search.sensitivity, search.table, search.floats))
     score, total = search.result.score, len(search.trials.layers.integer)
     floats = f"with {len(search.floats)} of {total} layers float"
-    tell(f"INT8 {search.int8:.6f}, mixed {score:.6f} {floats}")
+    conclude(f"INT8 {search.int8:.6f}, mixed {score:.6f} {floats}")
     if score < search.goal:
         invocation.warn(f"no set that was tried reaches {search.goal:.6f}; the best one is written")
     written = [files.qtable]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -11,37 +10,32 @@ from pathlib import Path
 
 from qdqc.calibration.state import DamagedError, from_bytes, to_bytes
 from qdqc.calibration.statistics import Collector
-from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.diagnostics import Diagnostic, QdqcError
 from qdqc.files import write_whole
+from qdqc.kept import KeptFolder, goes_on_without
 
-__all__ = ["Cache", "Entry"]
+__all__ = ["SUFFIX", "Cache", "Entry"]
 
 LIMIT = 1 << 30
 """Bytes that a cache may take; what was used longest ago goes first."""
-_KEEP = 30 * 24 * 3600
-"""Seconds for which an entry is kept without being used."""
-_LEFT_OVER = 3600
-"""Seconds after which a file that was never put in its place belongs to no run."""
 _SHARE = 4
 """A state is written when this many times as long has passed as the last writing took."""
-_SUFFIX = ".statistics"
+SUFFIX = ".statistics"
 
 
 class Cache:
-    """A folder of statistics. Any number of runs may share it: entries are replaced whole.
+    """Statistics in a folder. Any number of runs may share it: entries are replaced whole.
 
-    A folder that can't be used is reported once, by ``warn``, and calibration goes on without it.
+    Where it can't be used any more this is reported once, by ``warn``, and calibration goes on
+    without it.
     """
 
-    def __init__(self, folder: Path, warn: Callable[[Diagnostic], object]) -> None:
+    def __init__(self, folder: KeptFolder, warn: Callable[[Diagnostic], object]) -> None:
         self.folder = folder
         self._warn = warn
         self.usable = True
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._prune()
-        except OSError as error:
-            self.give_up(error.strerror or str(error))
+        with contextlib.suppress(OSError):  # what can't be pruned stays
+            folder.prune(LIMIT)
 
     def entry(self, key: str) -> Entry:
         """What is kept under a key, which says all that the statistics depend on."""
@@ -63,42 +57,15 @@ class Cache:
             try:
                 write_whole(path, content)
             except QdqcError as error:
-                self.give_up(error.diagnostic.message)
-
-    def give_up(self, reason: str) -> None:
-        """Do without the folder from now on, and say so."""
-        self.usable = False
-        message = f"calibration goes on without its cache: {reason}"
-        notes = ("`cache` names another folder, `no_cache` does without one",)
-        self._warn(Diagnostic(Severity.WARNING, message, file=str(self.folder), notes=notes))
-
-    def _prune(self) -> None:
-        """Remove what is old, what was left over by killed runs, and what is too much."""
-        now, taken = time.time(), 0
-        for used, size, path in sorted(self._files(), reverse=True):
-            left_over = path.suffix == ".tmp" and now - used > _LEFT_OVER
-            taken += size
-            if left_over or now - used > _KEEP or taken > LIMIT:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-    def _files(self) -> list[tuple[float, int, Path]]:
-        """When each of our files was used last, its size and its path."""
-        files: list[tuple[float, int, Path]] = []
-        for path in self.folder.iterdir():
-            if _SUFFIX in path.name:
-                with contextlib.suppress(OSError):  # another run has just removed it
-                    status = path.stat()
-                    files.append((status.st_mtime, status.st_size, path))
-        return files
+                self.usable = False
+                self._warn(goes_on_without("calibration", self.folder.path, error))
 
 
 class Entry:
     """The statistics under one key: read once, and written again and again as they grow."""
 
     def __init__(self, cache: Cache, key: str) -> None:
-        name = hashlib.sha256(key.encode()).hexdigest()
-        self.path = cache.folder / f"{name[:40]}{_SUFFIX}"
+        self.path = cache.folder.file(key)
         self._cache = cache
         self._key = key
         self._written = self._took = 0.0

@@ -193,11 +193,12 @@ class _Collection:
     def _results(self, first: int) -> Iterator[BatchStatistics]:
         """What each batch gives from that one on, in order."""
         given, numbers = self._resources, self._batches.numbers(first)
-        if given.workers < 2 or not self._batches.numbered:
+        if given.workers < 2 or len(numbers) < 2 or not self._batches.numbered:
             batches = numbers if self._batches.numbered else self._batches.in_a_row()
             yield from in_threads(self._look, batches, given.threads, self._stop)
             return
-        for sent in in_processes(self._look_and_send, numbers, given.workers):
+        workers = min(given.workers, len(numbers))
+        for sent in in_processes(self._look_and_send, numbers, workers):
             collector, notes = from_bytes(sent)
             yield collector, notes["digest"]
 
@@ -251,13 +252,21 @@ class _Collection:
         loaded = [e.load() for e in entries if e is not None]
         for collector, digests in sorted((h for h in loaded if h), key=lambda h: -h[0].samples):
             richer = collector.detail is not self._detail
-            if (richer and collector.samples != total) or not self._are_of(
-                digests, collector.samples
-            ):
+            if (richer and collector.samples != total) or not self._fits(collector):
+                continue
+            if not self._are_of(digests, collector.samples):
                 continue
             self._resources.tell(f"{collector.samples} of {total} samples were found in the cache")
             return collector, digests
         return Collector(self._plan.channels, self._detail), []
+
+    def _fits(self, collector: Collector) -> bool:
+        """Whether statistics are of the values that are asked for."""
+        return (
+            collector.statistics.keys() <= set(self._plan.taps)
+            and collector.extremes.keys() <= set(self._plan.integers)
+            and collector.channels.keys() <= set(self._plan.channels)
+        )
 
     def _are_of(self, digests: list[str], samples: int) -> bool:
         """Whether the first samples have these digests, in batches that can be gone on from."""

@@ -174,6 +174,7 @@ class _Pool:
 def _serve(task: Callable[[int], bytes], pipe: Pipe, others: Iterable[Pipe]) -> None:
     """The life of a worker: it ends with its parent, which alone receives an interrupt."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not as its parent, which cleans up
     for other in others:
         other.close()
     with contextlib.suppress(EOFError, OSError):

@@ -28,6 +28,17 @@ __all__ = ["DamagedError", "from_bytes", "to_bytes"]
 _MAGIC = b"qdqc statistics 1 "
 _DIGEST = 64
 
+_ODD = (
+    SafetensorError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What reading bytes of another form raises: of an older version, say."""
+
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
@@ -65,7 +76,7 @@ def from_bytes(content: bytes) -> tuple[Collector, dict[str, str]]:
         raise DamagedError("these are not statistics, or they are cut short")
     try:
         return _parsed(payload)
-    except (SafetensorError, KeyError, TypeError, ValueError) as err:
+    except _ODD as err:
         raise DamagedError(f"the statistics have another format: {err}") from err
 
 
@@ -125,6 +136,8 @@ def _get_statistics(arrays: Arrays, count: int) -> list[Statistics]:
     spans = arrays["spans"].reshape(-1, 2)
     used = _split(arrays["counts"], spans[:, 1] - spans[:, 0])
     for stats, (first, last), counts in zip(statistics, spans.tolist(), used, strict=True):
+        if not 0 <= first <= last <= 2 * SIDE:
+            raise ValueError(f"counts from bin {first} to {last}")
         if last > first:
             stats.counts = np.zeros(2 * SIDE, np.int64)
             stats.counts[first:last] = counts

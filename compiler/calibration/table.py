@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from qdqc.diagnostics import QdqcError
-from qdqc.files import Content, read_text, write_together, write_whole
+from qdqc.diagnostics import QdqcError, visible
+from qdqc.files import Content, read_text, write_outputs
 from qdqc.ir.loc import Loc, Position
 from qdqc.ir.types import Range
 
@@ -34,6 +34,7 @@ __all__ = [
     "parse_table",
     "print_table",
     "save_table",
+    "table_files",
 ]
 
 KEPT_SAMPLES = "kept samples"
@@ -162,20 +163,20 @@ def load_table(path: str | Path) -> Table:
 
 def save_table(table: Table, path: str | Path) -> None:
     """Write the file, and the samples that it carries beside it: both or none. Raises QdqcError."""
+    write_outputs(table_files(table, Path(path)))
+
+
+def table_files(table: Table, path: Path) -> list[tuple[Path, Content]]:
+    """The files of a table, itself last: samples lie beside it, unless it goes into a pipe."""
     from qdqc.calibration.kept_samples import samples_path
 
     with contextlib.suppress(QdqcError):  # those of a table from elsewhere may be gone
         table.kept()
-    whole = Path(path).exists() and not Path(path).is_file()  # a pipe has nothing beside it
+    whole = path.exists() and not path.is_file()
     if table.samples is None or whole:
         header = {k: v for k, v in table.header.items() if k != KEPT_SAMPLES}
-        write_whole(path, print_table(replace(table, header=header)))
-        return
-    files: list[tuple[Path, Content]] = [
-        (samples_path(path), table.samples.write),
-        (Path(path).resolve(), print_table(table)),
-    ]
-    write_together(files)
+        return [(path, print_table(replace(table, header=header)))]
+    return [(samples_path(path), table.samples.write), (path, print_table(table))]
 
 
 class _Reader:
@@ -359,4 +360,4 @@ def _print(value: float) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import math
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -16,29 +18,42 @@ import numpy.lib.format as npy_format
 import numpy.typing as npt
 
 from qdqc.diagnostics import QdqcError, suggestion
-from qdqc.files import write_whole
+from qdqc.files import Content, write_whole
 from qdqc.ir.types import Elem
 from qdqc.memory import refuse_larger
+from qdqc.user_files import brief
 
-__all__ = ["Archive", "ArrayHeader", "copy_arrays", "plain", "read_header", "write_arrays"]
+__all__ = [
+    "DAMAGED",
+    "Archive",
+    "ArrayHeader",
+    "arrays_content",
+    "copy_arrays",
+    "plain",
+    "read_header",
+    "write_arrays",
+]
 
 CHUNK = 1 << 18
 """Elements in memory at a time where arrays are streamed."""
 
 _COPIED = 1 << 20
 
-_DAMAGED = (
+DAMAGED = (
+    ArithmeticError,  # sizes beyond any machine's
     EOFError,
-    KeyError,
-    NotImplementedError,  # a compression that zipfile has not
+    LookupError,
     OSError,
-    RuntimeError,  # an encrypted member
+    RuntimeError,  # an encrypted member, a compression that zipfile has not, brackets in brackets
     SyntaxError,
+    TypeError,
     ValueError,
+    lzma.LZMAError,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
+"""What numpy and zipfile raise for a file that is damaged, or not of their kind."""
 _SUFFIX = ".npy"
 
 
@@ -72,7 +87,7 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
                 file=str(self.path),
                 notes=["numpy.savez and model_runner write such files"],
             ) from None
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise self._damaged(error) from None
         self._members = {n.removesuffix(_SUFFIX): n for n in names}
         self._zip: zipfile.ZipFile | None = None
@@ -138,7 +153,7 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
                     header = _array_header(stream, size)
                 with archive.open(member) as stream:
                     yield header, stream
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise self._damaged(error, name) from None
 
     def _archive(self) -> contextlib.AbstractContextManager[zipfile.ZipFile]:
@@ -181,6 +196,10 @@ def _array_header(stream: Any, size: int | None = None) -> ArrayHeader:
     shape, fortran, dtype = read(stream)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects, which are never loaded")
+    if not all(type(d) is int and d >= 0 for d in shape):
+        raise ValueError(f"its shape {brief(shape)} is none")
+    if math.prod(max(d, 1) for d in shape) * max(dtype.itemsize, 1) > sys.maxsize:
+        raise ValueError(f"its shape {brief(shape)} is larger than any memory")
     wanted = math.prod(shape) * dtype.itemsize
     if size is not None and stream.tell() + wanted > size:
         raise ValueError(f"it is cut short: {wanted} bytes of numbers do not fit into {size}")
@@ -197,6 +216,11 @@ def write_arrays(
     Types that npz has not (bfloat16, float8, int4) become the next larger one, strings become
     numpy's. ``inputs`` are files that must not be written over.
     """
+    write_whole(path, arrays_content(arrays), inputs)
+
+
+def arrays_content(arrays: Mapping[str, npt.NDArray[Any]]) -> Content:
+    """What ``write_arrays`` writes into the file."""
 
     def fill(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", allowZip64=True) as archive:
@@ -204,7 +228,7 @@ def write_arrays(
                 with archive.open(f"{name}{_SUFFIX}", "w", force_zip64=True) as stream:
                     npy_format.write_array(stream, plain(array), allow_pickle=False)
 
-    write_whole(path, fill, inputs)
+    return fill
 
 
 def copy_arrays(path: str | Path, arrays: Mapping[str, tuple[Archive, str]]) -> None:

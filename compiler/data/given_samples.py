@@ -10,8 +10,8 @@ import numpy as np
 
 from qdqc.data.bad_samples import BadSamples
 from qdqc.data.fit import InputSpec, Sample, fit_arrays, headers_of
-from qdqc.data.user_file import failed, loaded
 from qdqc.diagnostics import QdqcError
+from qdqc.user_files import failed, is_users, loaded, summary
 
 __all__ = ["Given", "samples_of_script", "stream"]
 
@@ -55,8 +55,16 @@ def _fitted(sample: Any, specs: tuple[InputSpec, ...], where: str) -> list[Sampl
             file=where,
             notes=[_EXAMPLE],
         )
-    cut = fit_arrays(specs, headers_of(sample), where)
-    arrays = {n: np.asarray(sample[n]) for n in cut.keys.values()}
+    try:
+        given = {name: np.asarray(array) for name, array in sample.items()}
+    except Exception as error:
+        message = f"a sample can't be taken: {summary(error)}"
+        raise QdqcError(message, file=where, notes=[_EXAMPLE]) from error
+    odd = next((n for n in given if not isinstance(n, str)), None)
+    if odd is not None:
+        raise QdqcError(f"{odd!r} is no name of an input", file=where, notes=[_EXAMPLE])
+    cut = fit_arrays(specs, headers_of(given), where)
+    arrays = {n: given[n] for n in cut.keys.values()}
     return [cut.take(arrays, index) for index in range(cut.count)]
 
 
@@ -76,9 +84,11 @@ def samples_of_script(path: Path) -> Callable[[], Given]:
         try:
             result: Any = function()
             yield from result if isinstance(result, Iterable) else _indexed(result, path)
-        except QdqcError:
-            raise
-        except (Exception, SystemExit) as error:
+        except GeneratorExit:
+            raise  # nobody wants more
+        except BaseException as error:
+            if not is_users(error):
+                raise
             raise failed(path, error, _WHAT) from error
 
     return samples

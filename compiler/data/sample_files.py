@@ -6,17 +6,14 @@ import csv
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from PIL import Image
 
-from qdqc.data.archive import read_header
+from qdqc.data.archive import DAMAGED, Archive, read_header
 from qdqc.data.fit import Header, Sample
 from qdqc.data.images import check_pixels, unreadable
 from qdqc.diagnostics import QdqcError
-from qdqc.ir.types import Array
-from qdqc.memory import refuse_larger
 
 __all__ = ["IMAGES", "check_image", "kind", "load", "read_headers", "read_list", "scan_folder"]
 
@@ -110,7 +107,7 @@ def read_headers(path: Path) -> dict[str, Header]:
                 with archive.open(member) as stream:
                     name = member.filename.removesuffix(".npy")
                     out[name] = read_header(stream, member.file_size)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as err:
+    except DAMAGED as err:
         raise _failed(path, err) from err
     return out
 
@@ -120,13 +117,9 @@ def load(path: Path, keys: Iterable[str]) -> Sample:
     try:
         if kind(path) == "npy":
             return {"arr_0": np.load(path, mmap_mode="r", allow_pickle=False)}
-        with np.load(path, allow_pickle=False) as archive:
-            wanted = {key: f"{key}.npy" for key in keys}
-            members = archive.zip.namelist()
-            sizes = [archive.zip.getinfo(m).file_size for m in wanted.values() if m in members]
-            refuse_larger(sum(sizes), "what it unpacks to")
-            return {key: cast(Array, archive[key]) for key in wanted}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as err:
+        with Archive(path) as archive:
+            return {key: archive[key] for key in keys}
+    except DAMAGED as err:
         raise _failed(path, err) from err
 
 

@@ -312,10 +312,11 @@ def tables_of(
             masking=masking_by(module.graph, mask) if mask else None,
             look=None if statistics is None else statistics.append,
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if resources.cache is None or not resources.cache.usable:
             raise
-        raise KeyboardInterrupt("interrupted: the same command goes on from there") from None
+        stop.args = (f"{str(stop) or 'interrupted'}: the same command goes on from there",)
+        raise
 
 
 def header_of(module: Module, model_name: str, seed: int, mask: str = "") -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 from qdqc.calibration.table import IMAGES, Table
 from qdqc.data.dataset import Dataset
 from qdqc.diagnostics import QdqcError, Severity
+from qdqc.files import write_together
 from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.prove import Proof, proof_of
 from qdqc.flow.samples import CheckSamples, check_samples, tell_images, warn_unstated
@@ -18,7 +19,7 @@ from qdqc.flow.unquantized import Unquantized, unquantized
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.rooted import rooted_model
-from qdqc.onnx_io.saver import save_onnx
+from qdqc.onnx_io.saver import onnx_files
 from qdqc.ops import DynamicQuantizeLinear
 from qdqc.pipeline.discovery import load_passes, pipelines
 from qdqc.pipeline.instrument import Instrument, Where
@@ -36,7 +37,7 @@ from qdqc.runtime.comparison.check import check_against, taken
 from qdqc.runtime.comparison.compare import Comparison
 from qdqc.runtime.machine import has_vnni
 from qdqc.runtime.timing.latency import OpTime, Seconds, op_times, time_models
-from qdqc.text.qir_files import save
+from qdqc.text.qir_files import qir_files
 
 __all__ = ["Benchmark", "Deployed", "check_deployment", "deploy", "fitting_target"]
 
@@ -131,13 +132,7 @@ class Deployed:
         """
         text = path.with_suffix(".rejected.qir" if rejected else ".qir")
         model = path.with_name(f"{path.name}.rejected") if rejected else path
-        save(self.module, text)
-        try:
-            save_onnx(self.module, model)  # last: where it stands, all of it is there
-        except QdqcError:
-            for file in (text, text.with_suffix(".safetensors")):
-                file.unlink(missing_ok=True)
-            raise
+        write_together([*qir_files(self.module, text), *onnx_files(self.module, model)])
         return model, text
 
     def prove(self, path: Path, sample: Mapping[str, Any]) -> Proof:

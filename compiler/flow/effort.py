@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdqc.files import cache_folder
+from qdqc.diagnostics import QdqcError
 from qdqc.flow.listener import Listener
+from qdqc.kept import KeptFolder, goes_on_without
 from qdqc.runtime.machine import cores, peak_of
 from qdqc.versions import version_of
 
@@ -26,8 +27,8 @@ _THREADS = 4
 class Effort:
     """Processes, private memory in bytes (0 is no limit), and a folder that keeps findings.
 
-    ``cache`` is the folder, None for the user's own; without ``keeps`` nothing is kept, and
-    nothing of earlier runs is used.
+    The folder is one of our own in ``cache``, by default in the user's; without ``keeps``
+    nothing is kept, and nothing of earlier runs is used.
     """
 
     workers: int = 1
@@ -41,17 +42,18 @@ class Effort:
 
         Statistics in the cache depend on the model and the tools that ``header`` names.
         """
-        from qdqc.calibration.cache import Cache
+        from qdqc.calibration.cache import SUFFIX, Cache
         from qdqc.calibration.collection import Resources
 
         runtime = version_of("onnxruntime")
-        folder = self.cache or cache_folder("calibration")
+        base = self.cache
+        folder = _folder(base, "calibration", SUFFIX, listener) if self.keeps else None
         return Resources(
             memory_limit=self.memory_limit,
             measure=peak_of,
             threads=self.threads,
             workers=self.workers,
-            cache=Cache(folder, listener.warn) if self.keeps else None,
+            cache=Cache(folder, listener.warn) if folder is not None else None,
             key=f"{header['digest']} {header['tool']} onnxruntime {runtime}",
             tell=listener.note,
         )
@@ -62,9 +64,20 @@ class Effort:
 
         return Hands(self.threads, self.workers)
 
-    def journal_folder(self) -> Path | None:
+    def journal_folder(self, listener: Listener) -> KeptFolder | None:
         """Where searches keep what they found; None where nothing is kept."""
-        return (self.cache or cache_folder("search")) if self.keeps else None
+        from qdqc.search.trials.journal import SUFFIX
+
+        return _folder(self.cache, "search", SUFFIX, listener) if self.keeps else None
+
+
+def _folder(base: Path | None, what: str, suffix: str, listener: Listener) -> KeptFolder | None:
+    """A folder that keeps findings; where it can't be used this is reported, and None."""
+    try:
+        return KeptFolder(base, what, suffix)
+    except (OSError, QdqcError) as error:
+        listener.warn(goes_on_without(what, base, error))
+        return None
 
 
 ALONE = Effort(threads=1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from qdqc.diagnostics import Diagnostic
+from qdqc.diagnostics import Diagnostic, visible
 from qdqc.pipeline.instrument import Instrument
 
 __all__ = ["SILENT", "Listener", "Progress"]
@@ -31,7 +31,7 @@ def _no_progress(stage: str, unit: str, done: int, total: int = 0, note: str = "
 
 def _to_stderr(warning: Diagnostic | str) -> None:
     text = warning.render() if isinstance(warning, Diagnostic) else f"warning: {warning}"
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(visible(text) + "\n")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from qdqc.onnx_io.saver import save_onnx
 from qdqc.quant.deployment import Deployment
 from qdqc.quant.lowering import has_quantized_activations
 from qdqc.quant.qtable import MODES, Qtable, load_qtable, mode_named
+from qdqc.scratch import scratch_folder
 
 __all__ = ["Quantized", "quantize"]
 
@@ -114,7 +114,7 @@ def _deployed(
     deployed = deploy(module, deployment, table=table, qtable=qtable, listener=listener)
     first = CheckSamples(list(itertools.islice(samples, _CHECKED_SAMPLES)), "calibration")
     comparison = deployed.check(first)
-    with tempfile.TemporaryDirectory(prefix="qdqc-") as folder:
+    with scratch_folder("quantized") as folder:
         path = Path(folder) / "model.onnx"
         save_onnx(deployed.module, path)
         proof = deployed.prove(path, first.first)

@@ -292,7 +292,7 @@ def _journal(
     listener: Listener,
 ) -> Journal:
     """What an earlier run of the same search found, and a place for what this one finds."""
-    folder = request.effort.journal_folder()
+    folder = request.effort.journal_folder(listener)
     if folder is None:
         return Journal(None, "")
     digest = Digest()

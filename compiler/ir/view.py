@@ -10,6 +10,7 @@ import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qdqc.diagnostics import joined
 from qdqc.ir.core import Node, Value
 from qdqc.ir.graph import Graph
 from qdqc.ir.spelling import print_type
@@ -204,19 +205,24 @@ def to_dot(graph: Graph, fills: Mapping[N, str] = {}) -> str:
     ids = {node: f"n{index}" for index, node in enumerate(graph.nodes())}
     lines = ["digraph {", "  node [shape=box fontname=monospace];"]
     for index, value in enumerate(graph.inputs):
-        lines.append(f"  in{index} [shape=ellipse label={json.dumps(value.name)}];")
+        lines.append(f"  in{index} [shape=ellipse label={_quoted(value.name)}];")
     for node, name in ids.items():
-        label = json.dumps(f"{node.op.name}\n{node.name}")
+        label = _quoted(node.op.name, node.name)
         style = f" style=filled fillcolor={json.dumps(fills[node])}" if node in fills else ""
         lines.append(f"  {name} [label={label}{style}];")
     for index, value in enumerate(graph.outputs):
-        lines.append(f"  out{index} [shape=ellipse label={json.dumps(value.name)}];")
+        lines.append(f"  out{index} [shape=ellipse label={_quoted(value.name)}];")
     sources: dict[Value, str] = {v: f"in{i}" for i, v in enumerate(graph.inputs)}
     sources |= {r: name for node, name in ids.items() for r in node.present_results}
     edges = [(v, name) for node, name in ids.items() for v in reads(node)]
     edges += [(value, f"out{index}") for index, value in enumerate(graph.outputs)]
     for value, target in edges:
         if value in sources:
-            label = json.dumps(print_type(value.type, elide=True))
+            label = _quoted(print_type(value.type, elide=True))
             lines.append(f"  {sources[value]} -> {target} [label={label}];")
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _quoted(*lines: str) -> str:
+    """Lines as DOT has them in quotes."""
+    return json.dumps(joined(lines), ensure_ascii=False)

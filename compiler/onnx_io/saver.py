@@ -19,7 +19,7 @@ from qdqc.onnx_io.reader import read_model
 from qdqc.onnx_io.tensors import external_place, point, to_tensor_proto
 from qdqc.ops.onnx_table import elem_code
 
-__all__ = ["file_bytes", "onnx_bytes", "save_onnx"]
+__all__ = ["file_bytes", "onnx_bytes", "onnx_files", "save_onnx"]
 
 _EXTERNAL_FROM = 1024
 """Tensors of fewer bytes stay inline."""
@@ -132,16 +132,28 @@ def save_onnx(
     appear whole or not at all; a link in their place is replaced, never followed. Raises
     QdqcError where the module can't be exported or the path can't be written.
     """
-    target = Path(path)
+    write_together(
+        onnx_files(model, Path(path), external=external, opset=opset, value_info=value_info)
+    )
+
+
+def onnx_files(
+    model: Module | ModelProto,
+    target: Path,
+    *,
+    external: bool | None = None,
+    opset: int | None = None,
+    value_info: bool = False,
+) -> list[tuple[Path, Content]]:
+    """The files that ``save_onnx`` writes, the model last. Raises QdqcError."""
     data = target.with_name(target.name + _DATA)
     proto, kept = _light(model, opset, value_info)
     if external is None:
         external = proto.ByteSize() + kept.nbytes > _INLINE_LIMIT
     if external and kept.loads:
         write = kept.external(proto, data.name)
-        write_together([(data, write), (target, proto.SerializeToString())])
-    else:
-        write_together([(target, kept.inline(proto))])
+        return [(data, write), (target, proto.SerializeToString())]
+    return [(target, kept.inline(proto))]
 
 
 def onnx_bytes(model: Module | ModelProto) -> int:

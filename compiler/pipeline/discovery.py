@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.user_files import is_users, summary, take_note
 
 __all__ = ["GROUP", "load_passes", "load_plugin", "pipelines"]
 
@@ -67,10 +68,13 @@ def load_plugin(path: str | Path) -> ModuleType:
         raise QdqcError("a plugin is a Python file; its name ends in .py", file=str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # annotations of the options are resolved through sys.modules
+    take_note(path)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
         del sys.modules[name]
+        if not (isinstance(error, QdqcError) or is_users(error)):
+            raise
         raise _explain(error, key, str(path)) from error
     _loaded[key] = module
     _take_pipelines(module)
@@ -81,7 +85,9 @@ def _load_foreign(name: str, value: str) -> None:
     """A user's package; whatever it raises is reported as an error of that package."""
     try:
         _import_all(importlib.import_module(value))
-    except Exception as error:
+    except BaseException as error:
+        if not (isinstance(error, QdqcError) or is_users(error)):
+            raise
         about = f"passes of '{value}' (entry point '{name}')"
         raise _explain(error, value.replace(".", "/"), about) from error
 
@@ -94,7 +100,15 @@ def _import_all(package: ModuleType) -> None:
 
 
 def _take_pipelines(module: ModuleType) -> None:
-    pipelines: dict[str, str] = getattr(module, "PIPELINES", {})
+    pipelines: object = getattr(module, "PIPELINES", {})
+    if not isinstance(pipelines, dict) or not all(
+        isinstance(word, str) for pair in pipelines.items() for word in pair
+    ):
+        raise QdqcError(
+            f"PIPELINES of '{module.__name__}' is no dict of names and pipelines",
+            file=module.__file__,
+            notes=['such as PIPELINES = {"mine": "canonicalize,my-pass"}'],
+        )
     for name, text in pipelines.items():
         if _pipelines.setdefault(name, text) != text:
             raise QdqcError(
@@ -104,9 +118,9 @@ def _take_pipelines(module: ModuleType) -> None:
             )
 
 
-def _explain(error: Exception, where: str, about: str) -> QdqcError:
+def _explain(error: BaseException, where: str, about: str) -> QdqcError:
     """An error in somebody's file: its line there, what was raised, and what to do."""
-    reason = f"{type(error).__name__}: {error}"
+    reason = summary(error)
     if isinstance(error, QdqcError):
         reason = error.diagnostic.message
     place = about

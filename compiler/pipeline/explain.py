@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from qdqc.diagnostics import joined
 from qdqc.ir.graph import Module
 from qdqc.pipeline.instrument import Instrument, PassRun, Report, Where, Write
 from qdqc.pipeline.pass_ import Mismatch, Pass, PassContext
@@ -44,7 +45,7 @@ class Explain(Instrument):
         for rule in dict.fromkeys(m.rule for m in left):
             lines.append(f"rule '{rule}'")
             lines += _reasons([m for m in left if m.rule == rule])
-        self.write("\n".join(lines) + "\n")
+        self.write(joined(lines) + "\n")
 
     def end(self, module: Module, report: Report) -> None:
         ran = {run.name for run in report.runs}

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from qdqc.diagnostics import Diagnostic, QdqcError, Severity
+from qdqc.diagnostics import Diagnostic, QdqcError, Severity, joined
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.pipeline.instrument import Instrument, PassRun, Report, Where
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.pipeline.snapshot import Snapshot, snapshot
 from qdqc.pipeline.spec import print_pipeline, resolve
+from qdqc.user_files import place_of
 
 if TYPE_CHECKING:
     from qdqc.calibration.table import Table
@@ -100,7 +101,7 @@ class PassManager:
             done.verify_seconds = time.perf_counter() - start
         try:
             start = time.perf_counter()
-            done.changes = where.pass_.run(module.graph, ctx)
+            done.changes = _count(where.pass_.run(module.graph, ctx), where.pass_)
             done.seconds = time.perf_counter() - start
             if self.verify_each:
                 start = time.perf_counter()
@@ -129,7 +130,8 @@ class PassManager:
             if not hints and d.node is None and (d.file or d.position):
                 return error  # about a file that the pass reads: the module plays no part in it
             return error.with_notes(note)
-        return PassError(f"pass {where} failed with {type(error).__name__}: {error}\nnote: {note}")
+        message = f"pass {where} failed with {type(error).__name__}: {error}"
+        return PassError(joined([message, f"note: {note}"]))
 
 
 def run(
@@ -176,6 +178,16 @@ def _verify(module: Module) -> None:
         file=first.file,
         notes=[*first.notes, *notes],
     )
+
+
+def _count(changes: object, pass_: Pass) -> int:
+    """The number of changes that a pass returned. Raises QdqcError for anything else."""
+    if isinstance(changes, int):
+        return changes
+    kind = type(changes).__name__
+    note = "a pass returns the number of its changes"
+    message = f"pass '{pass_.name}' returned a {kind}, not a number"
+    raise QdqcError(message, file=place_of(pass_.run), notes=[note])
 
 
 def _check_claim(module: Module, before: Snapshot | None, done: PassRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qdqc.diagnostics import joined
 from qdqc.ir.graph import Module
 from qdqc.pipeline.instrument import Instrument, Report, Write
 
@@ -25,7 +26,7 @@ class TimePasses(Instrument):
         for name, seconds in [*rows, ("(total)", total)]:
             percent = 100 * seconds / total if total else 0.0
             lines.append(f"{seconds:7.4f}  {percent:7.1f}%  {name}")
-        self.write("\n".join(lines) + "\n")
+        self.write(joined(lines) + "\n")
 
 
 class PassStatistics(Instrument):
@@ -40,4 +41,4 @@ class PassStatistics(Instrument):
             lines.append(f"{run.changes:7}  {run.name} (pass {index})")
             counted = sorted(run.statistics.items(), key=lambda item: (-item[1], item[0]))
             lines += [f"{count:11}  {name}" for name, count in counted]
-        self.write("\n".join(lines) + "\n")
+        self.write(joined(lines) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,7 +118,8 @@ class DumpIR(Instrument):
         return None
 
     def _dump(self, module: Module, stem: str) -> None:
-        path = self.folder / f"{self._count:03}_{stem}.qir"
+        plain = re.sub(r"[^\w.-]", "_", stem)  # a plugin may call its passes as it likes
+        path = self.folder / f"{self._count:03}_{plain}.qir"
         self._count += 1
         if self.elide:
             write_whole(path, _text(module, elide=True))

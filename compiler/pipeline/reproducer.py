@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from qdqc.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError, joined, visible
 from qdqc.files import write_whole
 from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
@@ -42,7 +42,7 @@ class CrashReproducer(Instrument):
         message = error.diagnostic.message if isinstance(error, QdqcError) else repr(error)
         comment = [
             f"The module before pass {where}, which failed:",
-            *message.splitlines(),
+            visible(message),
             f"reproduce: {command}",
         ]
         try:
@@ -56,7 +56,7 @@ class CrashReproducer(Instrument):
         from qdqc.text.qir_files import save
 
         save(module, self.path)
-        head = "".join(f"// {line}".rstrip() + "\n" for line in comment)
+        head = joined(f"// {line}".rstrip() for line in comment) + "\n"
         write_whole(self.path, head + self.path.read_text("utf-8"))
 
 

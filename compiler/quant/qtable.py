@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.diagnostics import QdqcError, suggestion, visible
 from qdqc.files import read_text
 from qdqc.ir.graph import Graph
 from qdqc.ir.loc import Loc, Position
@@ -132,7 +132,7 @@ def parse_qtable(text: str, file: str) -> Qtable:
 
 def print_qtable(modes: Mapping[str, str], header: Mapping[str, object] = {}) -> str:
     """The text of a qtable, names in the order given; ``header`` goes into comments."""
-    out = [f"# {key}: {' '.join(str(value).split())}" for key, value in header.items()]
+    out = [f"# {key}: {visible(' '.join(str(value).split()))}" for key, value in header.items()]
     out += ["###", "# op_name   quantize_mode"]
     out += [f"{_print_name(name)} {mode}" for name, mode in modes.items()]
     return "\n".join(out) + "\n"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qdqc.diagnostics import Diagnostic, Severity
+from qdqc.diagnostics import Diagnostic, Severity, visible
 from qdqc.report.comparison_text import json_number
-from qdqc.report.lines import visible
 from qdqc.runtime.comparison.against_source import AgainstSource
 from qdqc.runtime.comparison.compare import Similarity
 

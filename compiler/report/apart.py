@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqc.data.archive import Archive
-from qdqc.diagnostics import QdqcError
-from qdqc.report.lines import visible
+from qdqc.diagnostics import QdqcError, joined
 from qdqc.runtime.comparison.compare_files import pieces, similarities
 
 __all__ = ["Apart", "apart", "render_apart", "worst_parts"]
@@ -111,7 +110,7 @@ def render_apart(deviations: Apart) -> str:
     ):
         at = [int(i) for i in np.unravel_index(place, deviations.shape)] if deviations.shape else []
         lines.append(f"  {value:>14.7g}  {wanted:>14.7g}  {value - wanted:>14.7g}  {at}")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _bar(share: float) -> str:
@@ -124,4 +123,4 @@ def worst_parts(target: Archive, reference: Archive, name: str, axis: int) -> li
     """The indices along an axis that lie farthest apart, by SQNR."""
     _, *rows = similarities(name, target, reference, axis=axis)
     worst = sorted(rows, key=lambda r: r.sqnr)[:_PARTS]
-    return [visible(f"  {r.sqnr:>6.1f} dB  cos {r.cos:.6f}  {r.name}") for r in worst]
+    return [f"  {r.sqnr:>6.1f} dB  cos {r.cos:.6f}  {r.name}" for r in worst]

@@ -13,7 +13,7 @@ import numpy as np
 
 from qdqc.data.archive import Archive
 from qdqc.data.totals import Totals
-from qdqc.report.lines import joined
+from qdqc.diagnostics import joined, visible
 
 __all__ = ["Statistics", "render_array", "render_statistics", "statistics_csv", "statistics_of"]
 
@@ -102,7 +102,7 @@ def statistics_csv(rows: Iterable[Statistics]) -> str:
         figures = [f"{x:.9g}" for x in row.figures()] or [""] * 5
         t = row.totals
         ends = ["", ""] if t is None else [int(t.zeros[row.part]), int(t.odd[row.part])]
-        writer.writerow([row.name, row.kind, row.count, *figures, *ends])
+        writer.writerow([visible(row.name), row.kind, row.count, *figures, *ends])
     return out.getvalue()
 
 

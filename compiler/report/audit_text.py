@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from qdqc.diagnostics import joined
 from qdqc.report.comparison_text import json_number
 from qdqc.runtime.audit.audit import Audit, AuditRow
 from qdqc.runtime.audit.fusions import BadFusion
@@ -27,7 +28,7 @@ def render_audit(audit: Audit) -> str:
     lines = [f"{head}; {count} of {others} other nodes{rest}"]
     lines += _by_reason("float", floats)
     lines += _by_reason("integer", [r for r in audit.findings if r.runs == "integer"])
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _by_reason(runs: str, rows: Sequence[AuditRow]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qdqc.diagnostics import joined
 from qdqc.runtime.timing.latency import OpTime, Seconds, Spread, ratio, spread
 
 __all__ = ["benchmark_entries", "render_benchmark"]
@@ -30,7 +31,7 @@ def render_benchmark(
     for name, rows in ops.items():
         by_op = ", ".join(f"{r.op} x{r.nodes} {r.seconds * 1e3:.3f}" for r in rows)
         lines.append(f"  ms by op, {name}: {by_op}")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def benchmark_entries(

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Mapping
 
-from qdqc.report.lines import joined, visible
+from qdqc.diagnostics import joined, visible
 from qdqc.runtime.comparison.compare import Comparison, Similarity
 
 __all__ = [
@@ -68,7 +68,8 @@ def comparison_csv(comparison: Comparison) -> str:
     )
     for row in comparison.rows:
         figures = [f"{getattr(row, figure):.8g}" for figure in _FIGURES]
-        writer.writerow([row.name, row.level.value, str(row.passed).lower(), *figures, row.note])
+        level, passed = row.level.value, str(row.passed).lower()
+        writer.writerow([visible(row.name), level, passed, *figures, row.note])
     return out.getvalue()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from qdqc.diagnostics import joined
 from qdqc.inspection.difference import Change, Detail, Difference
-from qdqc.report.lines import joined
 
 __all__ = ["difference_entries", "render_difference"]
 

@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from qdqc.diagnostics import joined
 from qdqc.inspection.causes import Cause
 from qdqc.inspection.measure import Figures, Measured
 from qdqc.report.comparison_text import json_number
-from qdqc.report.lines import joined
 from qdqc.runtime.comparison.compare import decibels
 
 __all__ = ["figures_entry", "inspection_entries", "render_inspection"]

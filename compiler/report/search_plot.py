@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qdqc.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError, visible
 from qdqc.report.extra import library
 from qdqc.search.strategies.mixes import Mix
 from qdqc.search.strategies.pareto import Point
@@ -136,7 +136,7 @@ def _mark(axes: Any, search: SearchPlot, place: float, score: float) -> None:
 
 def _shown(name: str, longest: int = _LONGEST) -> str:
     """A name on one line, with its end when it is too long: nothing in it is a command."""
-    plain = "".join(c if c.isprintable() else "?" for c in name)
+    plain = visible(name)
     return plain if len(plain) <= longest else f"…{plain[1 - longest :]}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from qdqc.calibration.table import Table
+from qdqc.diagnostics import joined
 from qdqc.ir.core import Constant, Node
 from qdqc.search.strategies.sensitivity import Judged, Sensitivity
 from qdqc.search.strategies.strategy import Search
@@ -125,7 +126,7 @@ def render_front(search: Search) -> str:
             f"{1000 * point.predicted:6.2f} ms {1000 * point.seconds:6.2f} ms  "
             f"{point.score:.6f}  {len(point.floats)}{mark}"
         )
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def render_worst(search: Sensitivity, table: Table, floats: Iterable[str] = ()) -> str:
@@ -140,7 +141,7 @@ def render_worst(search: Sensitivity, table: Table, floats: Iterable[str] = ()) 
         rows.append((loss, ranked.layer.op, ends, mark, ranked.layer.name, why))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=False)) for r in rows]
-    return "\n".join(f"{line}  {r[5]}".rstrip() for line, r in zip(lines, rows, strict=True))
+    return joined(f"{line}  {r[5]}".rstrip() for line, r in zip(lines, rows, strict=True))
 
 
 def cause_of(layer: Layer, table: Table, search: Sensitivity) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qdqc.diagnostics import QdqcError, suggestion
+from qdqc.diagnostics import QdqcError, joined, suggestion
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.graph import Module
 from qdqc.ir.types import TensorType
@@ -44,7 +44,7 @@ def render_why(node: Node[Any], audit: Audit, target: Target) -> str:
     if kept:
         lines.append(f"  keeps the rules of {target.name}: {', '.join(kept)}")
     lines += [f"  breaks {rule}: {message}" for rule, message in messages.items() if message]
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def _head(node: Node[Any], row: AuditRow | None) -> str:

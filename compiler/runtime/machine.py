@@ -51,12 +51,16 @@ def peak_of(action: Callable[[], object]) -> int:
 
     if "fork" not in multiprocessing.get_all_start_methods():
         return 0
-    child = multiprocessing.get_context("fork").Process(target=_quietly, args=(action,))
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=_quietly, args=(action,), daemon=True)
     child.start()
     peak = 0
-    while child.is_alive():
-        peak = max(peak, _private_bytes(child.pid or 0))
-        child.join(_INTERVAL)
+    try:
+        while child.is_alive():
+            peak = max(peak, _private_bytes(child.pid or 0))
+            child.join(_INTERVAL)
+    finally:
+        child.kill()
     return peak
 
 

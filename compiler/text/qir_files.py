@@ -16,7 +16,7 @@ from qdqc.text.printer import module_lines
 from qdqc.text.sidecar import Sidecar, sidecar_writer, tensors
 from qdqc.text.values import Resolve
 
-__all__ = ["SharedSidecar", "load", "read_text", "save", "sidecar_opener"]
+__all__ = ["SharedSidecar", "load", "qir_files", "read_text", "save", "sidecar_opener"]
 
 _SUFFIX = ".safetensors"
 _MADE = "model_transform makes one of an ONNX model"
@@ -28,10 +28,20 @@ def save(module: Module, path: str | Path, *, elide: bool = False) -> None:
     Both appear whole or not at all; a file of that name that is not a sidecar is left alone.
     ``elide`` writes the text alone, without the contents of larger constants. Raises QdqcError.
     """
+    files = qir_files(module, path, elide=elide)
+    if len(files) == 1:
+        write_whole(path, files[0][1])
+    else:
+        write_together(files)
+
+
+def qir_files(
+    module: Module, path: str | Path, *, elide: bool = False
+) -> list[tuple[Path, Content]]:
+    """The files that ``save`` writes, the text last. Raises QdqcError."""
     weights = {} if elide else tensors(module)
     if not weights:
-        write_whole(path, _text_writer(module, Path(path), elide, None))
-        return
+        return [(Path(path), _text_writer(module, Path(path), elide, None))]
     target = Path(path).resolve()
     sidecar = target.with_suffix(_SUFFIX)
     if sidecar == target:
@@ -39,7 +49,7 @@ def save(module: Module, path: str | Path, *, elide: bool = False) -> None:
     if sidecar.exists():
         _open_own(sidecar)
     text = _text_writer(module, target, False, sidecar.name)
-    write_together([(sidecar, sidecar_writer(weights)), (target, text)])
+    return [(sidecar, sidecar_writer(weights)), (target, text)]
 
 
 def load(path: str | Path, *, verify: bool = False) -> Module:

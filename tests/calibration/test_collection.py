@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from qdqc.calibration.batches import BATCH, Batches, Digest
-from qdqc.calibration.cache import Cache
+from qdqc.calibration.cache import SUFFIX, Cache
 from qdqc.calibration.collection import SERIAL, Resources, collect
 from qdqc.calibration.in_order import can_fork
 from qdqc.calibration.state import to_bytes
@@ -27,6 +27,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, TensorType
+from qdqc.kept import KeptFolder
 from qdqc.ops import Conv, Transpose
 
 COUNT = 23
@@ -144,7 +145,8 @@ def kept(folder: Path, **given: Any) -> Resources:
     def warn(found: object) -> None:
         raise AssertionError(found)
 
-    return Resources(cache=Cache(folder, warn), key="model", **given)
+    cache = Cache(KeptFolder(folder, "calibration", SUFFIX), warn)
+    return Resources(cache=cache, key="model", **given)
 
 
 class StoppedError(Exception):
@@ -240,7 +242,7 @@ def test_another_key_finds_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, None])
 def test_damaged_entries_are_done_again(tmp_path: Path, content: bytes | None) -> None:
     whole = text(collected(dataset(arrays()), kept(tmp_path)))
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.rglob("*.statistics")
     held = path.read_bytes()
     path.write_bytes(held[:-1] if content is None else content)
     assert text(collected(dataset(arrays()), kept(tmp_path))) == whole

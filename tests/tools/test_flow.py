@@ -184,7 +184,7 @@ def test_without_the_model_its_ir_goes_too(
     def full(*_: object) -> None:
         raise QdqcError("can't write 'late.onnx': No space left on device")
 
-    monkeypatch.setattr("qdqc.flow.deploy.save_onnx", full)
+    monkeypatch.setattr("qdqc.flow.deploy.onnx_files", full)
     line = "model_deploy --mlir tiny.qir --calibration_table tiny.cali --model late.onnx"
     assert call(line) == 1
     assert "No space left" in capsys.readouterr().err

@@ -178,7 +178,7 @@ def test_a_cache_that_cannot_be_used_is_only_a_warning(
     args = [str(model), "--dataset", str(photos), "-o", str(tmp_path / "t")]
     assert main([*args, "--cache", str(model)]) == 0
     err = capsys.readouterr().err
-    assert err.count("goes on without its cache: File exists") == 1
+    assert err.count("goes on without its cache: Not a directory") == 1
     assert (tmp_path / "t").exists()
 
 

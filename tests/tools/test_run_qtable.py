@@ -60,9 +60,9 @@ def test_latency_chooses_a_point(
 ) -> None:
     given = ["--strategy", "pareto", "--points", "3", "--max_latency"]
     assert main([*args, *given, "1e6"]) == 0
-    err = capsys.readouterr().err
-    assert "predicted  measured     score  float layers" in err
-    assert err.count("chosen") == 1
+    out = capsys.readouterr().out
+    assert "predicted  measured     score  float layers" in out
+    assert out.count("chosen") == 1
     assert main([*args, *given, "0", "--report", str(tmp_path / "r.json"), "-qq"]) == 0
     front = json.loads((tmp_path / "r.json").read_text())["front"]
     fastest = min(front, key=lambda p: p["measured_ms"])

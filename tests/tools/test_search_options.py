@@ -147,7 +147,7 @@ def test_journals_depend_on_all_that_changes_findings(folder: Path) -> None:
     def journals(*given: str) -> set[str]:
         search = search_of(folder, *given, "--cache", str(folder / "cache"), kept=True)
         search.journal.put("x", 1)
-        return {p.name for p in (folder / "cache").glob("*.journal")}
+        return {p.name for p in (folder / "cache").rglob("*.journal")}
 
     first = journals()
     assert len(first) == 1
@@ -164,7 +164,7 @@ def test_files_stand_beside_the_qtable(tmp_path: Path) -> None:
     assert files.log == tmp_path / "SensitiveLayerSearch"
     assert files.losses == tmp_path / "full_loss_table.txt"
     text = qtable_text(files, ["a", "b c"], {"d"}, ["one\nnote"])
-    assert "# one note\n# leaves the integers as well: d\n" in text
+    assert "# one\\nnote\n# leaves the integers as well: d\n" in text
     assert text.endswith('# op_name   quantize_mode\na F32\n"b c" F32\n')
 
 

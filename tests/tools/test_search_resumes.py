@@ -186,7 +186,7 @@ def test_a_journal_that_was_torn_is_gone_on_from(
     given = [*args, *GOAL, "--cache", str(cache)]
     assert run_sensitive_layer(given) == 0
     whole = files(tmp_path)
-    (journal,) = cache.glob("*.journal")
+    (journal,) = cache.rglob("*.journal")
     text = journal.read_bytes()
     capsys.readouterr()
     for end in (0, 1, len(text) // 3, len(text) // 2 + 7, len(text) - 3):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from qdqc.runtime.comparison.check import taken
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.runtime.timing.latency import spread, time_models
 from qdqc.runtime.timing.node_times import node_times
+from qdqc.scratch import scratch_folder
 
 __all__ = ["Sources", "gather"]
 
@@ -102,7 +102,7 @@ def _cast_names(quantized: Module, names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _audited(lowered: Module, replay: Replay) -> Audit:
-    with tempfile.TemporaryDirectory(prefix="qdqc-page-") as folder:
+    with scratch_folder("page") as folder:
         path = Path(folder) / "model.onnx"
         save_onnx(lowered, path)
         return audit(lowered, replay.decisions, path)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import import_module, resources
 from typing import Any
 
+from qdqc.diagnostics import visible
 from qdqc.report.extra import library
 from qdqc.report.page.payload import Inspection, payload
 
@@ -34,7 +36,7 @@ def render_page(inspection: Inspection, title: str) -> str:
     safe = import_module("markupsafe").Markup
     read = {n: (files / n).read_text("utf-8") for n in ("page.html", "page.css", *_SCRIPTS)}
     return environment.from_string(read["page.html"]).render(
-        title=title,
+        title=visible(title),
         style=safe(read["page.css"]),
         plotting=safe(plotly.get_plotlyjs()),
         data=safe(script_json(payload(inspection))),
@@ -43,11 +45,23 @@ def render_page(inspection: Inspection, title: str) -> str:
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand inside a script element: no ``<``, ``>`` or ``&`` is left in it."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    """JSON that may stand inside a script element: no ``<``, ``>`` or ``&`` is left in it.
+
+    Its texts are visible ones.
+    """
+    text = json.dumps(_visible(value), allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def _visible(value: Any) -> Any:
+    """Plain data with all texts in it as people may see them."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {visible(str(key)): _visible(item) for key, item in value.items()}
+    return [*map(_visible, value)] if isinstance(value, list | tuple) else value
 
 
 def need_libraries() -> None:

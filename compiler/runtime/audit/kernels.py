@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +19,7 @@ from qdqc.runtime.audit.kernel import Kernel
 from qdqc.runtime.audit.traced import traced
 from qdqc.runtime.sessions.places import name_by_place
 from qdqc.runtime.sessions.session import first_line, open_session
+from qdqc.scratch import scratch_folder
 
 __all__ = [
     "RUNTIMES",
@@ -73,7 +73,7 @@ def optimised_model(
     the full level adds layout transposes that say nothing here. Raises QdqcError where onnxruntime
     can't load it.
     """
-    with tempfile.TemporaryDirectory(prefix="qdqc-audit-") as scratch:
+    with scratch_folder("audit") as scratch:
         out = (beside or Path(scratch)) / "optimised.onnx"
         place = file if isinstance(source, ModelProto) else Path(source)
         model = source if isinstance(source, ModelProto) else str(source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from qdqc.runtime.sessions.fetch import fetch
 from qdqc.runtime.sessions.session import Feeds, open_session
+from qdqc.scratch import scratch_folder
 
 __all__ = [
     "OpTime",
@@ -141,7 +141,7 @@ def kernel_times(
     is a file that gets the optimised model.
     """
     inputs = {n: np.asarray(a) for n, a in feeds.items()}
-    with tempfile.TemporaryDirectory(prefix="qdqc-profile-") as folder:
+    with scratch_folder("profile") as folder:
         session = open_session(
             model,
             optimise=optimise,

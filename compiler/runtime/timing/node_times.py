@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from qdqc.quant.lowering import lower
 from qdqc.runtime.sessions.places import name_by_place, places_in
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.runtime.timing.latency import kernel_times
+from qdqc.scratch import scratch_folder
 
 __all__ = ["node_times"]
 
@@ -41,7 +41,7 @@ def node_times(
     proto = rooted_model(lowered)
     owner = _owners(export_parts(lowered))
     made = [_first(node.output) for node in name_by_place(proto.graph.node)]
-    with tempfile.TemporaryDirectory(prefix="qdqc-times-") as folder:
+    with scratch_folder("times") as folder:
         file = Path(folder) / "optimised.onnx"
         kernels = kernel_times(
             proto, feeds, threads=threads, runs=runs, optimise=optimise, optimised=str(file)

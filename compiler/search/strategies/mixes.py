@@ -50,7 +50,7 @@ class Mixes:
         chosen = frozenset(floats)
         if chosen not in self.verified:
             entry = ["mix", self._table_digest, sorted(chosen)]
-            score = self._journal.get(entry)
+            score = self._journal.get(entry, float)
             if score is None:
                 score = self.trials.score_of(self.table, chosen)
                 self._journal.put(entry, score)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from qdqc.calibration.table import Table
 from qdqc.ir.core import Constant
@@ -160,14 +160,19 @@ class Sensitivity:
             [[[float(q.scale), int(q.zero_point)] for q in v] for v in distinct],
             {n: [r.min, r.max, r.threshold] for n, r in ranges.items()},
         ]
-        noted = self.journal.get(entry)
-        if noted is None:
+        losses = self.journal.get(entry, lambda noted: _losses(noted, len(distinct)))
+        if losses is None:
             losses = trials.losses(layer, distinct, ranges, screened)
-            noted = [[tried.loss, tried.samples] for tried in losses]
-            self.journal.put(entry, noted)
-        losses = [Loss(float(loss), int(samples)) for loss, samples in noted]
+            self.journal.put(entry, [[tried.loss, tried.samples] for tried in losses])
         by = dict(zip(distinct, losses, strict=True))
         return Judged(layer, {m: by[v] for m, v in variants.items()})
+
+
+def _losses(noted: Any, count: int) -> list[Loss]:
+    """So many losses of plain data. Raises TypeError and ValueError."""
+    if len(noted) != count:
+        raise ValueError(f"{len(noted)} losses where {count} belong")
+    return [Loss(float(loss), int(samples)) for loss, samples in noted]
 
 
 def _read_by(layer: Layer, ranges: Mapping[str, Range]) -> dict[str, Range]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from qdqc.calibration.table import Table
+from qdqc.diagnostics import visible
 from qdqc.ir.op import Kind
 from qdqc.runtime.comparison.pooled import Pool
 from qdqc.runtime.sessions.session import Runner
@@ -94,7 +95,7 @@ def loss_table(cosines: Mapping[str, float], target: str, fp_type: str) -> str:
     rows = sorted(cosines.items(), key=lambda row: row[1])
     lines = [f"# chip: {target}  mix_mode: {fp_type}", "###"]
     lines += [
-        f"No.{place:<4}: Layer: {name:<50}\t\t\tCos: {cos:.6f}"
+        f"No.{place:<4}: Layer: {visible(name):<50}\t\t\tCos: {cos:.6f}"
         for place, (name, cos) in enumerate(rows)
     ]
     return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from qdqc.diagnostics import QdqcError
 from qdqc.runtime.comparison.pooled import Pool
+from qdqc.user_files import brief, place_of
 
 __all__ = ["KINDS", "Likeness", "Metric", "Objective", "Outputs"]
 
@@ -88,11 +89,12 @@ class Likeness:
     def _compared(self, outputs: Outputs, exact: Outputs) -> tuple[Outputs, Outputs]:
         """What is compared of a sample."""
         if self.post_process is not None:
-            return _comparable(self.post_process(outputs), self.post_process(exact))
+            process = self.post_process
+            return _comparable(process(outputs), process(exact), place_of(process))
         return outputs, {name: exact[name] for name in self.weights}
 
 
-def _comparable(given: Outputs, exact: Outputs) -> tuple[Outputs, Outputs]:
+def _comparable(given: Outputs, exact: Outputs, file: str | None) -> tuple[Outputs, Outputs]:
     """What a post-processing made of a model's values and of the float model's.
 
     Raises QdqcError where there is nothing to compare number by number.
@@ -101,12 +103,14 @@ def _comparable(given: Outputs, exact: Outputs) -> tuple[Outputs, Outputs]:
     note = "compare what comes before anything that depends on the values: scores, not boxes"
     if shapes[0] != shapes[1]:
         message = f"{shapes[0]} of INT8 beside {shapes[1]} of float"
-        raise QdqcError(f"the post-processing gives other shapes: {message}", notes=[note])
+        message = f"the post-processing gives other shapes: {message}"
+        raise QdqcError(message, file=file, notes=[note])
     if not any(np.size(a) for a in exact.values()):
-        raise QdqcError("the post-processing gives nothing to compare", notes=[note])
+        raise QdqcError("the post-processing gives nothing to compare", file=file, notes=[note])
     texts = [n for n, a in exact.items() if np.asarray(a).dtype.kind not in "biuf"]
     if texts:
-        raise QdqcError(f"the post-processing gives no numbers as '{texts[0]}'", notes=[note])
+        message = f"the post-processing gives no numbers as '{texts[0]}'"
+        raise QdqcError(message, file=file, notes=[note])
     return given, exact
 
 
@@ -143,11 +147,12 @@ class Metric:
         value = self.function(joined, self.labels)
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except Exception:  # it is the user's object
             number = float("nan")
         if not np.isfinite(number):
             raise QdqcError(
-                f"the metric gave {value!r}, which is no finite number",
+                f"the metric gave {brief(value)}, which is no finite number",
+                file=place_of(self.function),
                 notes=["def metric(outputs, labels) returns one number, and more is better"],
             )
         return number

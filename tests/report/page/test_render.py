@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from qdqc.diagnostics import QdqcError
+from qdqc.diagnostics import QdqcError, visible
 from qdqc.report.page.payload import Inspection, payload
 from qdqc.report.page.render import render_page, script_json
 
@@ -92,7 +92,7 @@ def test_scripts_never_read_markup() -> None:
 def test_json_in_a_script(text: str) -> None:
     made = script_json({"a": text})
     assert not set("<>&") & set(made)
-    assert json.loads(made) == {"a": text}
+    assert json.loads(made) == {"a": visible(text)}
 
 
 @pytest.mark.parametrize("name", ["jinja2", "plotly"])

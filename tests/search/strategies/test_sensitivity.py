@@ -11,10 +11,11 @@ from search_nets import attention, residual, samples_of, straight_outputs, table
 
 from qdqc.calibration.table import Table
 from qdqc.ir.graph import Module
+from qdqc.kept import KeptFolder
 from qdqc.runtime.comparison.compare import cosine
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.strategies.sensitivity import Judged, Sensitivity
-from qdqc.search.trials.journal import Journal
+from qdqc.search.trials.journal import SUFFIX, Journal
 from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Likeness
 from qdqc.search.trials.trials import Loss, Trials
@@ -28,7 +29,8 @@ def search_of(
     names = [v.name for v in module.graph.outputs]
     goal = Likeness({n: 1 / len(names) for n in names})
     trials = Trials(MixedModels(module), next(iter(tables.values())), samples, goal)
-    return Sensitivity(trials, tables, Journal(folder, "key"))
+    kept = None if folder is None else KeptFolder(folder, "search", SUFFIX)
+    return Sensitivity(trials, tables, Journal(kept, "key"))
 
 
 def test_losses_are_those_of_whole_models(tmp_path: Path) -> None:

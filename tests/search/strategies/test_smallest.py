@@ -11,10 +11,11 @@ from search_nets import Net, attention, branches, residual, samples_of, table_of
 
 from qdqc.calibration.table import Table
 from qdqc.ir.graph import Module
+from qdqc.kept import KeptFolder
 from qdqc.search.strategies.deviations import Parts, samples_within
 from qdqc.search.strategies.mixes import Mixes
 from qdqc.search.strategies.smallest import find_smallest
-from qdqc.search.trials.journal import Journal
+from qdqc.search.trials.journal import SUFFIX, Journal
 from qdqc.search.trials.layers import Layers, ranges_of
 from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Likeness
@@ -81,7 +82,7 @@ def test_the_found_set_is_as_small_as_any(make: object, tmp_path: Path) -> None:
     trials = trials_of(make())  # type: ignore[operator]
     parts = parts_of(trials)
     names = [layer.name for layer in trials.layers.integer]
-    journal = Journal(tmp_path, "all")
+    journal = Journal(KeptFolder(tmp_path, "search", SUFFIX), "all")
     every = Mixes(trials, table(trials), journal, 1.0)
     best = [
         max(every.score(c) for c in combinations(names, size)) for size in range(len(names) + 1)
@@ -130,10 +131,10 @@ def test_a_goal_that_int8_reaches_takes_no_trial() -> None:
 
 def test_verified_models_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = trials_of(residual())
-    first = Mixes(trials, table(trials), Journal(tmp_path, "k"), 1.0)
+    first = Mixes(trials, table(trials), Journal(KeptFolder(tmp_path, "search", SUFFIX), "k"), 1.0)
     held = first.score({"a"})
     monkeypatch.setattr(Trials, "score_of", lambda *_: pytest.fail("it was run again"))
-    again = Mixes(trials, table(trials), Journal(tmp_path, "k"), 1.0)
+    again = Mixes(trials, table(trials), Journal(KeptFolder(tmp_path, "search", SUFFIX), "k"), 1.0)
     assert again.score({"a"}) == held
 
 

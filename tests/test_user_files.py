@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from qdqc.data.user_file import function_of
 from qdqc.diagnostics import QdqcError
+from qdqc.user_files import function_of
 
 
 def write(folder: Path, text: str) -> Path:

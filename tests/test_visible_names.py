@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qdqc.data.archive import Archive, write_arrays
+from qdqc.diagnostics import joined, visible
 from qdqc.inspection.causes import Cause
 from qdqc.inspection.difference import Change, Detail, Difference
 from qdqc.inspection.measure import Figures, Measured
@@ -20,7 +21,6 @@ from qdqc.report.arrays import render_array, render_statistics, statistics_of
 from qdqc.report.comparison_text import render_comparison
 from qdqc.report.difference_text import render_difference
 from qdqc.report.inspection_text import render_inspection
-from qdqc.report.lines import joined, visible
 from qdqc.runtime.comparison.compare import Comparison, Level, Similarity
 from qdqc.runtime.comparison.pooled import compare
 
