@@ -100,7 +100,7 @@ def _read_bytes(path: Path) -> bytes:
                 )
             if size >= _MAPPED_FROM:
                 with contextlib.suppress(WireError):
-                    return light_bytes(memoryview(map_file(source.fileno(), path)))
+                    return light_bytes(map_file(source.fileno(), path).data)
             return source.read()
     except FileNotFoundError:
         raise QdqcError(

@@ -165,7 +165,7 @@ def block_quant(weight: Array, block: int, elem: Elem) -> Quant:
     step = max(1, _FITTED_AT_ONCE // (block * max(1, weight.shape[1]))) * block
     starts = range(0, max(1, len(weight)), step)
     parts = [_of_blocks(weight[i : i + step], block, elem.limits[1]) for i in starts]
-    scales, zeros = (np.concatenate(found) for found in zip(*parts, strict=True))
+    scales, zeros = (np.concatenate(same) for same in zip(*parts, strict=True))
     return Quant.make(scales, zeros.astype(np.int64), 0, block)
 
 

@@ -108,7 +108,7 @@ class Source:
         return open_session(model, optimise=optimise)
 
 
-def _run(session: ort.InferenceSession, names: Sequence[str], feeds: Any) -> list[Any]:
+def _run(session: ort.InferenceSession, names: Sequence[str], feeds: Any) -> Sequence[Any]:
     return session.run(list(names), feeds)
 
 

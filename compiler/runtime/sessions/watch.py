@@ -43,7 +43,7 @@ def check_rounds(module: Module) -> None:
             )
 
 
-def run_watched(session: ort.InferenceSession, names: Sequence[str], feeds: Any) -> list[Any]:
+def run_watched(session: ort.InferenceSession, names: Sequence[str], feeds: Any) -> Sequence[Any]:
     """A session's run, ended where it takes too long or too much memory. Raises QdqcError."""
     options, done = ort.RunOptions(), threading.Event()
     reasons: list[str] = []
