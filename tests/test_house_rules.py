@@ -28,7 +28,7 @@ ORDER = (
     ("diagnostics",),
     ("registry", "scratch", "user_files", "versions"),
     ("files", "memory"),
-    ("kept",),
+    ("kept_folder",),
     ("ir",),
     ("ops",),
     ("text",),

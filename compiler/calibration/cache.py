@@ -12,7 +12,7 @@ from qdqc.calibration.state import DamagedError, from_bytes, to_bytes
 from qdqc.calibration.statistics import Collector
 from qdqc.diagnostics import Diagnostic, QdqcError
 from qdqc.files import write_whole
-from qdqc.kept import KeptFolder, goes_on_without
+from qdqc.kept_folder import KeptFolder, goes_on_without
 
 __all__ = ["SUFFIX", "Cache", "Entry"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qdqc.diagnostics import QdqcError
 from qdqc.flow.listener import Listener
-from qdqc.kept import KeptFolder, goes_on_without
+from qdqc.kept_folder import KeptFolder, goes_on_without
 from qdqc.runtime.machine import cores, peak_of
 from qdqc.versions import version_of
 

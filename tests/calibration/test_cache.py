@@ -14,7 +14,7 @@ from qdqc.calibration.cache import SUFFIX, Cache
 from qdqc.calibration.state import to_bytes
 from qdqc.calibration.statistics import Collector
 from qdqc.diagnostics import Diagnostic
-from qdqc.kept import KeptFolder
+from qdqc.kept_folder import KeptFolder
 
 
 def held(value: float = 1.0) -> Collector:

@@ -27,7 +27,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, TensorType
-from qdqc.kept import KeptFolder
+from qdqc.kept_folder import KeptFolder
 from qdqc.ops import Conv, Transpose
 
 COUNT = 23

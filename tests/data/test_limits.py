@@ -29,7 +29,7 @@ def bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_archive_that_unpacks_to_more_than_there_is(bomb: Path) -> None:
-    with pytest.raises(QdqcError, match="takes 1048704 bytes of memory, and 524288 is the limit"):
+    with pytest.raises(QdqcError, match="takes 1048576 bytes of memory, and 524288 is the limit"):
         load(bomb, ["x"])
     assert load(bomb, ["small"])["small"].shape == (3,)
     with pytest.raises(QdqcError, match="unpacked it takes 1048576 bytes"):

@@ -14,7 +14,8 @@ from qdqc.tools.command import CommandParser, Invocation, execute
 
 
 def run(action: object) -> int:
-    return execute(CommandParser("try_it", "Try it.", "try_it"), action, [])  # type: ignore[arg-type]
+    parser = CommandParser("try_it", "Try it.", "try_it")
+    return execute(parser, action, [])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

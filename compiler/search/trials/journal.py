@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qdqc.kept import KeptFolder
+from qdqc.kept_folder import KeptFolder
 
 __all__ = ["SUFFIX", "Journal"]
 

@@ -11,7 +11,7 @@ from search_nets import attention, residual, samples_of, straight_outputs, table
 
 from qdqc.calibration.table import Table
 from qdqc.ir.graph import Module
-from qdqc.kept import KeptFolder
+from qdqc.kept_folder import KeptFolder
 from qdqc.runtime.comparison.compare import cosine
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.strategies.sensitivity import Judged, Sensitivity

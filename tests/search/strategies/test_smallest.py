@@ -11,7 +11,7 @@ from search_nets import Net, attention, branches, residual, samples_of, table_of
 
 from qdqc.calibration.table import Table
 from qdqc.ir.graph import Module
-from qdqc.kept import KeptFolder
+from qdqc.kept_folder import KeptFolder
 from qdqc.search.strategies.deviations import Parts, samples_within
 from qdqc.search.strategies.mixes import Mixes
 from qdqc.search.strategies.smallest import find_smallest

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdqc.kept import KeptFolder
+from qdqc.kept_folder import KeptFolder
 from qdqc.search.trials.journal import SUFFIX, Journal
 
 ENTRIES = st.lists(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qdqc.kept import KeptFolder, goes_on_without
+from qdqc.kept_folder import KeptFolder, goes_on_without
 
 DAY = 24 * 3600
 LIMIT = 1000
