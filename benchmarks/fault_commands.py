@@ -41,7 +41,7 @@ def _command(name: str, words: str, other: str, reads: str, writes: str) -> Comm
 
 
 _NET = "net.qir net.safetensors"
-_TABLE = f"{_NET} net.table data.npz"
+_TABLE = f"{_NET} net.table net.table.samples.npz data.npz"
 _SEARCH = "net.qir --dataset data.npz --calibration_table net.table -o net.qtable"
 _SHORT = "--inference_num 4 --input_num 8"
 
@@ -59,7 +59,7 @@ COMMANDS = (
         "run_calibration net.qir --dataset data.npz -o out.table",
         "run_calibration net.qir --dataset data.npz -o out.table --cali_method max",
         f"{_NET} data.npz",
-        "out.table",
+        "out.table.samples.npz out.table",
     ),
     _command(
         "calibrate with a recipe",
@@ -67,7 +67,7 @@ COMMANDS = (
         "run_calibration net.qir --dataset data.npz --recipe fast --tuned tuned.qir -o out.table "
         "--cali_method max",
         f"{_NET} data.npz",
-        "tuned.safetensors tuned.qir out.table",
+        "tuned.safetensors tuned.qir out.table.samples.npz out.table",
     ),
     _command(
         "deploy",
@@ -81,7 +81,7 @@ COMMANDS = (
         f"run_sensitive_layer {_SEARCH} {_SHORT} --max_float_layers 1",
         f"run_sensitive_layer {_SEARCH} {_SHORT} --max_float_layers 2",
         _TABLE,
-        "net_new_cali_table SensitiveLayerSearch net.qtable",
+        "net_new_cali_table.samples.npz net_new_cali_table SensitiveLayerSearch net.qtable",
     ),
     _command(
         "qtable",

@@ -50,8 +50,10 @@ class _Point:
         self.is_on = True
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.is_on and event in _EVENTS and any(map(self._is_inside, arguments[:2])):
-            self.call(event)
+        if self.is_on and event in _EVENTS:
+            paths = arguments[:2] if event == "os.rename" else arguments[:1]
+            if any(map(self._is_inside, paths)):
+                self.call(event)
 
     def call(self, event: str) -> None:
         self.count += 1

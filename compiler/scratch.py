@@ -6,6 +6,7 @@ own user alone. Where the system has no such locks nothing is known to be left o
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -20,6 +21,7 @@ __all__ = [
     "TOKEN",
     "aside_of",
     "beside",
+    "process_folder",
     "prune_aside",
     "prune_beside",
     "prune_scratch",
@@ -43,8 +45,22 @@ def scratch_folder(what: str) -> Generator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
+        try:
+            _clear_away(path)
+        finally:
+            os.close(lock)
+
+
+def process_folder(what: str) -> Path:
+    """A folder in the system's own until this process ends. Raises OSError."""
+    path, _ = _made(what)  # the lock stays open as long as the process
+    atexit.register(_remove_own, path, os.getpid())
+    return path
+
+
+def _remove_own(path: Path, process: int) -> None:
+    if os.getpid() == process:  # and not a copy of it
+        _clear_away(path)
 
 
 def prune_scratch() -> None:
@@ -129,11 +145,24 @@ def _made(what: str) -> tuple[Path, int]:
                 (path / _MARK).touch()
                 return path, lock
         except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
+            _clear_away(path)
             if lock >= 0:
                 os.close(lock)
             raise
         os.close(lock)  # somebody took it for a left over one before it was locked
+
+
+def _clear_away(folder: Path) -> None:
+    """Remove a folder of ours as far as can be; its mark goes last, for whoever finds the rest."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            inside = folder / name
+            if inside.is_dir() and not inside.is_symlink():
+                shutil.rmtree(inside, ignore_errors=True)
+            elif name != _MARK:
+                inside.unlink(missing_ok=True)
+        (folder / _MARK).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def remove_left_over(path: Path) -> None:
@@ -150,7 +179,7 @@ def remove_left_over(path: Path) -> None:
                 if not path.is_dir():
                     path.unlink()
                 elif (path / _MARK).exists() or not os.listdir(path):
-                    shutil.rmtree(path)
+                    _clear_away(path)
         finally:
             os.close(lock)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,4 +96,21 @@ def test_long_names_of_any_alphabet(temporary: Path) -> None:
     target = temporary / ("模" * 80)
     with beside(target) as (file, _):
         assert file.exists()
+    assert left(temporary) == []
+
+
+def test_a_folder_of_a_process_goes_with_it(temporary: Path) -> None:
+    """At its end, not at that of a copy; a killed one leaves it to the next."""
+    code = (
+        "import os, sys; from qdqc.scratch import process_folder as f\n"
+        "(f('weights') / 'a').write_text('x')\n"
+        "if not os.fork(): sys.exit()\n"
+        "os.wait(); print(len(os.listdir(sys.argv[1])))\n"
+        "if sys.argv[2]: os.kill(os.getpid(), 9)"
+    )
+    for dies in ("", "yes"):
+        words = [sys.executable, "-c", code, str(temporary), dies]
+        assert subprocess.run(words, capture_output=True, text=True).stdout.strip() in ("1", "")
+        assert bool(left(temporary)) is bool(dies)
+    prune_scratch()
     assert left(temporary) == []

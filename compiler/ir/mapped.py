@@ -9,7 +9,6 @@ import contextlib
 import functools
 import mmap
 import os
-import shutil
 import tempfile
 import weakref
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqc.diagnostics import QdqcError
+from qdqc.scratch import process_folder
 
 __all__ = ["check_whole", "map_file", "place_of", "spilled"]
 
@@ -142,18 +142,11 @@ def _written_out(buffer: Buffer) -> Buffer:
 
 
 @functools.cache
-def _folder(pid: int) -> str:
-    """A folder of this process alone, which goes with it."""
-    folder = tempfile.mkdtemp(prefix="qdqc-weights-")
-    weakref.finalize(_in_memory, _remove_folder, folder, pid)
-    return folder
+def _folder(_: int) -> Path:
+    """The folder of the process of that number alone, which goes with it."""
+    return process_folder("weights")
 
 
 def _remove(name: str, pid: int) -> None:
     if os.getpid() == pid:  # a forked child has the mapping, and not the file
         Path(name).unlink(missing_ok=True)
-
-
-def _remove_folder(folder: str, pid: int) -> None:
-    if os.getpid() == pid:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -15,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from qdqc.data import archive as archive_module
 from qdqc.data.archive import Archive, copy_arrays, write_arrays
+from qdqc.data.sample_files import load, read_headers
 from qdqc.diagnostics import QdqcError
 
 NAMES = st.text("abc/._:- é", min_size=1, max_size=12).filter(lambda n: not n.endswith(".npy"))
@@ -182,3 +184,45 @@ def test_a_file_is_opened_once_within_a_block(
         assert [found[n].size for n in found] == [1] * 20
     assert len(opened) == 1
     assert found["n0"].size == 1, "and it is read outside of it too"
+
+
+DESCR = ("'<f4'", "'|S0'", "'|V0'", "'(3,)<f4'", "[('a', '<f4')]", "[]", "None", "'zz'", "'<f4,'")
+SHAPES = (
+    *("(1, 4)", "(-1, 4)", "(True, 4)", "(1.5,)", "None", "4", "(1, '4')", "(0, 10**20)"),
+    *("(100000000000000000000,)", "(0, 100000000000000000000)", f"({'1, ' * 70}4)"),
+)
+FORM = "{{'descr': {}, 'fortran_order': False, 'shape': {}}}\n"
+HEADERS = (
+    *(FORM.format(d, s) for d in DESCR for s in SHAPES),
+    *("", "{", "{'descr': '<f4'}\n", "(" * 9000, "[" * 2000 + "]" * 2000, "-" * 5000 + "1"),
+    *("{1: 2, **{}}\n", "lambda: 0\n", "\0", "1" * 9000),
+)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0), (9, 9)])
+def test_any_header_is_read_or_refused_with_the_file(
+    tmp_path: Path, version: tuple[int, int]
+) -> None:
+    """By all that reads arrays: none of it raises anything else."""
+    npz, npy = tmp_path / "a.npz", tmp_path / "a.npy"
+    told: list[str] = []
+    for header in HEADERS if version == (1, 0) else HEADERS[-12:]:
+        size = len(header).to_bytes(2 if version == (1, 0) else 4, "little")
+        content = b"\x93NUMPY" + bytes(version) + size + header.encode() + bytes(64)
+        npy.write_bytes(content)
+        with zipfile.ZipFile(npz, "w") as archive:
+            archive.writestr("x.npy", content)
+        readers: list[Callable[[], object]] = [
+            lambda: Archive(npz)["x"],
+            lambda: list(Archive(npz).chunks("x")),
+            lambda: read_headers(npz),
+            lambda: read_headers(npy),
+            lambda: load(npz, ["x"]),
+            lambda: load(npy, ["arr_0"]),
+        ]
+        for read in readers:
+            try:
+                read()
+            except QdqcError as error:
+                told.append(str(error))
+    assert all(text.startswith(str(tmp_path)) for text in told)

@@ -9,7 +9,6 @@ judged by what the float ops behind a kernel make of its roundings.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from qdqc.runtime.audit.kernels import optimised_model
 from qdqc.runtime.audit.stretches import Stretch, cut_out, given_name, kept_tensors, stretches
 from qdqc.runtime.sessions.places import name_by_place
 from qdqc.runtime.sessions.session import Feeds, first_line, open_session
+from qdqc.scratch import scratch_folder
 
 __all__ = ["STEPS", "BadFusion", "bad_fusions"]
 
@@ -69,8 +69,8 @@ def bad_fusions(model: str | Path, feeds: Feeds) -> list[BadFusion]:
     path = Path(model)
     file = inlined(rooted_file(path), str(path))
     nodes = name_by_place(file.graph.node)
-    with tempfile.TemporaryDirectory(prefix="qdqc-fusions-") as folder:
-        optimised = optimised_model(file, path, Path(folder))
+    with scratch_folder("fusions") as folder:
+        optimised = optimised_model(file, path, folder)
         kept = kept_tensors(nodes, optimised)
         chosen = stretches(file, nodes, kept)
         if not chosen:
