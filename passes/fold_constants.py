@@ -31,7 +31,7 @@ class FoldConstants(Pass):
     name = "fold-constants"
 
     limit: int = 1 << 20
-    growth: int = 1 << 14
+    growth: int = 1 << 12
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         changes = self._fold(graph, ctx)

@@ -91,7 +91,7 @@ def test_what_is_generated_stays_generated(net: Any) -> None:
     module = transform(source).module
     for mode in ("F32", "F16", "W8", "DYN8"):
         made = export_onnx(deploy(module, Deployment(mode=mode)).module)
-        assert made.ByteSize() < source.ByteSize() + (1 << 14) + 2048, mode
+        assert made.ByteSize() < source.ByteSize() + (1 << 12) + 2048, mode
         ours = open_session(made).run(None, feeds)[0]
         np.testing.assert_allclose(ours, wanted, atol=2e-2 * np.abs(wanted).max(), err_msg=mode)
 
