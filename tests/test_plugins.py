@@ -264,7 +264,7 @@ def test_a_strategy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["net.qir", "--dataset", "data.npz", "--calibration_table", "t", "-o", "q"]
     given_by = ["--strategy", "from-the-end", "--plugin", "mine.py", "--expected_cos", "0.5"]
     assert run_qtable.main([*words, *given_by]) == 0
-    assert "0 of" in capsys.readouterr().err
+    assert "0 of" in capsys.readouterr().out
     assert run_qtable.main([*words, "--strategy", "from-the-and"]) == 1
     assert "did you mean 'from-the-end'" in capsys.readouterr().err
 
