@@ -138,16 +138,17 @@ def _made(what: str) -> tuple[Path, int]:
     while True:
         path = Path(_temporary(), f"qdqc-{what}-{secrets.token_hex(4)}")
         path.mkdir(mode=0o700)
-        lock = -1
         try:
             lock = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # somebody took it for a left over one before it was opened
+        try:
             if not _locked(lock, wait=True) or _is_at(lock, path):
                 (path / _MARK).touch()
                 return path, lock
         except BaseException:
             _clear_away(path)
-            if lock >= 0:
-                os.close(lock)
+            os.close(lock)
             raise
         os.close(lock)  # somebody took it for a left over one before it was locked
 

@@ -114,3 +114,23 @@ def test_a_folder_of_a_process_goes_with_it(temporary: Path) -> None:
         assert bool(left(temporary)) is bool(dies)
     prune_scratch()
     assert left(temporary) == []
+
+
+def test_a_folder_that_is_taken_for_a_left_over_one_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    opened, gone = os.open, list[str]()
+
+    def late(path: object, *given: int, **named: object) -> int:
+        if not gone and Path(str(path)).name.startswith("qdqc-race-"):
+            gone.append(str(path))
+            os.rmdir(str(path))
+        return opened(path, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", late)
+    with scratch_folder("race") as folder:
+        assert folder.is_dir()
+        assert str(folder) not in gone
+    assert len(gone) == 1
+    assert not list(tmp_path.iterdir())
