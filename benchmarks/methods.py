@@ -131,7 +131,9 @@ def _judge(network: Network) -> dict[str, list[float]]:
         table = make_table(collector, method)
         found[method.name] = [
             fidelity(
-                Runner(MixedModels(network.module, Deployment(symmetric=s)).lowered(table)), pairs
+                Runner(MixedModels(network.module, Deployment(symmetric=s)).lowered(table)),
+                pairs,
+                plain.outputs,
             ).sqnr
             for s in (False, True)
         ]

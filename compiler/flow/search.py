@@ -22,6 +22,7 @@ from qdqc.flow.transform import transform
 from qdqc.ir.graph import Module
 from qdqc.quant.deployment import INT8, Deployment
 from qdqc.quant.targets.target import target_named
+from qdqc.runtime.comparison.choices import judged_values
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.search.strategies.pareto_point import Point
 from qdqc.search.strategies.sensitivity import SCREENED
@@ -43,7 +44,7 @@ class SearchRequest:
 
     Nodes that leave INT8 take the mode ``fp_type``. Models are judged on ``inference_num``
     samples of the source, the ``first`` ones or the ``worst``. Their values named in ``compared``,
-    with weights that sum to 1 (None: the float outputs alike), shall have a likeness of
+    with weights that sum to 1 (None: ``judged_values`` alike), shall have a likeness of
     ``expected_cos`` to the float ones by ``benchmark_method``, behind ``post_process``; or a
     ``metric`` of all samples and their ``labels`` shall fall by no more than ``max_drop``.
     ``exact`` tries all methods on all samples. ``fingerprint`` says what else findings depend
@@ -217,9 +218,9 @@ def _objective(module: Module, request: SearchRequest) -> Objective:
 
 
 def _weights(module: Module, compared: Mapping[str, float] | None) -> dict[str, float]:
-    """The compared values: those that were named, or the float outputs."""
+    """The compared values: those that were named, or those that models are judged by."""
     if compared is None:
-        outputs = [v.name for v in module.graph.outputs if v.is_float]
+        outputs = judged_values(module)
         if not outputs:
             note = "name some with `global_compare_layers` of run_sensitive_layer"
             raise QdqcError("the model has no float outputs to compare", notes=[note])

@@ -15,6 +15,7 @@ from qdqc.ir.spelling import print_value
 from qdqc.pipeline.manager import run
 from qdqc.quant.deployment import Deployment
 from qdqc.registry import Registry
+from qdqc.runtime.comparison.choices import judged_values
 from qdqc.runtime.comparison.fidelity import Fidelity, fidelity
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.trials.mixed_models import MixedModels
@@ -193,12 +194,14 @@ def tune(
     held_out = Share(samples, held_out=True)
     judges = held_out if len(held_out) else samples
     training = Share(samples, held_out=False) if chosen.selects else samples
-    exact = Runner(module, threads=1)
+    names = judged_values(module)
+    exact = Runner(module, names, threads=1)
 
     def judged(changed: Module, table: Table) -> Fidelity:
         lowered = MixedModels(changed, Deployment(target=target)).lowered(table)
         pairs = ((sample, exact.run(sample)) for sample in judges)
-        return fidelity(Runner(lowered, threads=1), pairs, masking.kept if masking else None)
+        runner = Runner(lowered, names, threads=1)
+        return fidelity(runner, pairs, names, masking.kept if masking else None)
 
     table = calibrate(module)
     now = judged(module, table)

@@ -25,7 +25,7 @@ from qdqc.ops import (
     Unique,
 )
 
-__all__ = ["NO_CHOICES", "Choices", "choices"]
+__all__ = ["NO_CHOICES", "Choices", "choices", "judged_values"]
 
 _CHOOSERS = (ArgMax, ArgMin, Compress, NonMaxSuppression, NonZero, TopK, Unique)
 _PREDICATES = (Equal, Greater, GreaterOrEqual, Less, LessOrEqual)
@@ -59,6 +59,17 @@ def choices(module: Module) -> Choices:
     What a product makes of chosen values are numbers again: routing is judged by its results.
     """
     return _Reader(module.graph).choices()
+
+
+def judged_values(module: Module) -> list[str]:
+    """Names of the float values by which deployments of a module are judged.
+
+    They are its outputs, but for what follows from a choice, and the numbers that decide that:
+    what a choice leaves may have another shape in another model.
+    """
+    decided = choices(module)
+    names = [v.name for v in module.graph.outputs if v.is_float]
+    return [n for n in dict.fromkeys([*names, *decided.numbers]) if n not in decided.chosen]
 
 
 class _Reader:

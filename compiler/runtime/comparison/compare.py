@@ -246,6 +246,10 @@ class Sums:
         """``sum (r - v)^2``; infinite where numbers are not finite at the same places."""
         return math.inf if self._apart[part] else float(self._sums[3, part])
 
+    def is_apart(self, part: int = 0) -> bool:
+        """Whether NaN or infinities stand at other places, or are others."""
+        return bool(self._apart[part])
+
     def share_equal(self, part: int = 0) -> float:
         """The share of elements that are equal; 1 where there are none."""
         count = self._count[part]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Protocol
@@ -40,16 +40,15 @@ class Kept(Protocol):
 def fidelity(
     quantized: Runner,
     samples: Iterable[tuple[Feeds, Mapping[str, npt.NDArray[Any]]]],
+    names: Sequence[str],
     kept: Kept | None = None,
 ) -> Fidelity:
-    """Run a model on samples, each with the reference's outputs, and compare the float ones."""
+    """Run a model on samples, each with the reference's values, and compare those named."""
     pools: dict[str, Pool] = {}
     for feeds, expected in samples:
         outputs = quantized.run(feeds)
-        for name, exact in expected.items():
-            if exact.dtype.kind != "f":
-                continue
-            pair = outputs[name], exact
+        for name in names:
+            pair = outputs[name], expected[name]
             if kept is not None:
                 pair = kept(name, pair[0], dict(feeds)), kept(name, pair[1], dict(feeds))
             pools.setdefault(name, Pool()).see(*pair)

@@ -27,8 +27,8 @@ FEW = 3
 """A row of at most so many numbers is judged by how it changes from sample to sample."""
 _ROWS = 8
 """Rows from which on their spread is known."""
-_LEAST_SPREAD = 0.001
-"""Share of its power that the spread of a value counts for at least."""
+_LEAST_SPREAD = 1e-8
+"""Share of its power from which on a value's spread is more than what rounding leaves."""
 
 
 class Pool:
@@ -39,8 +39,9 @@ class Pool:
     of the reference has at most ``FEW`` numbers, ``likeness`` is ``1 / sqrt(1 + noise / signal)``,
     the cosine that noise of this power leaves where it is independent of the signal. ``noise`` is
     ``sum (r - v)^2``, and ``signal`` the spread ``sum (r - mean)^2`` around the mean of each place
-    in the row, at least a thousandth of ``sum r^2``. With fewer than eight rows, or where
-    ``spread`` is false because random samples say nothing of it, it is ``sum r^2``.
+    in the row. With fewer than eight rows, where the rows are all but one (a spread of 1e-8 of
+    ``sum r^2``), or where ``spread`` is false because random samples say nothing of it, it is
+    ``sum r^2``.
     """
 
     def __init__(self, *, is_set: bool = False, spread: bool = True) -> None:
@@ -49,6 +50,7 @@ class Pool:
         self._cosines: list[float] = []
         self._euclids: list[float] = []
         self._unlike = ""
+        self._lost = False
         self._width: int | None = None
         self._total: Any = 0.0
         self._power = 0.0
@@ -61,6 +63,7 @@ class Pool:
             return
         if value.shape != reference.shape:
             self._unlike = f"shape {list(value.shape)} against {list(reference.shape)}"
+            self._lost |= _all_finite(reference) and not _all_finite(value)
             return
         before, self._sums = self._sums, Sums()
         self.see_piece(value, reference, reference.shape, 0)
@@ -95,6 +98,11 @@ class Pool:
         """Whether the value has so few numbers that their spread over the samples counts."""
         return bool(self._width) and self._elements > 0
 
+    @property
+    def lost(self) -> bool:
+        """Whether NaN or infinities stand where the reference has none, or others."""
+        return self._lost or self._sums.is_apart()
+
     def likeness(self) -> float:
         """How like the samples are to the reference's: 1 where nothing is lost, at least -1."""
         if self._unlike:
@@ -113,7 +121,7 @@ class Pool:
         rows, signal = self._elements / (self._width or 1), self._power
         if self._by_spread and rows >= _ROWS:
             spread = signal - float((self._total**2).sum()) / rows
-            signal = max(spread, _LEAST_SPREAD * signal)
+            signal = spread if spread > _LEAST_SPREAD * signal else signal
         return 1.0 / math.sqrt(1.0 + noise / signal) if signal > 0 else 0.0
 
     def noise_to_signal(self) -> float:
@@ -133,11 +141,13 @@ class Pool:
         return replace(row, few=self.few)
 
 
+def _all_finite(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+
+
 def _width(shape: tuple[int, ...]) -> int:
-    """The numbers of a row: a vector is one, a matrix has several, and of more axes none is."""
-    if len(shape) > 2:
-        return FEW + 1
-    return max(1, shape[-1]) if shape else 1
+    """The numbers of a row: a vector is one, else they lie along the first axis."""
+    return max(1, math.prod(shape[1:] if len(shape) > 1 else shape))
 
 
 class Pools:
@@ -163,12 +173,15 @@ class Pools:
                 self._of[name].see(values[name], exact)
 
     def comparison(self, tolerance: tuple[float, float]) -> Comparison:
-        """All values in the order of the reference; those that were chosen are not judged."""
-        rows = [pool.similarity(name, tolerance) for name, pool in self._of.items()]
-        chosen = self._decided.chosen
-        return Comparison(
-            tuple(replace(r, judged=False) if r.name in chosen else r for r in rows), tolerance
-        )
+        """All values in the order of the reference.
+
+        Those that were chosen are not judged, but for NaN and infinities: no choice makes these.
+        """
+        rows: list[Similarity] = []
+        for name, pool in self._of.items():
+            judged = pool.lost or name not in self._decided.chosen
+            rows.append(replace(pool.similarity(name, tolerance), judged=judged))
+        return Comparison(tuple(rows), tolerance)
 
 
 def similarity(

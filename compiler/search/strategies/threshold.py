@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qdqc.calibration.table import Table
 from qdqc.diagnostics import QdqcError
+from qdqc.runtime.comparison.choices import judged_values
 from qdqc.runtime.comparison.fidelity import Fidelity, fidelity
 from qdqc.runtime.sessions.session import Feeds, Runner
 from qdqc.search.trials.mixed_models import MixedModels
@@ -36,11 +37,15 @@ def search_threshold(
     """
     if not samples:
         raise QdqcError("there are no samples to search on", notes=["give `inference_num` above 0"])
-    float_runner = Runner(models.module)
+    names = judged_values(models.module)
+    if not names:
+        note = "choose a method: it can't be searched"
+        raise QdqcError("the model has no float values to be judged by", notes=[note])
+    float_runner = Runner(models.module, names)
     pairs = [(feeds, float_runner.run(feeds)) for feeds in samples]
     scores: dict[str, Fidelity] = {}
     for name, table in tables.items():
-        scores[name] = fidelity(Runner(models.lowered(table)), pairs)
+        scores[name] = fidelity(Runner(models.lowered(table), names), pairs, names)
         progress(len(scores), len(tables))
     best = max(scores, key=lambda name: scores[name].sqnr)
     return ThresholdScores(best, scores)

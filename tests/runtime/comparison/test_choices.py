@@ -11,7 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 import qdqc
 from qdqc.ir.graph import Module
 from qdqc.runtime.comparison.check import check_against
-from qdqc.runtime.comparison.choices import choices
+from qdqc.runtime.comparison.choices import choices, judged_values
+from qdqc.runtime.sessions.session import Runner
+from qdqc.search.strategies.threshold import search_threshold
+from qdqc.search.trials.mixed_models import MixedModels
 
 RNG = np.random.default_rng(0)
 F, I64 = TensorProto.FLOAT, TensorProto.INT64
@@ -104,3 +107,50 @@ def test_a_label_is_judged_by_the_scores_it_is_the_best_of() -> None:
 def test_choices_end_at_products_and_masks(nodes: list[Any], chosen: set[str]) -> None:
     module = network(nodes, {"y": F}, [2, 6], k=np.array([3]), w=weight(3, 4), zero=np.float32(0))
     assert choices(module).chosen == chosen
+
+
+def kept_boxes() -> Module:
+    """Boxes that a suppression leaves are all that the model gives."""
+    module = network(
+        [
+            node("MatMul", ["x", "w"], ["m"]),
+            node("Sigmoid", ["m"], ["s"]),
+            node("Split", ["s", "parts"], ["boxes", "k"], axis=2),
+            node("Transpose", ["k"], ["scores"], perm=[0, 2, 1]),
+            node("NonMaxSuppression", ["boxes", "scores", "n", "iou", "least"], ["selected"]),
+            node("Gather", ["selected", "two"], ["rows"], axis=1),
+            node("Gather", ["boxes", "rows"], ["left"], axis=1),
+        ],
+        {"left": F},
+        [1, 60, 6],
+        w=np.random.default_rng(1).standard_normal((6, 8)).astype(np.float32),
+        parts=np.array([4, 4]),
+        n=np.array([60]),
+        iou=np.array([0.5], np.float32),
+        least=np.array([0.7], np.float32),
+        two=np.array(2),
+    )
+    return qdqc.run(module, "@transform")
+
+
+def test_a_search_judges_what_decides_where_outputs_have_other_shapes() -> None:
+    """INT8 leaves another number of boxes: no crash, and scores of boxes and scores."""
+    module = kept_boxes()
+    assert set(judged_values(module)) == {"boxes", "scores"}
+    rng = np.random.default_rng(7)
+    samples = [{"x": rng.standard_normal((1, 60, 6)).astype(np.float32)} for _ in range(6)]
+    int8 = qdqc.quantize(module, samples)
+    left = [[Runner(m).run(s)["left"].shape for s in samples] for m in (module, int8.module)]
+    assert left[0] != left[1], "the case is one where shapes differ"
+    result = qdqc.search_layers(module, samples, expected_cos=0.5, exact=True)
+    runs = [[Runner(m, ["boxes", "scores"]).run(s) for s in samples] for m in (module, int8.module)]
+    cosines = [
+        np.vdot(a[n], b[n]) / np.linalg.norm(a[n]) / np.linalg.norm(b[n])
+        for a, b in zip(*runs, strict=True)
+        for n in ("boxes", "scores")
+    ]
+    assert result.int8 == pytest.approx(np.mean(cosines), abs=1e-6)
+    assert int8.table is not None
+    tables = {"one": int8.table, "two": int8.table}
+    scores = search_threshold(MixedModels(module), tables, samples).scores
+    assert all(np.isfinite(s.sqnr) and s.cos > 0.99 for s in scores.values())

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qdqc.runtime.comparison.choices import Choices
 from qdqc.runtime.comparison.compare import Level, cosine
-from qdqc.runtime.comparison.pooled import FEW, Pool, similarity
+from qdqc.runtime.comparison.pooled import FEW, Pool, Pools, similarity
 
 RNG = np.random.default_rng(0)
 TIGHT = (0.99, 0.99)
@@ -70,6 +71,23 @@ def test_a_large_offset_hides_nothing() -> None:
     assert similarity("x", lost, exact).cos == pytest.approx(pooled(lost, exact).likeness())
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 1, 1), (1, 1, 1, 1)])
+def test_one_number_is_one_number_whatever_its_rank(shape: tuple[int, ...]) -> None:
+    exact = RNG.uniform(0, 1, 12)
+    lost = np.full(12, 0.5)
+    likeness = pooled(lost.reshape(12, *shape), exact.reshape(12, *shape)).likeness()
+    noise, spread = np.sum((lost - exact) ** 2), np.sum((exact - exact.mean()) ** 2)
+    assert likeness == pytest.approx(1 / math.sqrt(1 + noise / spread))
+
+
+@pytest.mark.parametrize("offset", [100.0, 1000.0])
+def test_an_answer_a_thousand_times_smaller_than_its_offset_can_be_lost(offset: float) -> None:
+    exact = offset + RNG.standard_normal((40, 1))
+    near, lost = exact.astype(np.float32), np.full((40, 1), offset)
+    assert pooled(near, exact).similarity("x", TIGHT).passed
+    assert pooled(lost, exact).similarity("x", (0.9, 0.8)).level is Level.NOT_SIMILAR
+
+
 def test_one_sample_is_held_against_its_power() -> None:
     row = similarity("x", np.array([0.5]), np.array([1.0]))
     assert row.cos == pytest.approx(1 / math.sqrt(1.25))
@@ -111,3 +129,18 @@ def test_what_is_not_finite_scores_least() -> None:
     for exact in (np.ones(20), np.ones(1)):
         assert pooled([exact * np.nan], [exact]).likeness() == -1
         assert math.isinf(pooled([exact * np.nan], [exact]).noise_to_signal())
+
+
+@pytest.mark.parametrize(
+    ("value", "passed"),
+    [
+        ([[5.0, 5.0]], True),
+        ([[np.nan, 5.0]], False),
+        ([[5.0, 5.0], [6.0, 6.0]], True),
+        ([[5.0, 5.0], [np.inf, 6.0]], False),
+    ],
+)
+def test_a_choice_excuses_other_numbers_and_shapes_but_no_nan(value: Any, passed: bool) -> None:
+    pools = Pools(decided=Choices(frozenset({"left"}), ("scores",)))
+    pools.see({"left": np.array(value)}, {"left": np.array([[1.0, 2.0]])})
+    assert pools.comparison((0.9, 0.8)).passed is passed
