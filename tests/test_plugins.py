@@ -293,3 +293,15 @@ def test_a_name_that_is_taken_stays_with_its_owner(folder: Path, text: str, mess
     with pytest.raises(QdqcError, match=message) as caught:
         load_passes([plugin(folder, text, "taken.py")])
     assert "taken.py:" in str(caught.value)
+
+
+@pytest.mark.parametrize("annotation", ["no_such_type", "1 +", "relu.x"])
+def test_an_annotation_that_means_nothing_is_told_with_its_file(
+    folder: Path, annotation: str
+) -> None:
+    """Annotations are texts until they are asked for, long after the file was run."""
+    text = OP.replace('operands = ("x",)', f'operands = ("x",)\n    slope: "{annotation}" = 0')
+    load_passes([plugin(folder, text, "odd.py")])
+    with pytest.raises(QdqcError, match="annotations of class 'Rectify' mean nothing") as caught:
+        parse_module(MODULE.replace("add(%a, %x)", "user.rectify(%a)"))
+    assert "odd.py" in str(caught.value)

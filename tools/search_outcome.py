@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qdqc.diagnostics import QdqcError, Severity
 from qdqc.tools.command import Invocation
 from qdqc.tools.search_files import SearchFiles
 
@@ -46,6 +48,10 @@ def finish_search(
 def _write(search: Search, files: SearchFiles, invocation: Invocation, started: float) -> None:
     from qdqc.report.search_text import search_entries, search_log
 
+    try:
+        search.table.kept()
+    except QdqcError as error:  # the new table goes without them
+        invocation.warn(replace(error.diagnostic, severity=Severity.WARNING))
     picture = None
     try:
         if files.plot:

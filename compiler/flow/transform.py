@@ -28,6 +28,7 @@ from qdqc.pipeline.spec import resolve
 from qdqc.runtime.comparison.against_source import AgainstSource, check_against_source
 from qdqc.runtime.comparison.check import check_against
 from qdqc.runtime.comparison.compare import Comparison
+from qdqc.runtime.sessions.empty import EmptySteps
 from qdqc.runtime.sessions.source_model import Source, SourceError
 from qdqc.runtime.sessions.watch import check_rounds
 from qdqc.text.qir_files import load
@@ -155,6 +156,7 @@ def transform(
     if name is not None:
         module.name = name
     check_rounds(module)
+    EmptySteps(module)
     original = clone(module)
     if preprocess is not None:
         _state_preprocessing(module, preprocess, preprocess_list, listener)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 import types
 import typing
 from collections.abc import Container, Mapping
 from typing import Any, TypeVar
 
-from qdqc.diagnostics import suggestion
+from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.data import Data
 from qdqc.ir.spelling import print_value
 
@@ -57,8 +58,18 @@ def _unescaped(name: str, fields: Container[str]) -> str:
 
 @functools.cache
 def hints(cls: type) -> dict[str, Any]:
-    """Resolved annotations of the dataclass fields, in order."""
-    annotations = typing.get_type_hints(cls)
+    """Resolved annotations of the dataclass fields, in order.
+
+    Raises QdqcError, with the file of the class, where one of them means nothing.
+    """
+    try:
+        annotations = typing.get_type_hints(cls)
+    except Exception as error:
+        raise QdqcError(
+            f"the annotations of class '{cls.__name__}' mean nothing: {error}",
+            file=getattr(sys.modules.get(cls.__module__), "__file__", None),
+            notes=["annotate each field with a type that the file defines or imports"],
+        ) from error
     return {f.name: annotations[f.name] for f in dataclasses.fields(cls)}
 
 

@@ -24,6 +24,7 @@ from qdqc.onnx_io.rooted import rooted_file
 from qdqc.runtime.audit.kernels import optimised_model
 from qdqc.runtime.audit.stretches import Stretch, cut_out, given_name, kept_tensors, stretches
 from qdqc.runtime.sessions.places import name_by_place
+from qdqc.runtime.sessions.sequences import as_given
 from qdqc.runtime.sessions.session import Feeds, first_line, open_session
 from qdqc.scratch import scratch_folder
 
@@ -103,7 +104,7 @@ class _Judge:
         there = {n: _made_by(self._kept[n], n) for n in names if n in self._kept}
         proto = _returning(optimised, list(there.values()))
         session = open_session(proto, optimise="off", threads=1)
-        given = {i.name: np.asarray(feeds[i.name]) for i in session.get_inputs()}
+        given = {i.name: as_given(feeds[i.name]) for i in session.get_inputs()}
         results = _run(session, list(there.values()), given)
         for (name, tensor), result in zip(there.items(), results, strict=True):
             array = np.asarray(result)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from qdqc.data.preprocess import Preprocess
@@ -15,6 +14,7 @@ from qdqc.quant.arithmetic import quantize
 from qdqc.runtime.comparison.choices import choices
 from qdqc.runtime.comparison.compare import Comparison
 from qdqc.runtime.comparison.pooled import Pools
+from qdqc.runtime.sessions.sequences import as_given, flattened
 from qdqc.runtime.sessions.session import Feeds, Runner
 
 __all__ = ["check_against", "shared_values", "taken"]
@@ -63,16 +63,16 @@ def check_against(
     values: dict[str, npt.NDArray[Any]] = {}
     for feeds in samples:
         given = taken(module, reference, feeds)
-        values = {n: given[n] for n in ours.inputs if n in given} | ours.run(given)
+        values = flattened({n: given[n] for n in ours.inputs if n in given}) | ours.run(given)
         expected = theirs.run(feeds)
         order = [*taps, *(n for n in expected if n not in taps)]
         pools.see(values, {n: expected[n] for n in order})
     return pools.comparison(tolerance), values
 
 
-def taken(module: Module, reference: Module, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
+def taken(module: Module, reference: Module, feeds: Feeds) -> dict[str, Any]:
     """The float reference's inputs as the module takes them: as integers, or as pixels."""
-    inputs = {name: np.asarray(array) for name, array in feeds.items()}
+    inputs = {name: as_given(value) for name, value in feeds.items()}
     for value in module.graph.inputs:
         other = reference.value(value.name)
         if other is None or other.type == value.type or inputs[value.name].dtype.kind != "f":

@@ -18,6 +18,7 @@ from qdqc.onnx_io.rooted import rooted_file
 from qdqc.onnx_io.shapes import input_types
 from qdqc.onnx_io.structure import all_nodes
 from qdqc.runtime.sessions.fetch import fetch
+from qdqc.runtime.sessions.sequences import as_given, flattened
 from qdqc.runtime.sessions.session import Feeds, first_line, open_session
 from qdqc.runtime.sessions.taps import Tap
 from qdqc.runtime.sessions.watch import run_watched
@@ -55,11 +56,11 @@ class OnnxRunner:
 
     def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
         """Taps and outputs by name for one batch of inputs. Raises QdqcError."""
-        arrays: dict[str, npt.NDArray[Any]] = {n: np.asarray(feeds[n]) for n in self.inputs}
+        given = {n: as_given(feeds[n]) for n in self.inputs}
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
-        wanted = [n for n in fetched if n not in arrays]
+        wanted = [n for n in fetched if n not in given]
         try:
-            values = self._values(wanted, dict(arrays)) if wanted else []
+            values = self._values(wanted, given) if wanted else []
         except QdqcError:
             raise
         except Exception as error:
@@ -68,9 +69,11 @@ class OnnxRunner:
                 file=str(self.path),
                 notes=["hold the shapes of the input data against those of the model"],
             ) from error
-        arrays |= {n: np.asarray(v) for n, v in zip(wanted, values, strict=True)}
+        every = given | dict(zip(wanted, values, strict=True))
         taps = self._taps.items()
-        return {name: tap.shown(arrays[tap.fetched], fixed=self._fixed) for name, tap in taps}
+        return flattened(
+            {name: tap.shown(every[tap.fetched], fixed=self._fixed) for name, tap in taps}
+        )
 
     def _values(self, wanted: list[str], feeds: dict[str, Any]) -> Sequence[Any]:
         if self._watched:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["as_given", "spread"]
+__all__ = ["as_given", "flattened"]
 
 
 def as_given(value: Any) -> Any:
@@ -21,7 +21,7 @@ def as_given(value: Any) -> Any:
     return [np.asarray(v) for v in value] if isinstance(value, list) else np.asarray(value)
 
 
-def spread(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+def flattened(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """Arrays by name: the tensors of a sequence ``s`` are ``s[0]``, ``s[1]`` and so on.
 
     An optional that holds nothing has no array.
@@ -29,7 +29,7 @@ def spread(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     out: dict[str, npt.NDArray[Any]] = {}
     for name, value in values.items():
         if isinstance(value, list):
-            out |= spread({f"{name}[{index}]": part for index, part in enumerate(value)})
+            out |= flattened({f"{name}[{index}]": part for index, part in enumerate(value)})
         elif value is not None:
             out[name] = np.asarray(value)
     return out

@@ -21,8 +21,9 @@ from qdqc.quant.arithmetic import quantize
 from qdqc.quant.lowered import Lowered
 from qdqc.quant.lowering import is_lowered, lower
 from qdqc.rewrite.driver import erase_dead
+from qdqc.runtime.sessions.empty import EmptySteps
 from qdqc.runtime.sessions.fetch import fetch
-from qdqc.runtime.sessions.sequences import as_given, spread
+from qdqc.runtime.sessions.sequences import as_given, flattened
 from qdqc.runtime.sessions.shared_weights import Weights
 from qdqc.runtime.sessions.taps import Tap, observable, tap_of
 from qdqc.runtime.sessions.watch import check_rounds, has_loops, run_watched
@@ -181,6 +182,7 @@ class Runner:
         opset: int | None = None,
     ) -> None:
         check_rounds(module)
+        self._steps = EmptySteps(module)
         self._watched = has_loops(module)
         lowered, parts = module, Lowered()
         if not is_lowered(module) or cut:
@@ -216,8 +218,9 @@ class Runner:
         """Taps and outputs by name for one batch of inputs. Raises QdqcError.
 
         An input that is quantized takes its integers, or floats, which are rounded; a sequence
-        is a list of arrays, and comes out as ``spread`` has it.
+        is a list of arrays, and comes out as ``flattened`` has it.
         """
+        self._steps.check(feeds)
         needed = {n: self._given(n, feeds[n]) for n in self._need(feeds)}
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
         wanted = [n for n in fetched if n not in needed]
@@ -229,7 +232,7 @@ class Runner:
             raise QdqcError(f"onnxruntime can't run the model: {first_line(error)}") from error
         every: dict[str, Any] = dict(zip(wanted, values, strict=True)) | needed
         taps = self._taps.items()
-        return spread(
+        return flattened(
             {name: tap.shown(every[tap.fetched], fixed=self._fixed) for name, tap in taps}
         )
 

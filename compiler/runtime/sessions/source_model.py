@@ -16,7 +16,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.onnx_io.reader import read_model
 from qdqc.onnx_io.rooted import rooted_file
 from qdqc.onnx_io.structure import Wiring, all_nodes, ordered_nodes, reads
-from qdqc.runtime.sessions.sequences import as_given, spread
+from qdqc.runtime.sessions.sequences import as_given, flattened
 from qdqc.runtime.sessions.session import Feeds, first_line, open_session
 from qdqc.runtime.sessions.watch import run_watched
 
@@ -83,7 +83,7 @@ class Source:
             except Exception as error:
                 raise SourceError(f"onnxruntime can't run it: {first_line(error)}") from error
             every = {**feeds, **dict(zip(fetched, values, strict=True))}
-            return spread({name: every[name] for name in wanted})
+            return flattened({name: every[name] for name in wanted})
 
         return run
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdqc.runtime.sessions.fetch import fetch
+from qdqc.runtime.sessions.sequences import as_given
 from qdqc.runtime.sessions.session import Feeds, open_session
 from qdqc.scratch import scratch_folder
 
@@ -109,7 +110,7 @@ def time_models(
     runs: dict[str, Callable[[], object]] = {}
     for name, model in models.items():
         session = open_session(model, threads=threads)
-        inputs = {n: np.asarray(a) for n, a in feeds[name].items()}
+        inputs = {n: as_given(a) for n, a in feeds[name].items()}
         runs[name] = partial(fetch, session, None, inputs)
     return interleave(runs, rounds)
 
@@ -140,7 +141,7 @@ def kernel_times(
     They are medians over runs, by onnxruntime's profile of a file or ModelProto. ``optimised``
     is a file that gets the optimised model.
     """
-    inputs = {n: np.asarray(a) for n, a in feeds.items()}
+    inputs = {n: as_given(a) for n, a in feeds.items()}
     with scratch_folder("profile") as folder:
         session = open_session(
             model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from qdqc.diagnostics import QdqcError
+from qdqc.flow.deploy import Deployment, deploy
 from qdqc.flow.listener import SILENT
 from qdqc.flow.samples import DataSource
 from qdqc.flow.transform import transform
-from qdqc.runtime.sessions.sequences import as_given, spread
+from qdqc.runtime.sessions.onnx_file import OnnxRunner
+from qdqc.runtime.sessions.sequences import as_given, flattened
 from qdqc.runtime.sessions.session import Runner
 
 FLOAT = TensorProto.FLOAT
@@ -68,6 +71,24 @@ def test_random_inputs_check_them_against_the_source(proto: ModelProto) -> None:
     assert "y" in {row.name for row in check.comparison.rows}
 
 
+@pytest.mark.parametrize("mode", ["F32", "DYN8", "W8", "F16"])
+@pytest.mark.parametrize("proto", [TAKES_SEQUENCE, TAKES_OPTIONAL, GIVES_SEQUENCE])
+def test_a_deployment_is_checked_proven_and_timed_with_them(
+    proto: ModelProto, mode: str, tmp_path: Path
+) -> None:
+    deployed = deploy(transform(proto).module, Deployment(mode=mode))
+    samples = deployed.samples()
+    comparison = deployed.check(samples)
+    assert comparison.passed
+    assert "y" in {row.name for row in comparison.rows}
+    model, _ = deployed.write(tmp_path / "m.onnx")
+    audit = deployed.prove(model, samples.first).audit
+    assert len(audit.products("integer" if mode in ("DYN8", "W8") else "float")) == 1
+    assert deployed.benchmark(model, samples.first).times
+    written, module = OnnxRunner(model), Runner(deployed.module)
+    np.testing.assert_array_equal(written.run(samples.first)["y"], module.run(samples.first)["y"])
+
+
 def test_data_for_a_sequence_are_refused_by_name() -> None:
     module = transform(TAKES_SEQUENCE).module
     with pytest.raises(QdqcError, match="input 's' is a sequence"):
@@ -77,4 +98,4 @@ def test_data_for_a_sequence_are_refused_by_name() -> None:
 def test_what_holds_nothing_has_no_array() -> None:
     assert as_given(None) is None
     assert [a.tolist() for a in as_given([[1], [2]])] == [[1], [2]]
-    assert list(spread({"a": None, "b": [None, X], "c": X})) == ["b[1]", "c"]
+    assert list(flattened({"a": None, "b": [None, X], "c": X})) == ["b[1]", "c"]
