@@ -166,11 +166,13 @@ class Source:
 def source_run(model: Path, feeds: Mapping[str, Any] | None = None) -> Source | None:
     """The model's own results on ``feeds``, by default random ones.
 
-    None where it does not run, or gives other results the second time.
+    None where it does not run, ends the process, or gives other results the second time.
     """
     try:
         if feeds is None:
             feeds = feeds_of(onnx.load(str(model), load_external_data=False))
+        if not _survived(model, feeds):
+            return None
         plain = _outputs(str(model), feeds, plain=True)
         again = _outputs(str(model), feeds, plain=True)
         optimised = _outputs(str(model), feeds, plain=False)
@@ -178,6 +180,17 @@ def source_run(model: Path, feeds: Mapping[str, Any] | None = None) -> Source | 
         return None
     same = all(_same(plain[n], again[n]) for n in plain)
     return Source(feeds, plain, optimised) if same else None
+
+
+def _survived(model: Path, feeds: Mapping[str, Any]) -> bool:
+    """Whether a process lives on after onnxruntime ran the model in it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _outputs(str(model), feeds, plain=True)
+        finally:
+            os._exit(0)
+    return not os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def _same(a: Any, b: Any) -> bool:
