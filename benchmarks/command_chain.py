@@ -74,15 +74,19 @@ class Chain:
         modes: Sequence[str] = MODES,
         feeds: Mapping[str, Any] | None = None,
     ) -> Chain:
-        """Transform, calibrate, deploy in F32 and each of ``modes``, and inspect."""
+        """Transform, calibrate, deploy in F32 and each of ``modes``, and inspect.
+
+        ``feeds`` are a sample of data for the model; without them inputs are random.
+        """
         judge = source_run(model, feeds)
         self.counts[f"source: {'runs' if judge else 'is not run'}"] += 1
         data: list[object] = []
-        if judge and all(a.dtype.kind in "fiub" for a in judge.feeds.values()):
+        if judge and all(_is_plain(a) for a in judge.feeds.values()):
             np.savez("x.npz", **{k: v[None] if v.ndim == 0 else v for k, v in judge.feeds.items()})
             data = ["x.npz"]
         given = ("--model_def", model, "--mlir", "m.qir", "--channel_format", "none", "-q")
-        if not self.step("model_transform", *given):
+        checked = ("--test_input", *data) if data and feeds else ()
+        if not self.step("model_transform", *given, *checked):
             return self
         self._deployed("F32", judge, [])
         table = bool(data) and self.step(
@@ -191,6 +195,11 @@ def _survived(model: Path, feeds: Mapping[str, Any]) -> bool:
         finally:
             os._exit(0)
     return not os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether npz has the type."""
+    return isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub"
 
 
 def _same(a: Any, b: Any) -> bool:

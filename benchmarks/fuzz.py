@@ -136,8 +136,9 @@ def _model(rng: random.Random, case: int) -> Chain:
 def _backend(case: int) -> Chain:
     """One of onnx's cases as it is, in every mode."""
     path = Path("source.onnx")
-    path.write_bytes(backend_cases()[case][1].SerializeToString())
-    return Chain().through_the_commands(path)
+    _, model, inputs = backend_cases()[case]
+    path.write_bytes(model.SerializeToString())
+    return Chain().through_the_commands(path, feeds=inputs)
 
 
 def _text(rng: random.Random, _: int) -> Chain:

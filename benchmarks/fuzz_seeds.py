@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -23,11 +24,20 @@ def seeds() -> list[ModelProto]:
 
 
 @cache
-def backend_cases() -> list[tuple[str, ModelProto]]:
-    """The models that onnx gives to backends, by name."""
+def backend_cases() -> list[tuple[str, ModelProto, Mapping[str, Any]]]:
+    """The models that onnx gives to backends, with their names and the inputs of their first run."""
     from onnx.backend.test.case.node import collect_testcases
 
-    return [(c.name, c.model) for c in collect_testcases("") if c.model is not None]
+    return [
+        (case.name, case.model, _inputs(case))
+        for case in collect_testcases("")
+        if case.model is not None
+    ]
+
+
+def _inputs(case: Any) -> Mapping[str, Any]:
+    given = case.data_sets[0][0] if case.data_sets else []
+    return dict(zip((v.name for v in case.model.graph.input), given, strict=False))
 
 
 def _made(nodes: list[Any], inputs: list[Any], held: list[TensorProto]) -> ModelProto:

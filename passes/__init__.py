@@ -30,6 +30,7 @@ _TRANSFORM = (
     "fold-linear",
     "fuse-activation",
     "canonicalize",
+    "move-casts",
     "simplify-layout",
     "import-qdq",
     "eliminate-dead-code",

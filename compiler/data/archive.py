@@ -55,8 +55,6 @@ DAMAGED = (
 )
 """What numpy and zipfile raise for a file that is damaged, or not of their kind."""
 _SUFFIX = ".npy"
-_KINDS = "biufcSU"
-"""Of element types: bool, integers, floats, complex numbers, bytes and texts."""
 
 
 class ArrayHeader(NamedTuple):
@@ -105,7 +103,6 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         with self._opened(name) as (header, stream):
-            _need_known(header.dtype)
             refuse_larger(math.prod(header.shape) * header.dtype.itemsize, "unpacked it")
             return np.asarray(npy_format.read_array(stream, allow_pickle=False))
 
@@ -124,7 +121,6 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
             yield from (flat[i : i + CHUNK] for i in range(0, flat.size, CHUNK))
             return
         with self._opened(name) as (header, stream):
-            _need_known(header.dtype)
             _array_header(stream)
             left = math.prod(header.shape)
             while left:
@@ -187,18 +183,10 @@ class Archive(Mapping[str, npt.NDArray[Any]]):
 def read_header(stream: Any, size: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Element type and shape of an npy of ``size`` bytes, without its contents.
 
-    Raises ValueError for what are no numbers, truth values or texts, and where it claims more
-    than these bytes.
+    Raises ValueError for pickled objects, and where it claims more than these bytes.
     """
     header = _array_header(stream, size)
-    _need_known(header.dtype)
     return header.dtype, header.shape
-
-
-def _need_known(dtype: np.dtype[Any]) -> None:
-    """Raises ValueError for bytes of which numpy does not know what they are, and for dates."""
-    if dtype.kind not in _KINDS:
-        raise ValueError(f"its type {brief(dtype)} is none of numbers, truth values or texts")
 
 
 def _array_header(stream: Any, size: int | None = None) -> ArrayHeader:

@@ -243,7 +243,8 @@ def _positions(by_input: set[int], count: int) -> list[int]:
 def operands_taking(node: Node[Any], elem: Elem) -> set[int]:
     """Operands that may be of an element type by the newest schema of the node's op.
 
-    All of them where there is no schema: an op of onnxruntime's own, or one that is written out.
+    All of them where there is no schema: an op of onnxruntime's own, or one that is written out;
+    also those that it has not: the bias that a MatMul is written out with.
     """
     count = len(node.operands)
     facts = node.op.onnx
@@ -252,7 +253,7 @@ def operands_taking(node: Node[Any], elem: Elem) -> set[int]:
         return set(range(count))
     formals = map(schema.input_at, _positions(_stated_inputs(node.op, NEWEST), count))
     wanted = elem_spelling(elem)
-    return {i for i, f in enumerate(formals) if f is not None and wanted in f.types}
+    return {i for i, f in enumerate(formals) if f is None or wanted in f.types}
 
 
 @functools.cache

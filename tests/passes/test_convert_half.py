@@ -12,6 +12,7 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 
 from qdqc.flow.deploy import deploy
 from qdqc.flow.transform import transform
+from qdqc.ir.types import Elem
 from qdqc.onnx_io.exporter import export_onnx
 from qdqc.quant.deployment import Deployment
 from qdqc.runtime.sessions.session import open_session
@@ -90,6 +91,43 @@ def test_ops_that_are_half_in_part(name: str) -> None:
         assert ours.dtype == theirs.dtype
         np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3)
     assert has_half(made, source.graph.node[1].op_type) == bool(half)
+
+
+PRODUCTS = ("matmul", "gemm", "conv", "conv_transpose")
+BIASED = {
+    "matmul": [make_node("MatMul", ["x", "m"], ["p"]), make_node("Add", ["p", "b"], ["y"])],
+    "clamped matmul": [
+        make_node("MatMul", ["x", "m"], ["p"]),
+        make_node("Add", ["p", "b"], ["q"]),
+        make_node("Relu", ["q"], ["y"]),
+    ],
+    "gemm": [
+        make_node("Flatten", ["x"], ["f"], axis=3),
+        make_node("Gemm", ["f", "m", "b"], ["y"]),
+    ],
+    "conv": [make_node("Conv", ["x", "k", "b"], ["y"])],
+    "conv transpose": [make_node("ConvTranspose", ["x", "t", "b"], ["y"])],
+}
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_products_become_half_with_their_bias(name: str) -> None:
+    shapes = {"m": (4, 3), "k": (3, 2, 1, 1), "t": (2, 3, 1, 1), "b": (3,)}
+    nodes = BIASED[name]
+    read = {n for node in nodes for n in node.input}
+    held = [
+        numpy_helper.from_array(RNG.normal(size=s).astype(F32), n)
+        for n, s in shapes.items()
+        if n in read
+    ]
+    ends = [make_tensor_value_info("y", 1, None)]
+    graph = make_graph(nodes, "g", [make_tensor_value_info("x", 1, [1, 2, 4, 4])], ends, held)
+    source = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=9)
+    deployed = deploy(transform(source).module, Deployment(mode="F16"))
+    assert deployed.unquantized is None
+    (product,) = (n for n in deployed.module.graph.nodes() if n.op.name in PRODUCTS)
+    assert {v.elem for v in (*product.present_operands, product.result)} == {Elem.F16}
+    assert deployed.check(deployed.samples()).passed
 
 
 def test_boxes_are_selected_in_float32() -> None:

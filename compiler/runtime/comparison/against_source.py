@@ -93,9 +93,10 @@ def check_against_source(
     finite: dict[str, bool] = {}
     for feeds in samples:
         seen = [*seen, feeds][:2]
+        ours.check(feeds)
         given = {n: np.asarray(feeds[n]) for n in ours.inputs if not isinstance(feeds[n], list)}
-        values = given | ours.run(feeds)
         expected = theirs(feeds)
+        values = given | ours.run(feeds)
         order = [*taps, *(n for n in expected if n not in taps)]
         pools.see(values, {n: expected[n] for n in order})
         unfit |= _unfit(values, expected, source.outputs)

@@ -165,8 +165,9 @@ class Sums:
     def see_rows(self, value: npt.NDArray[Any], reference: npt.NDArray[Any]) -> None:
         """Take in rows of labels without their order: how many are in both, of the longer one."""
         self.labels = True
-        ours = Counter(map(tuple, value.reshape(len(value), -1).tolist()))
-        theirs = Counter(map(tuple, reference.reshape(len(reference), -1).tolist()))
+        ours, theirs = (
+            Counter(tuple(r.reshape(-1).tolist()) for r in a) for a in (value, reference)
+        )
         self._equal += (ours & theirs).total()
         self._count += max(len(value), len(reference))
 

@@ -43,11 +43,14 @@ def similarities(
     axis: int | None = None,
 ) -> Iterator[Similarity]:
     """The row of one array, then those of the indices along ``axis``. Raises QdqcError."""
-    shapes = [archive.header(name).shape for archive in (target, reference)]
-    if shapes[0] != shapes[1]:
-        yield mismatch(name, f"shape {list(shapes[0])} against {list(shapes[1])}")
+    ours, theirs = target.header(name), reference.header(name)
+    if ours.shape != theirs.shape:
+        yield mismatch(name, f"shape {list(ours.shape)} against {list(theirs.shape)}")
         return
-    shape = shapes[0]
+    shape, types = ours.shape, (ours.dtype, theirs.dtype)
+    if types[0] != types[1] and any(t.kind == "V" for t in types):  # bytes of no known meaning
+        yield mismatch(name, f"type {types[0]} against {types[1]}")
+        return
     along = None if axis is None or axis >= len(shape) else axis
     whole = Pool()
     parts = Sums(1 if along is None else shape[along])

@@ -17,6 +17,7 @@ from qdqc.ir.clone import clone
 from qdqc.ir.graph import Module
 from qdqc.onnx_io.exporter import build_model
 from qdqc.onnx_io.rooted import ROOT, rooted_file, rooted_tensor, weight_numbers
+from qdqc.onnx_io.structure import all_nodes
 from qdqc.quant.arithmetic import quantize
 from qdqc.quant.lowered import Lowered
 from qdqc.quant.lowering import is_lowered, lower
@@ -126,7 +127,7 @@ def open_session(
             options,
             providers=["CPUExecutionProvider"],
             enable_fallback=False,
-            disabled_optimizers=_COPIERS if large else None,
+            disabled_optimizers=[*(_COPIERS if large else ()), *_ending(proto.graph)] or None,
         )
     except Exception as error:
         raise QdqcError(
@@ -149,6 +150,24 @@ def _stay_small(options: ort.SessionOptions, model: onnx.ModelProto, *, whole: b
     floats = not any(n.op_type in _ROUNDING for n in model.graph.node)
     if floats and not whole and options.graph_optimization_level != _LEVELS["off"]:
         options.graph_optimization_level = _LEVELS["basic"]
+
+
+def _ending(graph: onnx.GraphProto) -> list[str]:
+    """The rewrites of onnxruntime that would end the process over this graph (1.32).
+
+    It does over a Transpose, a Cast and a MatMul one behind the other, as the pass move-casts
+    says, and makes that Cast itself where half precision is.
+    """
+    nodes = list(all_nodes(graph.node))
+    casts = [n for n in nodes if n.op_type == "Cast"]
+    moved = {name for n in nodes if n.op_type == "Transpose" for name in n.output}
+    ends = {name for n in casts if not moved.isdisjoint(n.input) for name in n.output}
+    types = {t.data_type for t in graph.initializer} | {a.i for n in casts for a in n.attribute}
+    types |= {v.type.tensor_type.elem_type for v in graph.input}
+    if onnx.TensorProto.FLOAT16 in types:
+        ends |= moved
+    ended = any(n.op_type == "MatMul" and not ends.isdisjoint(n.input) for n in nodes)
+    return ["MatmulTransposeFusion"] if ended else []
 
 
 def first_line(error: Exception) -> str:
@@ -220,7 +239,7 @@ class Runner:
         An input that is quantized takes its integers, or floats, which are rounded; a sequence
         is a list of arrays, and comes out as ``flattened`` has it.
         """
-        self._steps.check(feeds)
+        self.check(feeds)
         needed = {n: self._given(n, feeds[n]) for n in self._need(feeds)}
         fetched = dict.fromkeys(t.fetched for t in self._taps.values())
         wanted = [n for n in fetched if n not in needed]
@@ -235,6 +254,10 @@ class Runner:
         return flattened(
             {name: tap.shown(every[tap.fetched], fixed=self._fixed) for name, tap in taps}
         )
+
+    def check(self, feeds: Feeds) -> None:
+        """Raises QdqcError for inputs over which onnxruntime would end the process."""
+        self._steps.check(feeds)
 
     def _values(self, wanted: list[str], needed: dict[str, Any]) -> Sequence[Any]:
         if self._watched:

@@ -16,6 +16,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.onnx_io.reader import read_model
 from qdqc.onnx_io.rooted import rooted_file
 from qdqc.onnx_io.structure import Wiring, all_nodes, ordered_nodes, reads
+from qdqc.runtime.sessions.fetch import fetch
 from qdqc.runtime.sessions.sequences import as_given, flattened
 from qdqc.runtime.sessions.session import Feeds, first_line, open_session
 from qdqc.runtime.sessions.watch import run_watched
@@ -77,7 +78,7 @@ class Source:
                 if name in feeds
             }
             try:
-                values = (run_watched if self._watched else _run)(session, fetched, given)
+                values = (run_watched if self._watched else fetch)(session, fetched, given)
             except QdqcError as error:
                 raise SourceError(error.diagnostic.message) from error
             except Exception as error:
@@ -106,10 +107,6 @@ class Source:
         known = {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
         model.graph.output.extend(ValueInfoProto(name=n) for n in wanted if n not in known)
         return open_session(model, optimise=optimise)
-
-
-def _run(session: ort.InferenceSession, names: Sequence[str], feeds: Any) -> Sequence[Any]:
-    return session.run(list(names), feeds)
 
 
 def _cut(graph: GraphProto, wanted: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from qdqc.ir.graph import Module
 from qdqc.memory import memory_bytes
 from qdqc.ops.control import MOST_ROUNDS, Loop, Scan, static_rounds
 from qdqc.runtime.machine import private_memory
+from qdqc.runtime.sessions.fetch import fetch
 
 __all__ = ["check_rounds", "has_loops", "run_watched"]
 
@@ -62,7 +63,7 @@ def run_watched(session: ort.InferenceSession, names: Sequence[str], feeds: Any)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        return session.run(list(names), feeds, options)
+        return fetch(session, list(names), feeds, options)
     except Exception as error:
         if not reasons:
             raise

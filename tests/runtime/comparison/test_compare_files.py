@@ -121,6 +121,17 @@ def test_types_that_numpy_only_holds_are_equal_or_not(tmp_path: Path) -> None:
     assert rows["half"].level is Level.CLOSE
 
 
+@pytest.mark.parametrize(
+    "other", [np.zeros(2, "V4"), np.zeros(2, "f4,i4"), np.zeros(2, np.float32)]
+)
+def test_bytes_of_another_type_do_not_match(tmp_path: Path, other: np.ndarray) -> None:
+    held = {"x": np.zeros(2, ml_dtypes.bfloat16)}
+    for pair in ((held, {"x": other}), ({"x": other}, held)):
+        (row,) = compare_files(*files(tmp_path, *pair)).rows
+        assert row.level is Level.NOT_MATCH
+        assert row.note.startswith("type ")
+
+
 def test_memory_does_not_grow_with_the_arrays(tmp_path: Path) -> None:
     size = 1 << 23
     x = np.arange(size, dtype=np.float32)

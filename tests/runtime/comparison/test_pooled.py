@@ -34,6 +34,16 @@ def test_cosines_are_means_and_the_sqnr_is_of_all() -> None:
     assert row.max_abs == pytest.approx(np.abs(value - exact).max())
 
 
+@pytest.mark.parametrize(("kept", "share"), [(0, 0.0), (2, 2 / 3), (3, 1.0)])
+def test_chosen_rows_of_which_one_run_has_none(kept: int, share: float) -> None:
+    pool, exact = Pool(is_set=True), np.array([[0, 0, 1], [0, 0, 5], [0, 1, 2]])
+    pool.see(exact[::-1][:kept], exact)
+    assert pool.similarity("x", TIGHT).share_equal == pytest.approx(share)
+    empty = Pool(is_set=True)
+    empty.see(exact[:0], exact[:0])
+    assert empty.similarity("x", TIGHT).passed
+
+
 def test_an_exact_sample_leaves_the_figure_finite() -> None:
     exact = [np.ones(20), np.ones(20)]
     row = pooled([np.ones(20), np.ones(20) * 1.1], exact).similarity("x", TIGHT)
