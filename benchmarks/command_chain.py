@@ -88,7 +88,7 @@ class Chain:
         checked = ("--test_input", *data) if data and feeds else ()
         if not self.step("model_transform", *given, *checked):
             return self
-        self._deployed("F32", judge, [])
+        self._deployed("F32", judge, list(checked))
         table = bool(data) and self.step(
             *("run_calibration", "m.qir", "--dataset", *data, "-o", "m.table", "--no_cache", "-q")
         )

@@ -25,7 +25,7 @@ def seeds() -> list[ModelProto]:
 
 @cache
 def backend_cases() -> list[tuple[str, ModelProto, Mapping[str, Any]]]:
-    """The models that onnx gives to backends, with their names and the inputs of their first run."""
+    """The models that onnx gives to backends: names, models, and inputs of a first run."""
     from onnx.backend.test.case.node import collect_testcases
 
     return [
