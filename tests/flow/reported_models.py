@@ -82,6 +82,20 @@ def product_and_relu() -> Reported:
     return model(nodes, {"x": [4, 24]}, {"w": f32(24, 16, scale=0.2)}), drawn((4, 24))
 
 
+def clamped(op: str, activation: NodeProto, *, bias: bool = False) -> Reported:
+    """Integers in, floats out, and no output of the graph: a -> activation -> r."""
+    names = ["x", "w", "b"] if bias and op == "Gemm" else ["x", "w"]
+    nodes = [node(op, names, ["a"])]
+    if bias and op == "MatMul":
+        nodes = [node(op, names, ["m"]), node("Add", ["m", "b"], ["a"])]
+    constants = {"w": f32(24, 16, scale=0.2), "b": f32(16), "low": np.float32(0)}
+    constants["high"] = np.float32(1.5)
+    nodes += [activation, node("Sin", ["r"], ["y"])]
+    read = {n for each in nodes for n in each.input}
+    made = model(nodes, {"x": [4, 24]}, {n: c for n, c in constants.items() if n in read})
+    return made, drawn((4, 24))
+
+
 def empty_cache() -> Reported:
     """The first step of a decoder: there is no past yet."""
     nodes = [node("Concat", ["past", "x"], ["k"], axis=1), node("MatMul", ["k", "w"], ["y"])]
@@ -194,6 +208,11 @@ REPORTED: dict[str, Callable[[], Reported]] = {
     "rnn": lambda: recurrent("RNN", 1),
     "halves": halves,
     "product-and-relu": product_and_relu,
+    "matmul-relu-sin": lambda: clamped("MatMul", node("Relu", ["a"], ["r"])),
+    "matmul-bias-relu-sin": lambda: clamped("MatMul", node("Relu", ["a"], ["r"]), bias=True),
+    "gemm-relu-sin": lambda: clamped("Gemm", node("Relu", ["a"], ["r"]), bias=True),
+    "gemm-clip-sin": lambda: clamped("Gemm", node("Clip", ["a", "low", "high"], ["r"])),
+    "matmul-clip-sin": lambda: clamped("MatMul", node("Clip", ["a", "low", "high"], ["r"])),
     "empty-cache": empty_cache,
     "known-branch": known_branch,
     "shared-weight": shared_weight,

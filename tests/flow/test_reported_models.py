@@ -27,6 +27,11 @@ PRODUCTS = {
     "rnn": 1,
     "halves": 2,
     "product-and-relu": 1,
+    "matmul-relu-sin": 1,
+    "matmul-bias-relu-sin": 1,
+    "gemm-relu-sin": 1,
+    "gemm-clip-sin": 1,
+    "matmul-clip-sin": 1,
     "empty-cache": 1,
     "known-branch": 1,
     "shared-weight": 20,
@@ -97,6 +102,15 @@ def test_every_product_runs_in_integers(name: str, count: int, mode: str, tmp_pa
     model, _ = case(name).deployed(mode).write(tmp_path / "m.onnx")
     audit = qdqc.prove(model)
     assert (len(audit.products("integer")), len(audit.products("float"))) == (count, 0)
+
+
+@pytest.mark.parametrize("mode", ["W8", "W4"])
+@pytest.mark.parametrize("name", [n for n in REPORTED if n.endswith("-sin")])
+def test_an_activation_behind_stored_weights_leaves_their_kernel(
+    name: str, mode: str, tmp_path: Path
+) -> None:
+    model, _ = case(name).deployed(mode).write(tmp_path / "m.onnx")
+    assert len(qdqc.prove(model).products("integer")) == 1
 
 
 def test_an_empty_value_has_no_range() -> None:
