@@ -24,6 +24,7 @@ from qdqc.onnx_io.schemas import (
     type_spelling,
     unchanged_until,
 )
+from qdqc.ops.control import If
 from qdqc.ops.elementwise import Mod
 from qdqc.ops.onnx_table import attribute_fields, elem_code
 from qdqc.ops.opaque import Opaque
@@ -31,6 +32,7 @@ from qdqc.ops.pool import Window
 from qdqc.ops.quant import Dequantize, Quantize
 
 _DROPPED_WINDOWS = 22
+_BRANCHES_DIFFER = 11
 _FLOAT_MODULO = 28
 _NEGATIVE_AXES = 11
 
@@ -88,9 +90,8 @@ def signature(node: Node[Any]) -> tuple[Any, ...]:
         return (node.op.domain, node.op.type, node.op.version)
     fields = tuple(name for name, _ in encode(node.op))
     negative = any(_is_negative_axis(f, getattr(node.op, f)) for f in fields)
-    clamp = node.op.clamp
-    rest = (layout, clamp, _is_uneven(node), _drops_window(node), negative)
-    return (type(node.op), fields, tuple(types), *rest)
+    rest = (_is_uneven(node), _drops_window(node), _branches_differ(node), negative)
+    return (type(node.op), fields, tuple(types), layout, node.op.clamp, *rest)
 
 
 def _is_uneven(node: Node[Any]) -> bool:
@@ -108,6 +109,15 @@ def _drops_window(node: Node[Any]) -> bool:
     if not isinstance(node.op, Window) or x is None or not isinstance(x.type, TensorType):
         return False
     return node.op.drops_window(x.type.expressed())
+
+
+def _branches_differ(node: Node[Any]) -> bool:
+    """Whether the branches of an If give other shapes, which old opsets do not have."""
+    if not isinstance(node.op, If):
+        return False
+    types = [[v.type for v in graph.outputs] for graph in node.graphs]
+    shapes = [[t.shape if isinstance(t, TensorType) else None for t in each] for each in types]
+    return shapes[0] != shapes[-1]
 
 
 def _is_float_modulo(node: Node[Any]) -> bool:
@@ -164,6 +174,8 @@ def _misfit(node: Node[Any], opset: int) -> str | None:
         reason = f"'{facts.type}' in uneven parts needs a newer opset"
     if reason is None and opset < _FLOAT_MODULO and _is_float_modulo(node):
         reason = f"'Mod' of floats by floor needs opset {_FLOAT_MODULO} or newer"
+    if reason is None and opset < _BRANCHES_DIFFER and _branches_differ(node):
+        reason = f"branches of other shapes need opset {_BRANCHES_DIFFER} or newer"
     if reason is None and opset < _DROPPED_WINDOWS and _drops_window(node):
         reason = f"a window that starts in the padding needs opset {_DROPPED_WINDOWS} or newer"
     return reason

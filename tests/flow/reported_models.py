@@ -119,6 +119,27 @@ def known_branch() -> Reported:
     return model(nodes, {"x": [4, 24]}, constants), drawn((4, 24))
 
 
+def branches_of_two_sizes() -> Reported:
+    """An If that the run decides, whose branches give other shapes."""
+    inner = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("b", "c")]
+    then = helper.make_graph([node("MatMul", ["x", "w"], ["b"])], "t", [], inner[:1])
+    twice = [node("Concat", ["x", "x"], ["xx"], axis=0), node("MatMul", ["xx", "w"], ["c"])]
+    nodes = [
+        node("ReduceSum", ["x"], ["s"], keepdims=0),
+        node("Greater", ["s", "zero"], ["k"]),
+        node(
+            "If",
+            ["k"],
+            ["r"],
+            then_branch=then,
+            else_branch=helper.make_graph(twice, "e", [], inner[1:]),
+        ),
+        node("MatMul", ["r", "v"], ["y"]),
+    ]
+    constants = {"zero": np.float32(0), "w": f32(24, 16, scale=0.2), "v": f32(16, 8, scale=0.2)}
+    return model(nodes, {"x": [4, 24]}, constants), drawn((4, 24))
+
+
 def shared_weight() -> Reported:
     """One weight that twenty products read."""
     nodes, x = list[NodeProto](), "x"
@@ -215,6 +236,7 @@ REPORTED: dict[str, Callable[[], Reported]] = {
     "matmul-clip-sin": lambda: clamped("MatMul", node("Clip", ["a", "low", "high"], ["r"])),
     "empty-cache": empty_cache,
     "known-branch": known_branch,
+    "branches-of-two-sizes": branches_of_two_sizes,
     "shared-weight": shared_weight,
     "one-number": one_number,
     "chosen-boxes": chosen_boxes,
