@@ -6,7 +6,7 @@ Every network is deployed in INT8, DYN8, W8, W4 and F16, and taken through onnxr
 quantization in eight forms: QDQ with u8 and i8 activations, per tensor and per channel, QOperator
 with i8 and u8 weights, and dynamic. The straight count opens each file under onnxruntime, lets it
 write the model that it runs, and counts kernels by their type; nothing of the audit is in it.
-``--zoo`` takes the real models of the assets too, in integers. Ends with 1 where a count differs.
+``--zoo`` takes the real models of the assets too. Ends with 1 where a count differs.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.simplefilter("ignore")
     rows = [row for source in own_networks() for row in _rows(source, MODES, list(FORMS))]
     for source in zoo_networks() if args.zoo else ():
-        rows += _rows(source, MODES[:-1], list(FORMS), group="zoo, ")
+        rows += _rows(source, MODES, list(FORMS), group="zoo, ")
     for index, source in enumerate(random_networks(args.random)):
         mode = MODES[index % len(MODES)]
         peers = [list(FORMS)[index // 4 % len(FORMS)]] if index % 4 == 0 else []

@@ -37,6 +37,7 @@ from qdqc.ops.opaque import Opaque
 __all__ = ["Builder", "Source"]
 
 _MOST_ELEMENTS = 1 << 48
+_CASTS = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -252,13 +253,14 @@ class Builder:
             known = inferred[index] if index < len(inferred) else None
             if known is None and not _is_full(stated):
                 stated = self.source.declared.searched(scope.path, name)
-            result.type = self._type(node, made, known, stated)
+            result.type = self._type(node, made, index, known, stated)
             scope.set(name, result)
 
     def _type(
         self,
         proto: NodeProto,
         node: Node[Any],
+        index: int,
         inferred: Type | None,
         declared: Type | None,
     ) -> Type:
@@ -269,8 +271,7 @@ class Builder:
             first, second = (declared, inferred) if quantized else (inferred, declared)
             type = merge_types(first, second) if compatible(first, second) else first
         if type is None:
-            elems = (v.elem for v in node.present_operands if v.elem is not None)
-            type = TensorType(next(elems, Elem.F32))
+            type = self._guess(proto, node, index)
         size = type.size if isinstance(type, TensorType) else None
         if isinstance(size, int) and size > _MOST_ELEMENTS:
             message = f"its result would have {size} elements"
@@ -280,6 +281,19 @@ class Builder:
             what, file = f"its result takes {taken} bytes", self.source.file
             raise over_limit(what, limit, file, proto.op_type, node_loc(proto))
         return type
+
+    def _guess(self, proto: NodeProto, node: Node[Any], index: int) -> TensorType:
+        """A type by what the schema says of elements; a cast keeps the shape of its operand."""
+        schema = schema_at(self._domain(proto), proto.op_type, self._version(proto))
+        elem = None if schema is None else schema.elem_of(index, node.operands)
+        first = node.at(0)
+        casts = proto.op_type in _CASTS and first is not None
+        shape = first.tensor.shape if casts and isinstance(first.type, TensorType) else None
+        return TensorType(elem or _first_elem(node), shape)
+
+
+def _first_elem(node: Node[Any]) -> Elem:
+    return next((v.elem for v in node.present_operands if v.elem is not None), Elem.F32)
 
 
 def _is_full(type: Type | None) -> bool:

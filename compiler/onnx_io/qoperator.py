@@ -34,6 +34,18 @@ MOVERS = frozenset(
 """Ops that move or select integers as they do numbers; the first input is what they move."""
 
 
+_SIZERS = ("Resize", "Upsample")
+
+
+def moves(node: NodeProto) -> bool:
+    """Whether a node moves or selects integers as it does numbers."""
+    if node.op_type not in _SIZERS:
+        return node.op_type in MOVERS
+    stated = {a.name: a.s for a in node.attribute}
+    crops = stated.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    return stated.get("mode", b"nearest") == b"nearest" and not crops
+
+
 @dataclass(frozen=True)
 class Scaled:
     """Names of an integer tensor, of its scale and of its zero point, which may be absent."""
@@ -85,7 +97,7 @@ class Writing:
             if form is not None and form(self, node):
                 continue
             self._undo(mark)
-            if node.op_type in MOVERS and self._moved(node, wanted):
+            if moves(node) and self._moved(node, wanted):
                 continue
             self.out.append(node)
             if node.op_type == "QuantizeLinear" and not node.attribute:
@@ -110,7 +122,7 @@ class Writing:
                 for first in (0, 3):  # where the integers of most ops stand; others do not move
                     if len(read) > first + 2:
                         wanted[read[first]] = Scaled(*read[first : first + 3])
-            elif node.op_type in MOVERS and node.output[0] in wanted:
+            elif moves(node) and node.output[0] in wanted:
                 behind = wanted[node.output[0]]
                 wanted[read[0]] = Scaled(read[0], behind.scale, behind.zero)
         return wanted

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import onnx.defs
 from onnx.defs import OpSchema
 
+from qdqc.ir.core import Value
 from qdqc.ir.types import Elem, OptionalType, SequenceType, Type
 from qdqc.ops.onnx_table import shorten
 
@@ -107,6 +109,18 @@ class Schema:
             return outputs[index]
         variadic = OpSchema.FormalParameterOption.Variadic
         return outputs[-1] if outputs and outputs[-1].option == variadic else None
+
+    def elem_of(self, index: int, operands: Sequence[Value | None]) -> Elem | None:
+        """The element type of a result, where the schema or the operands leave no other."""
+        formal = self.output_at(index)
+        if formal is None:
+            return None
+        for position, operand in enumerate(operands):
+            like = self.input_at(position)
+            if like is not None and operand is not None and like.type_str == formal.type_str:
+                return operand.elem
+        spellings = {elem_spelling(e): e for e in Elem}
+        return spellings.get(next(iter(formal.types))) if len(formal.types) == 1 else None
 
     def attribute_type(self, name: str) -> int | None:
         """The number of an attribute's type; None for one that the schema has not."""

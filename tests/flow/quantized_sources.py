@@ -88,6 +88,32 @@ class _Reader(tool.CalibrationDataReader):
         return next(self.left, None)
 
 
+def resized_net(mode: str) -> Source:
+    """A Resize of integers beside another reader of them, and a Softmax over classes."""
+
+    def make() -> onnx.ModelProto:
+        constants = {
+            "w1": f32(8, 3, 3, 3, scale=0.3),
+            "w2": f32(8, 8, 3, 3, scale=0.15),
+            "w3": f32(4, 8, 1, 1, scale=0.3),
+            "twice": np.array([1, 1, 2, 2], np.float32),
+        }
+        nodes = [
+            node("Conv", ["x", "w1"], ["c1"], pads=[1] * 4),
+            node("Relu", ["c1"], ["r1"]),
+            node("Resize", ["r1", "", "twice"], ["u"], mode=mode),
+            node("Conv", ["u", "w2"], ["c2"], pads=[1] * 4, strides=[2, 2]),
+            node("Conv", ["r1", "w2"], ["c3"], pads=[1] * 4),
+            node("Add", ["c2", "c3"], ["a"]),
+            node("Conv", ["a", "w3"], ["z"]),
+            node("Transpose", ["z"], ["t"], perm=[0, 2, 3, 1]),
+            node("Softmax", ["t"], ["y"], axis=-1),
+        ]
+        return model(nodes, {"x": [1, 3, 12, 12]}, constants)
+
+    return make
+
+
 def by_tool(net: Source, how: str, activation: str, weight: str, per_channel: bool) -> Source:
     """What onnxruntime's own quantization makes of a net."""
 
@@ -166,6 +192,8 @@ SOURCES: dict[str, Source] = {
     "tokens-qdq-s8s8": by_tool(token_net, "QDQ", "s8", "s8", False),
     "tokens-qop-u8s8": by_tool(token_net, "QOperator", "u8", "s8", True),
     "tokens-dynamic": by_tool(token_net, "dynamic", "u8", "s8", True),
+    "resize-nearest-qop": by_tool(resized_net("nearest"), "QOperator", "u8", "s8", False),
+    "resize-linear-qop": by_tool(resized_net("linear"), "QOperator", "u8", "s8", False),
     "pair-is-relu": small(
         [
             node("MatMul", ["x", "W"], ["h"]),
