@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from qdqc.calibration.table import Table
 from qdqc.calibration.thresholds import DEFAULT
 from qdqc.data.dataset import Dataset
@@ -61,6 +63,7 @@ def quantize(
     quant_input: bool = False,
     quant_output: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    bind: Mapping[str, npt.ArrayLike] | None = None,
     recipe: str | None = None,
     mask: str = "",
     listener: Listener = SILENT,
@@ -72,8 +75,9 @@ def quantize(
     int8, dyn8, w8, w4, f16 or f32, and ``qtable`` that of single nodes: a Qtable, a file, or
     modes by names and patterns. The data give int8 its ranges by ``method``, and the report
     its comparison with the float model over the first samples. A ``recipe`` tunes int8 weights on
-    the data; ``mask`` is an input that is 0 for padding. Other options are ``model_deploy``'s.
-    Raises QdqcError.
+    the data; ``mask`` is an input that is 0 for padding. ``bind`` gives inputs a value that is
+    theirs in every run, which folds the branches that hang on them. Other options are
+    ``model_deploy``'s. Raises QdqcError.
     """
     deployment = Deployment(
         target=fitting_target(target, listener.warn),
@@ -84,7 +88,7 @@ def quantize(
         quant_input=quant_input,
         quant_output=quant_output,
     )
-    module = transform(model, input_shapes=input_shapes, listener=listener).module
+    module = transform(model, input_shapes=input_shapes, bind=bind, listener=listener).module
     quantized, modes = has_quantized_activations(module), _qtable(qtable)
     _check_recipe(recipe, deployment.mode, quantized=quantized)
     calibrates = (deployment.mode == "INT8" or modes is not None) and not quantized

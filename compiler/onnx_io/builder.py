@@ -287,8 +287,8 @@ class Builder:
         schema = schema_at(self._domain(proto), proto.op_type, self._version(proto))
         elem = None if schema is None else schema.elem_of(index, node.operands)
         first = node.at(0)
-        casts = proto.op_type in _CASTS and first is not None
-        shape = first.tensor.shape if casts and isinstance(first.type, TensorType) else None
+        like = first.type if first is not None and proto.op_type in _CASTS else None
+        shape = like.shape if isinstance(like, TensorType) else None
         return TensorType(elem or _first_elem(node), shape)
 
 

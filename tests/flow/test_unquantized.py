@@ -75,6 +75,12 @@ def test_the_input_that_is_named_is_the_one_to_bind() -> None:
     assert deploy(bound, Deployment(mode="W8")).unquantized is None
 
 
+def test_one_call_binds_as_well() -> None:
+    samples = [{"x": s["x"]} for s in SAMPLES]
+    made = qdqc.quantize(network("branches"), samples, bind={"flag": True})
+    assert len(made.report.audit.products("integer")) == 1
+
+
 def test_a_product_of_two_activations_has_no_weight_to_store() -> None:
     module = qdqc.transform(network("activations")).module
     deployed = deploy(module, Deployment(mode="W8"), listener=Listener(warn=lambda _: None))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from qdqc.calibration.table import load_table
+from qdqc.diagnostics import QdqcError
 from qdqc.quant.qtable import load_qtable
 from qdqc.search.strategies.sensitivity import Sensitivity
 from qdqc.tools.model_deploy import main as deploy
@@ -273,3 +274,21 @@ def test_an_interrupt_before_anything_is_known_leaves_nothing(
     monkeypatch.setattr("qdqc.flow.search.Trials", interrupt)
     assert main(args) == 130
     assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_that_can_not_be_read_are_told_and_left_out(
+    args: list[str],
+    made: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(_: object) -> None:
+        raise QdqcError("can't read the samples: Input/output error", file="x.samples.npz")
+
+    monkeypatch.setattr("qdqc.calibration.table.Table.kept", broken)
+    assert main([*args, "--max_float_layers", "1", "-q"]) == 0
+    assert "x.samples.npz: warning: can't read the samples" in capsys.readouterr().err
+    assert (
+        load_table(tmp_path / "net_new_cali_table").rows.keys() == load_table(made[1]).rows.keys()
+    )
