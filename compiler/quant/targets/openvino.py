@@ -22,5 +22,4 @@ class Openvino(OrtCpu):
     name = "openvino"
     runtime = "OpenVINO"
     bias = Elem.F32
-    clamps_apart = False
     rules = OrtCpu.rules - _INTEGER_BIAS | {"bias-float"}

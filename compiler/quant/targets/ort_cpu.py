@@ -6,8 +6,6 @@ s_x * s_w. Only patterns that onnxruntime is known to turn into integer kernels 
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,17 +14,16 @@ from qdqc.ir.core import Constant, Node
 from qdqc.ir.data import Data
 from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Elem, Quant, Range, TensorType
-from qdqc.ops import Add, Gemm, HardSigmoid, MatMul, Max, Min, Restate
+from qdqc.ops import Add, Gemm, HardSigmoid, MatMul, Restate
 from qdqc.quant.arithmetic import activation_quant, quantize
 from qdqc.quant.clips import bounds_of
-from qdqc.quant.splice import Splice
 from qdqc.quant.targets.target import Target
 
 __all__ = ["OrtCpu"]
 
 
 class OrtCpu(Target):
-    """Adds the conditions of QGemm and QLinearMatMul, and three spellings."""
+    """Adds the conditions of QGemm and QLinearMatMul, and two spellings."""
 
     name = "ort-cpu"
     activation = Elem.U8
@@ -61,8 +58,6 @@ class OrtCpu(Target):
             "unsqueeze",
         }
     )
-    clamps_apart = True
-    """Whether a clamp behind a float result would keep a product of integers from its kernel."""
     float_result = frozenset({"gemm", "matmul"})
     rules = frozenset(
         {
@@ -102,7 +97,7 @@ class OrtCpu(Target):
     def spell(self, node: Node[Any]) -> int:
         if isinstance(node.op, HardSigmoid) and node.result.tensor.quant is not None:
             return _spell_hard_sigmoid(node, self.activation)
-        return _spell_bias(node) + (_spell_clamp(node) if self.clamps_apart else 0)
+        return _spell_bias(node)
 
 
 def _spell_hard_sigmoid(node: Node[Any], elem: Elem) -> int:
@@ -148,33 +143,6 @@ def _spell_bias(node: Node[Any]) -> int:
     if shape is None or len(shape) < 3:
         return 0
     node.set_operand(2, _reshaped(bias))
-    return 1
-
-
-def _spell_clamp(node: Node[Any]) -> int:
-    """matmul(x, W){clamp = [a, b]} = min(max(matmul(x, W), a), b), where its result is float.
-
-    onnxruntime takes a Relu or Clip behind the product for a part of the integer kernel, finds no
-    QuantizeLinear behind it, and leaves all in float. An output of the graph is no such part.
-    """
-    if not isinstance(node.op, MatMul | Gemm) or node.op.clamp is None:
-        return 0
-    result, weight = node.result, node.at(node.traits.weight)
-    if result.quant is not None or result.is_output or weight is None or weight.quant is None:
-        return 0
-    bounds = [
-        (o, b) for o, b in zip((Max(), Min()), node.op.clamp, strict=True) if math.isfinite(b)
-    ]
-    if not bounds:
-        return 0
-    splice = Splice(node)
-    bare = splice.op(replace(node.op, clamp=None), *node.operands)
-    bare.rename(splice.module.fresh_name(f"{node.name}_preact"))
-    *others, (last, bound) = bounds
-    value = bare
-    for op, other in others:
-        value = splice.op(op, value, splice.constant(np.float32(other), op.name))
-    splice.finish(last, value, splice.constant(np.float32(bound), last.name))
     return 1
 
 
