@@ -7,6 +7,7 @@ from typing import Any
 
 from qdqc.ir.core import Node, Value
 from qdqc.ir.graph import Graph
+from qdqc.ir.live import live_domains
 from qdqc.ir.op import Kind
 from qdqc.ir.types import Elem, Range
 from qdqc.ops import AveragePool, Clip, Concat, GlobalAveragePool, Relu
@@ -25,15 +26,19 @@ class PropagateRanges(Pass):
 
     Forward: a bounded op (softmax, sigmoid) has the range of its bounds, a clamp and a sign cut
     a range, what only moves values has its operand's range, and a value without a range takes
-    the one that its operands imply. Backward: where one node alone reads a value and drops what
-    lies outside (relu, clip, max_pool, slice, gather), the value takes the narrower range: its
-    integers need not reach further. Values without any range stay so.
+    the one that its operands imply. Backward: a value's range ends where none of its readers tells
+    numbers apart (relu, clip, hard_swish, hard_sigmoid, also behind what only moves elements), and
+    where one node alone reads it and hands on less (max_pool, slice, gather), the value takes the
+    narrower range: its integers need not reach further. Values without any range stay so.
     """
 
     name = "propagate-ranges"
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         before = {v: v.range for v in _values(graph)}
+        for value, domain in live_domains(graph).items():
+            if value.range is not None:
+                _give(value, _cut(value.range, *domain))
         for node in reversed(list(graph.nodes())):  # first: forward widens what a pool narrowed
             _backward(node)
         for node in graph.nodes():
@@ -100,11 +105,6 @@ def _backward(node: Node[Any]) -> None:
         return
     own, out = x.range, result.range
     if own is None:
-        return
-    if isinstance(node.op, Relu | Clip):
-        bounds = _bounds(node)
-        assert bounds is not None
-        _give(x, _cut(own, *bounds))
         return
     traits = node.traits
     if traits.kind is not Kind.PRESERVING or out is None or len(node.present_results) > 1:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -150,6 +150,31 @@ class Statistics:
             self.counts += _narrowed(other.counts, self.exponent - other.exponent)
         self.extremes = self.extremes.merge(other.extremes)
         self.clips = self.clips.merge(other.clips)
+
+    def within(self, low: float, high: float) -> Statistics:
+        """The statistics of the same numbers clipped to [low, high], with zero left in it.
+
+        What lies in the bin of a bound stays there. The means over samples are those of the
+        numbers as they were.
+        """
+        low, high = min(low, 0.0), max(high, 0.0)
+        least, most = (min(max(end, low), high) for end in (self.min, self.max))
+        out = replace(self, min=least, max=most)
+        if not self.count or (out.min, out.max) == (self.min, self.max):
+            return self
+        out.counts = self.counts.copy()
+        first, last = (self._bin(end) for end in (out.min, out.max))
+        below, above = int(out.counts[:first].sum()), int(out.counts[last + 1 :].sum())
+        out.counts[:first] = 0
+        out.counts[last + 1 :] = 0
+        if out.counts.size:
+            out.counts[first] += below
+            out.counts[last] += above
+        out.zeros += below * (out.min == 0) + above * (out.max == 0)
+        return out
+
+    def _bin(self, value: float) -> int:
+        return SIDE + math.floor(value / self.width)
 
     def edges(self) -> npt.NDArray[np.float64]:
         """The 2*SIDE + 1 edges of the bins."""

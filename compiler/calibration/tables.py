@@ -15,16 +15,21 @@ from qdqc.data.fit import Sample
 from qdqc.diagnostics import Diagnostic, QdqcError, Severity
 from qdqc.ir.fields import encode
 from qdqc.ir.graph import Module
+from qdqc.ir.live import Domain, domains_by_name
 
 __all__ = ["calibrate", "make_table", "warnings_of"]
 
 
 def make_table(
-    collector: Collector, method: Method | str = DEFAULT, header: Mapping[str, str] = {}
+    collector: Collector,
+    method: Method | str = DEFAULT,
+    header: Mapping[str, str] = {},
+    live: Mapping[str, Domain] = {},
 ) -> Table:
     """The table of a method. ``header`` holds what the caller knows: tool, model and digest.
 
-    Raises QdqcError for an unknown method and for options out of their bounds.
+    A range lies within the ``live`` domain of its value: numbers beyond count as its end. Raises
+    QdqcError for an unknown method and for options out of their bounds.
     """
     chosen = _method(method)
     options = dict(encode(chosen))
@@ -37,7 +42,7 @@ def make_table(
     }
     seen = {n: s for n, s in collector.statistics.items() if s.count}
     return Table(
-        rows={name: chosen.range(stats) for name, stats in seen.items()},
+        rows={n: chosen.range(s.within(*live[n]) if n in live else s) for n, s in seen.items()},
         observed={n: (s.min, s.max) for n, s in seen.items()} | collector.extremes,
         channel_means={name: channel.mean for name, channel in collector.channels.items()},
         header=lines,
@@ -127,4 +132,5 @@ def calibrate(
             warn(diagnostic)
     if look is not None:
         look(collector)
-    return {name: make_table(collector, method, header) for name, method in chosen.items()}
+    live = domains_by_name(module.graph)
+    return {name: make_table(collector, method, header, live) for name, method in chosen.items()}

@@ -19,6 +19,7 @@ from qdqc.inspection.pairs import Pair, pairs_of
 from qdqc.inspection.sketch import Sketches
 from qdqc.inspection.weight_errors import WeightFigures, weight_figures
 from qdqc.ir.graph import Module
+from qdqc.ir.live import Domain, domains_by_name, live_part
 from qdqc.ir.types import TensorType
 from qdqc.quant.arithmetic import dequantize, quant_range, quantize
 from qdqc.runtime.comparison.check import taken
@@ -40,7 +41,8 @@ class Figures:
     ``similarity`` is of the whole run, ``local`` the noise over signal of its own nodes. ``low``
     to ``high`` is what the float values reach, ``covered`` the range that quantization covers.
     ``outside`` is the share of float elements beyond that range; ``rounding`` the noise over signal
-    of rounding the float values into it, ``attainable`` that of the range that they do have.
+    of rounding the float values into it, ``attainable`` that of the range that they do have. Of a
+    value whose readers do not tell all numbers apart, only what they do counts.
     """
 
     pair: Pair
@@ -125,7 +127,8 @@ class _Measuring:
         self.exact = Runner(reference, [p.name for p in self.pairs])
         self.local = ForcedRunner(quantized, [p.value.name for p in made])
         self.local_exact = ForcedRunner(reference, [p.name for p in made])
-        self.sums = {p.name: _Sums(p) for p in self.pairs}
+        self.live = domains_by_name(reference.graph)
+        self.sums = {p.name: _Sums(p, self.live.get(p.name)) for p in self.pairs}
 
     def over(self, samples: Iterable[Feeds]) -> Measured:
         decided = choices(self.reference)
@@ -135,7 +138,10 @@ class _Measuring:
             given = taken(self.quantized, self.reference, feeds)
             exact, run = self.exact.run(feeds), self.whole.run(given)
             values = {p.name: run[p.tap] for p in self.pairs}
-            pools.see(values, {p.name: exact[p.name] for p in self.pairs})
+            names = [p.name for p in self.pairs]
+            pools.see(
+                *({n: live_part(v[n], self.live.get(n)) for n in names} for v in (values, exact))
+            )
             count += 1
             shared = [n for n in self.outputs if n in exact]
             ends.see(run, {n: exact[n] for n in shared})
@@ -165,10 +171,10 @@ class _Measuring:
 
 
 class _Sums:
-    """Sums over the samples of one value."""
+    """Sums over the samples of one value, of which only the live domain counts."""
 
-    def __init__(self, pair: Pair) -> None:
-        self.pair = pair
+    def __init__(self, pair: Pair, live: Domain | None) -> None:
+        self.pair, self.live = pair, live
         self.count = self.nonzero = self.beyond = 0
         self.signal = self.lost = self.total = 0.0
         self.local_signal = self.local_lost = 0.0
@@ -177,6 +183,7 @@ class _Sums:
 
     def see(self, exact: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Take in the float values; what they are once they are quantized."""
+        exact = live_part(exact, self.live)
         rounded = exact if self.pair.stored is None else _rounded(exact, self.pair.stored)
         if not exact.size:
             return rounded
@@ -200,6 +207,7 @@ class _Sums:
             return
         if self.pair.stored is not None:
             quantized = _rounded(quantized, self.pair.stored)
+        quantized, wanted = (live_part(a, self.live) for a in (quantized, wanted))
         self.local_signal += _squares(wanted)
         self.local_lost += _squares(wanted - quantized)
 

@@ -160,6 +160,13 @@ class Op:
         """How quantization sees the op on operands of these types."""
         return QuantTraits()
 
+    def live(self) -> tuple[float, float] | None:
+        """The numbers of operand 0 that the op tells apart: its result stays as it is beyond them.
+
+        None where there are no such bounds.
+        """
+        return None
+
     @classmethod
     def takes_clamp(cls) -> bool:
         """Whether a clip behind the op can become its ``clamp``."""

@@ -49,6 +49,9 @@ class Relu(Pointwise):
     not_negative = True
     kind = Kind.ARITHMETIC
 
+    def live(self) -> tuple[float, float]:
+        return 0.0, math.inf
+
 
 class Clip(Pointwise):
     """x limited to [min, max]."""
@@ -59,6 +62,9 @@ class Clip(Pointwise):
 
     min: float = -math.inf
     max: float = math.inf
+
+    def live(self) -> tuple[float, float]:
+        return self.min, self.max
 
 
 class LeakyRelu(Pointwise):
@@ -106,12 +112,21 @@ class HardSigmoid(Pointwise):
     alpha: float = 0.2
     beta: float = 0.5
 
+    def live(self) -> tuple[float, float] | None:
+        if self.alpha == 0:
+            return None
+        ends = (-self.beta / self.alpha, (1 - self.beta) / self.alpha)
+        return min(ends), max(ends)
+
 
 class HardSwish(Pointwise):
     """x * hard_sigmoid(x) with alpha 1/6 and beta 1/2."""
 
     name = "hard_swish"
     onnx = Onnx("HardSwish", since=14)
+
+    def live(self) -> tuple[float, float]:
+        return -3.0, math.inf
 
     def expand(self, parts: Parts, x: Value) -> Value:
         return parts.op(Mul(), x, parts.op(HardSigmoid(alpha=1 / 6, beta=0.5), x))

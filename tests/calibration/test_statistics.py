@@ -70,6 +70,23 @@ def test_every_finite_number_is_counted(array: np.ndarray) -> None:
     assert used >= SIDE / 2 or found.exponent == -126
 
 
+@given(ARRAYS, st.sampled_from([(0.0, math.inf), (-3.0, math.inf), (-2.5, 2.5), (1.0, 4.0)]))
+@example(np.array([-5, -4], np.float32), (0.0, math.inf))
+def test_clipped_statistics_are_those_of_clipped_numbers(
+    array: np.ndarray, domain: tuple[float, float]
+) -> None:
+    stats = stats_of(array).within(*domain)
+    low, high = min(domain[0], 0.0), max(domain[1], 0.0)
+    clipped = stats_of(np.clip(array, low, high))
+    assert (stats.count, stats.zeros) == (clipped.count, clipped.zeros)
+    if not stats.count:
+        return
+    assert (stats.min, stats.max) == (clipped.min, clipped.max)
+    clipped._widen(stats.exponent)
+    if stats.exponent == clipped.exponent:
+        np.testing.assert_array_equal(stats.counts, clipped.counts)
+
+
 def test_a_range_that_grows_by_far_loses_no_counts() -> None:
     rng = np.random.default_rng(0)
     found = Statistics()

@@ -15,7 +15,7 @@ from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph, Module
 from qdqc.ir.op import Op
 from qdqc.ir.types import Elem, Range, TensorType
-from qdqc.ops import Conv
+from qdqc.ops import Conv, HardSwish
 
 F32 = TensorType(Elem.F32, (2, 3))
 
@@ -205,3 +205,17 @@ def test_an_empty_sample_counts_for_nothing() -> None:
     with_empty = calibrate(module(), samples, open_taps)
     without = calibrate(module(), SAMPLES, open_taps)
     assert [t.rows for t in with_empty.values()] == [t.rows for t in without.values()]
+
+
+def test_ranges_lie_within_what_readers_tell_apart() -> None:
+    """The input of hard_swish is sought below -3 by no method; what was seen is kept."""
+    out = Module()
+    x = out.graph.add_input("x", F32)
+    double = out.graph.insert(Opaque(), [x], [F32], ["double"]).result
+    out.graph.set_outputs([out.graph.insert(HardSwish(), [double], [F32], ["y"]).result])
+    for method in ("max", "mse", "kl", "percentile9999"):
+        (table,) = calibrate(out, SAMPLES, open_taps, [method]).values()
+        assert -3 <= table.rows["double"].min < 0
+        assert table.rows["double"].max <= 4
+        assert table.observed["double"] == (-6, 4)
+        assert table.rows["x"].min <= -2.9, "an input is given as it is"

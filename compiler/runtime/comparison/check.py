@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from qdqc.data.preprocess import Preprocess
 from qdqc.ir.graph import Module
+from qdqc.ir.live import domains_by_name, live_part
 from qdqc.ir.types import Elem, TensorType
 from qdqc.quant.arithmetic import quantize
 from qdqc.runtime.comparison.choices import choices
@@ -49,9 +50,10 @@ def check_against(
 ) -> tuple[Comparison, dict[str, npt.NDArray[Any]]]:
     """Run both modules over the samples, each of whose values are pooled.
 
-    What follows from a choice among numbers is reported, and the numbers that decide it are
-    judged instead. ``spread`` is that of ``Pool``. Returns the comparison in graph order and the
-    values of the module on the last sample, its inputs among them.
+    Numbers that no reader of a value tells apart count as equal. What follows from a choice among
+    numbers is reported, and the numbers that decide it are judged instead. ``spread`` is that of
+    ``Pool``. Returns the comparison in graph order and the values of the module on the last sample,
+    its inputs among them.
     """
     shared = shared_values(module, reference)
     decided = choices(reference)
@@ -59,14 +61,17 @@ def check_against(
     ours = Runner(module, taps)
     theirs = Runner(reference, taps)
     decided = decided.within({*taps, *theirs.outputs, *theirs.inputs})
-    pools = Pools(excepts, decided, spread=spread)
+    pools, live = Pools(excepts, decided, spread=spread), domains_by_name(reference.graph)
     values: dict[str, npt.NDArray[Any]] = {}
     for feeds in samples:
         given = taken(module, reference, feeds)
         values = flattened({n: given[n] for n in ours.inputs if n in given}) | ours.run(given)
         expected = theirs.run(feeds)
         order = [*taps, *(n for n in expected if n not in taps)]
-        pools.see(values, {n: expected[n] for n in order})
+        pools.see(
+            {n: live_part(a, live.get(n)) for n, a in values.items()},
+            {n: live_part(expected[n], live.get(n)) for n in order},
+        )
     return pools.comparison(tolerance), values
 
 
