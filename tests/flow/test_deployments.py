@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import qdqc
 from qdqc.flow.deploy import deploy
 from qdqc.flow.inspect import making_of
 from qdqc.flow.listener import Listener
+from qdqc.inspection.measure import measure
 from qdqc.tools.model_deploy import main as model_deploy
 
 Samples = list[dict[str, Any]]
@@ -126,3 +128,35 @@ def test_results_pickle_and_compare(tiny_onnx: Path, samples: Samples) -> None:
     text = str(result.report)
     assert "integer: 4 of 4" in text
     assert f"{result.report.proof.bytes['deployed']:,} bytes" in text
+
+
+def test_what_no_reader_tells_apart_is_no_loss() -> None:
+    """Below -3 a HardSwish gives 0: integers do not reach there, and nobody is blamed for it."""
+    rng = np.random.default_rng(0)
+    weights = {"w": 40 * rng.standard_normal((8, 3, 3, 3)), "v": rng.standard_normal((4, 8, 1, 1))}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("HardSwish", ["c"], ["h"]),
+        helper.make_node("Conv", ["h", "v"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("x", TensorProto.FLOAT, [1, 3, 8, 8])],
+        [value("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    feeds = [{"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)} for _ in range(8)]
+    module = qdqc.transform(proto).module
+    table = qdqc.calibrate(module, feeds)
+    assert table.observed["c"][0] < -100
+    assert table.rows["c"].min == pytest.approx(-3, abs=0.1)
+    deployed = deploy(module, table=table)
+    rows = {row.name: row for row in deployed.check(deployed.samples(), every_value=True).rows}
+    assert rows["c"].sqnr > 35
+    assert rows["y"].sqnr > 35
+    figures = {f.name: f for f in measure(deployed.module, deployed.reference, feeds).figures}
+    assert figures["c"].low >= -3
+    assert figures["c"].outside < 0.01
