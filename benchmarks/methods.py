@@ -4,8 +4,8 @@
 
 Each network is calibrated once, on its calibration data; all methods take their ranges from the
 same statistics. Each table is deployed as model_deploy does by default, biases corrected, with
-free zero points and symmetric, and run on samples that calibration never saw: the mean over
-them of ``10 log10(sum r^2 / sum (r - q)^2)`` over the outputs. EfficientNet-Lite0: logits of the
+free zero points and symmetric, and run on samples that calibration never saw: ``10 log10(sum r^2
+/ sum (r - q)^2)`` of the outputs over all of them. EfficientNet-Lite0: logits of the
 centre view. MiniLM: hidden states, sentences at their own length in calibration and run. The
 embedded digits network: logits. Without QDQC_ASSETS the digits run alone.
 """

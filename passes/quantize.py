@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from qdqc.diagnostics import QdqcError, suggestion
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.data import Data
@@ -77,6 +79,7 @@ class _Quantization:
     others: int = 0
     stored: dict[Value, Value] = field(default_factory=dict)
     constants: list[tuple[Constant, str]] = field(default_factory=list)
+    floats: dict[Constant, Constant] = field(default_factory=dict)
 
     @property
     def module(self) -> Module:
@@ -88,6 +91,9 @@ class _Quantization:
             self._quantize_operands(node, decision.traits)
             if decision.result:
                 self._quantize_result(node, decision.traits)
+        for node in decisions:
+            if node not in chosen:
+                self._float_weight(node)
         self._dequantize_for_float(chosen)
         self.others += absorb_clips(self.graph)
         for node in list(self.graph.nodes()):
@@ -193,6 +199,29 @@ class _Quantization:
         integers = quantize(array, quant, elem, narrow=True)
         node.set_operand(traits.weight, self._constant(weight, integers, elem, quant))
         return quant
+
+    def _float_weight(self, node: Node[Any]) -> None:
+        """A product that stays F32 reads floats, also where tuning stored its weight as integers.
+
+        Behind a cast no float kernel takes a weight as it is: it is cast in every run. Products of
+        other modes keep it, but for a convolution, which has no kernel for stored weights.
+        """
+        traits = node.traits
+        weight = node.at(traits.weight)
+        if traits.kind is not Kind.WEIGHTED or not isinstance(weight, Constant):
+            return
+        stays = node.mode == "F32" or (
+            node.mode == "INT8" and isinstance(node.op, Conv | ConvTranspose)
+        )
+        if weight.quant is None or not stays:
+            return
+        assert traits.weight is not None
+        if weight not in self.floats:
+            name = self.module.fresh_name(f"{weight.name}_float")
+            data = Data.of(np.asarray(numbers(weight), np.float32))
+            self.floats[weight] = self.module.add_constant(name, data)
+        node.set_operand(traits.weight, self.floats[weight])
+        self.others += 1
 
     def _quantize_result(self, node: Node[Any], traits: QuantTraits) -> None:
         elem = self.target.activation

@@ -13,13 +13,17 @@ from qdqc.calibration.masking import masking_by
 from qdqc.calibration.table import Table
 from qdqc.calibration.tables import calibrate
 from qdqc.diagnostics import QdqcError
+from qdqc.flow.deploy import deploy
+from qdqc.flow.samples import CheckSamples
 from qdqc.ir.core import Constant
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, TensorType
 from qdqc.ops import Conv
 from qdqc.pipeline.manager import run
+from qdqc.quant.arithmetic import numbers
 from qdqc.quant.deployment import Deployment
+from qdqc.quant.qtable import Qtable
 from qdqc.runtime.comparison.fidelity import Fidelity, fidelity
 from qdqc.runtime.sessions.session import Runner
 from qdqc.search.trials.mixed_models import MixedModels
@@ -223,3 +227,23 @@ def test_what_the_table_says_of_biases_is_not_done_twice(held: tuple[Module, Sam
         biases[correct] = [c.data.array().tolist() for c in stored]
     assert biases[True] == biases[False]
     assert all(isinstance(v.type, TensorType) for v in tuned.module.graph.outputs)
+
+
+def test_a_layer_that_stays_float_reads_its_tuned_weight_in_floats(
+    held: tuple[Module, Samples],
+) -> None:
+    """Stored integers would be cast in every run: no float convolution takes them."""
+    module, samples = held
+    found = tune(module, samples, "balanced", ranges(samples))
+    deployed = deploy(found.module, table=found.table, qtable=Qtable.of({"z": "F32"}))
+    makers = {n.name: n for n in deployed.module.graph.nodes()}
+    weight = makers["z"].need("weight")
+    assert isinstance(weight, Constant)
+    assert (weight.elem, weight.quant) == (Elem.F32, None)
+    tuned = found.module.value("z")
+    assert tuned is not None
+    assert tuned.producer is not None
+    stored = tuned.producer.need("weight")
+    assert isinstance(stored, Constant)
+    np.testing.assert_array_equal(weight.data.array(), numbers(stored))
+    assert deployed.check(CheckSamples(samples, "calibration")).passed
