@@ -1,13 +1,25 @@
-"""What the commands of the search begin with."""
+"""What the tests of commands share, and what those of the search begin with."""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qdqc.tools.model_transform import main as transform
 from qdqc.tools.run_calibration import main as calibrate
+
+
+@pytest.fixture(autouse=True)
+def default_signals() -> Iterator[None]:
+    """Handlers as a terminal has them: a shell starts what it puts behind with SIGINT ignored."""
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
