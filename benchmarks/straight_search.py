@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from qdqc.calibration.table import Table
 from qdqc.ir.clone import clone
@@ -48,7 +47,7 @@ def straight_losses(
             module = _trial(layers, layer, best | {v.name: own[v.name] for v in layer.ranged})
             runner = Runner(module, threads=1)
             near = [cosine(runner.run(s)[output], e) for s, e in zip(samples, exact, strict=True)]
-            losses[method] = 1.0 - float(np.mean(near))
+            losses[method] = 1.0 - fmean(near)
         chosen = min(losses, key=losses.__getitem__)
         best |= {v.name: ranges[chosen][v.name] for v in layer.ranged}
         found[layer.key] = losses
