@@ -90,28 +90,20 @@ def _mean(w: Writing, node: NodeProto) -> bool:
     return w.store(node, w.op(node, "ReduceMean", read, **attributes), y, x)
 
 
-@form("QLinearAdd", "QLinearMul")
-def _arithmetic(w: Writing, node: NodeProto) -> bool:
-    a, b, y = _scaled(node, 0, 1, 2), _scaled(node, 3, 4, 5), _result(node, 6, 7)
-    if a is None or b is None or y is None:
-        return False
-    views = [w.view(a), w.view(b)]
-    if None in views:
-        return False
+@form("QLinearAdd", "QLinearMul", "QLinearWhere")
+def _binary(w: Writing, node: NodeProto) -> bool:
+    """An op of two scaled tensors; the condition of a Where stands before them as it is."""
     type_ = node.op_type.removeprefix("QLinear")
-    return w.store(node, w.op(node, type_, [v for v in views if v]), y, a)
-
-
-@form("QLinearWhere")
-def _where(w: Writing, node: NodeProto) -> bool:
-    a, b, y = _scaled(node, 1, 2, 3), _scaled(node, 4, 5, 6), _result(node, 7, 8)
+    first = 1 if type_ == "Where" else 0
+    a, b = (_scaled(node, i, i + 1, i + 2) for i in (first, first + 3))
+    y = _result(node, first + 6, first + 7)
     if a is None or b is None or y is None:
         return False
     views = [w.view(a), w.view(b)]
     if None in views:
         return False
-    read = [node.input[0], *(v for v in views if v)]
-    return w.store(node, w.op(node, "Where", read), y, a)
+    read = [*node.input[:first], *(v for v in views if v)]
+    return w.store(node, w.op(node, type_, read), y, a)
 
 
 @form("QLinearConcat")

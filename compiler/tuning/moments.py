@@ -11,7 +11,7 @@ import numpy.typing as npt
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
 from qdqc.tuning.columns import Product
-from qdqc.tuning.product_inputs import Read, Wanted, sharing, stream
+from qdqc.tuning.product_inputs import Wanted, sharing, stream, within
 from qdqc.tuning.rounding import joined, split
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def moments_of(
     without ``second`` there are means alone. Raises QdqcError where no sample comes.
     """
     together = sharing(products)
-    for reads in _parts(together, budget if second else 0):
+    for reads in within(together, _moment_bytes, budget if second else 0):
         by_read = {read: Moments(*_size(together[read])) for read in reads}
         wanted = WANTED if second else Wanted(0, 0)
         for sample in stream(module, reads, samples, masking, wanted):
@@ -161,22 +161,11 @@ def _parts_of(groups: int, depth: int) -> int:
     return -(-depth // max(_LEAST_PART, MOST // (groups * depth)))
 
 
-def _size(products: list[Product]) -> tuple[int, int]:
+def _size(products: Sequence[Product]) -> tuple[int, int]:
     groups, _, depth = products[0].rows_shape
     return groups, depth
 
 
-def _parts(together: dict[Read, list[Product]], budget: int) -> Iterator[list[Read]]:
-    """Reads in parts whose second moments fit into the budget; 0 for no limit."""
-    part: list[Read] = []
-    size = 0
-    for read, products in together.items():
-        groups, depth = _size(products)
-        own = 4 * groups * depth * -(-depth // _parts_of(groups, depth))
-        if budget and part and size + own > budget:
-            yield part
-            part, size = [], 0
-        part.append(read)
-        size += own
-    if part:
-        yield part
+def _moment_bytes(products: Sequence[Product]) -> int:
+    groups, depth = _size(products)
+    return 4 * groups * depth * -(-depth // _parts_of(groups, depth))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qdqc.calibration.masking import Masking
     from qdqc.data.fit import Sample
 
-__all__ = ["Read", "Seen", "Wanted", "sharing", "stream"]
+__all__ = ["Read", "Seen", "Wanted", "sharing", "stream", "within"]
 
 UNKNOWN = 100
 """Samples that are assumed where nobody knows how many come."""
@@ -63,6 +63,28 @@ def sharing(products: Iterable[Product]) -> dict[Read, list[Product]]:
     for product in products:
         by_read.setdefault((product.x.name, product.columns), []).append(product)
     return by_read
+
+
+def within(
+    together: Mapping[Read, list[Product]],
+    bytes_of: Callable[[Sequence[Product]], int],
+    budget: int,
+) -> Iterator[list[Read]]:
+    """Reads in parts, in their order, whose bytes fit into the budget; 0 sets no limit.
+
+    ``bytes_of`` is what is held for the products that share a read; one too large is alone.
+    """
+    part: list[Read] = []
+    size = 0
+    for read, products in together.items():
+        own = bytes_of(products)
+        if budget and part and size + own > budget:
+            yield part
+            part, size = [], 0
+        part.append(read)
+        size += own
+    if part:
+        yield part
 
 
 def stream(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from qdqc.ir.graph import Module
 from qdqc.ir.types import Elem, Range
 from qdqc.quant.arithmetic import activation_quant, dequantize, quantize, rounded, weight_quant
 from qdqc.tuning.columns import Product
-from qdqc.tuning.product_inputs import Read, Wanted, sharing, stream
+from qdqc.tuning.product_inputs import Read, Wanted, sharing, stream, within
 
 if TYPE_CHECKING:
     from qdqc.calibration.masking import Masking
@@ -109,7 +109,7 @@ def inputs_of(
     """Dense products that read one value, with what they read over the samples."""
     together = sharing(products)
     measured = clone(module)  # smoothing goes on between two parts
-    for reads in _parts(together):
+    for reads in within(together, _rows_bytes, BUDGET):
         by_read: dict[Read, Inputs] = {}
         for sample in stream(measured, reads, samples, masking, WANTED):
             for read, seen in sample.items():
@@ -119,16 +119,6 @@ def inputs_of(
             yield together[read], inputs
 
 
-def _parts(together: Mapping[Read, list[Product]]) -> Iterator[list[Read]]:
-    """Reads in parts whose rows fit into the budget."""
-    part: list[Read] = []
-    size = 0
-    for read, products in together.items():
-        own = 4 * 2 * WANTED.dense * products[0].rows_shape[2]
-        if part and size + own > BUDGET:
-            yield part
-            part, size = [], 0
-        part.append(read)
-        size += own
-    if part:
-        yield part
+def _rows_bytes(products: Sequence[Product]) -> int:
+    """Of the rows that are drawn, in float32."""
+    return 4 * 2 * WANTED.dense * products[0].rows_shape[2]
