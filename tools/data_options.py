@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["add_data_options", "add_effort_options", "effort_of", "source_of"]
 
 
-def add_data_options(parser: CommandParser, input_num: int = 0) -> None:
+def add_data_options(parser: CommandParser, input_num: int = 0, *, required: bool = True) -> None:
     """Which samples are used."""
-    data = parser.add_mutually_exclusive_group(required=True)
+    data = parser.add_mutually_exclusive_group(required=required)
     add = data.add_argument
     add(
         "--dataset",

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from qdqc.tools.arguments import names, tolerance
+from qdqc.tools.auto_options import AUTO, add_auto_options
 from qdqc.tools.command import CommandParser
 from qdqc.tools.ir_options import add_ir_options
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_scheme", "deploy_parser", "deployment_of"]
 
-_MODES = ("INT8", "DYN8", "W8", "W4", "F16", "F32")
+_MODES = (AUTO, "INT8", "DYN8", "W8", "W4", "F16", "F32")
 
 
 def deploy_parser() -> CommandParser:
@@ -28,6 +29,7 @@ def deploy_parser() -> CommandParser:
     add("--mlir", required=True, metavar="F.qir", help="the module that model_transform wrote")
     add("--model", metavar="F.onnx", help="output (default: {name}_int8.onnx beside the module)")
     _add_precision(parser)
+    add_auto_options(parser)
     _add_borders(parser)
     _add_check(parser)
     proof = parser.add_argument_group("look at what came out").add_argument
@@ -43,7 +45,7 @@ def deployment_of(args: Any) -> Deployment:
 
     return Deployment(
         target=args.target,
-        mode=args.quantize,
+        mode="INT8" if args.quantize == AUTO else args.quantize,
         symmetric=args.symmetric,
         correct_bias=args.correct_bias,
         group_size=args.q_group_size,
@@ -75,7 +77,7 @@ def _add_precision(parser: CommandParser) -> None:
         default="INT8",
         type=str.upper,
         choices=_MODES,
-        help="precision of all nodes that the qtable does not name",
+        help="precision of all nodes that the qtable does not name; AUTO finds it for each",
     )
     add(
         "--target",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdqc.diagnostics import EXIT_INPUT, EXIT_OK, QdqcError
+from qdqc.tools.auto_options import AUTO, auto_files, check_auto, planned, write_plan
 from qdqc.tools.command import Invocation, execute
 from qdqc.tools.deploy_options import deploy_parser, deployment_of
 from qdqc.tools.ir_options import listener_of
@@ -31,26 +32,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _deploy(invocation: Invocation) -> int:
     from qdqc.calibration.table import load_table
     from qdqc.flow.deploy import check_deployment, deploy
+    from qdqc.flow.samples import held_back
     from qdqc.quant.lowering import has_quantized_activations
     from qdqc.quant.qtable import load_qtable
     from qdqc.report.why import node_named
     from qdqc.text.qir_files import load
 
     args = invocation.args
+    check_auto(args)
     source, deployment = Path(args.mlir), deployment_of(args)
-    module = load(source)
+    module, auto = load(source), args.quantize == AUTO
     check_deployment(
         deployment,
-        calibrated=bool(args.calibration_table),
+        calibrated=bool(args.calibration_table) or auto,
         mixed=bool(args.quantize_table),
         quantized=has_quantized_activations(module),
     )
     output = _output(args, source)
+    table = load_table(args.calibration_table) if args.calibration_table else None
+    qtable = load_qtable(args.quantize_table) if args.quantize_table else None
+    plan = planned(module, deployment, table, invocation) if auto else None
+    if plan is not None:
+        module, deployment, table, qtable = plan.module, plan.deployment, plan.table, plan.qtable
     deployed = deploy(
         module,
         deployment,
-        table=load_table(args.calibration_table) if args.calibration_table else None,
-        qtable=load_qtable(args.quantize_table) if args.quantize_table else None,
+        table=table,
+        qtable=qtable,
+        reasons=plan.reasons if plan is not None else {},
         listener=listener_of(invocation),
     )
     if deployed.unquantized is not None:
@@ -58,11 +67,16 @@ def _deploy(invocation: Invocation) -> int:
     if args.why:
         node_named(deployed.typed, args.why)  # a wrong name is reported before anything is written
     samples = deployed.samples(args.test_input, invocation.listener())
+    if plan is not None and not args.test_input:
+        samples = held_back(plan)
     passed = _check(deployed, samples, invocation)
     output, text = deployed.write(output, rejected=not passed)
     if not passed:
         invocation.answer(f"the check failed: the model is kept as {output}")
     _prove(deployed, samples, output, text, invocation)
+    if plan is not None and passed:
+        for path in write_plan(plan, output):
+            invocation.tell(f"wrote {path}")
     if args.benchmark:
         _benchmark(deployed, samples, output, invocation)
     return EXIT_OK if passed else EXIT_INPUT
@@ -78,6 +92,7 @@ def _output(args: Any, source: Path) -> Path:
         raise QdqcError(f"the output '{output}' must end in .onnx", notes=["give --model F.onnx"])
     lowered = output.with_suffix(".qir")
     outputs = [output, lowered, lowered.with_suffix(".safetensors")]
+    outputs += auto_files(output) if args.quantize == AUTO else []
     inputs = [source, source.with_suffix(".safetensors")]
     refuse_inputs(outputs, [*inputs, *filter(None, (args.calibration_table, args.quantize_table))])
     refuse_unwritable(outputs)

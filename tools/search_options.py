@@ -13,6 +13,7 @@ from qdqc.tools.arguments import count, finite, names
 from qdqc.tools.command import CommandParser, Invocation
 from qdqc.tools.data_options import add_data_options, add_effort_options, effort_of, source_of
 from qdqc.tools.deploy_options import add_scheme
+from qdqc.tools.metric_options import add_metric_options, labels_of, metric_of
 from qdqc.tools.search_files import SearchFiles
 from qdqc.tools.search_outcome import finish_search
 from qdqc.user_files import brief, place_of, summary
@@ -20,7 +21,11 @@ from qdqc.user_files import brief, place_of, summary
 if TYPE_CHECKING:
     from qdqc.flow.search import SearchRequest
 
-__all__ = ["DEFAULT_METHODS", "add_search_options", "run_search"]
+__all__ = [
+    "DEFAULT_METHODS",
+    "add_search_options",
+    "run_search",
+]
 
 DEFAULT_METHODS = ("KL", "MAX", "Percentile9999")
 _CALIBRATED = 100
@@ -61,8 +66,7 @@ def _add_goal(parser: CommandParser) -> None:
         help="values to compare, with their weights (default: the outputs, alike)",
     )
     add("--post_process", metavar="F.py", help="def PostProcess(outputs): what is compared instead")
-    add("--metric", metavar="F.py", help="def metric(outputs, labels) -> float: judges instead")
-    add("--labels", metavar="F", help="labels for --metric: npy, or text with one a line")
+    add_metric_options(add)
     add("--max_drop", type=finite, default=0.01, metavar="D", help="what the metric may lose")
 
 
@@ -122,15 +126,10 @@ def _request(args: Any) -> SearchRequest:
     from qdqc.quant.deployment import Deployment
     from qdqc.user_files import function_of
 
-    process, metric = None, None
+    process, metric = None, metric_of(args)
     if args.post_process:
         of_user = ("PostProcess", "post_process")
         process = _by_name(function_of(args.post_process, of_user, "the post-processing"))
-    if args.metric:
-        metric = function_of(args.metric, ("metric",), "the metric")
-    elif args.labels:
-        note = "give --metric F.py, or leave --labels out"
-        raise QdqcError("--labels are for a metric", notes=[note])
     files = filter(None, (args.metric, args.post_process, args.labels))
     return SearchRequest(
         source=source_of(args),
@@ -143,7 +142,7 @@ def _request(args: Any) -> SearchRequest:
         benchmark_method=args.benchmark_method,
         post_process=process,
         metric=metric,
-        labels=_labels(args.labels),
+        labels=labels_of(args.labels),
         max_drop=args.max_drop,
         exact=getattr(args, "exact", False),
         effort=effort_of(args),
@@ -160,28 +159,6 @@ def _compared(entries: Sequence[str]) -> dict[str, float] | None:
         except ValueError:
             raise QdqcError(f"'{weight}' is not a weight of '{name}'") from None
     return compared or None
-
-
-def _labels(file: str | None) -> Any:
-    """The labels, one a sample, in the order of the data."""
-    import numpy as np
-
-    from qdqc.data.archive import DAMAGED
-    from qdqc.files import read_text
-
-    if not file:
-        return None
-    if file.endswith(".npy"):
-        try:
-            return np.atleast_1d(np.load(file, allow_pickle=False))
-        except DAMAGED as error:
-            raise QdqcError(f"can't read the labels: {error}", file=file) from error
-    text = read_text(file, "list of labels", "write one label a line")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        return np.array([float(line) for line in lines])
-    except ValueError:
-        return np.array(lines)
 
 
 def _by_name(function: Any) -> Any:

@@ -10,10 +10,10 @@ from qdqc.calibration.observed import Plan
 from qdqc.calibration.statistics import SIDE, Detail
 from qdqc.data.fit import Sample
 from qdqc.diagnostics import QdqcError
-from qdqc.ir.dims import Expr
+from qdqc.ir.dims import Expr, symbol
 from qdqc.ir.graph import Graph
 
-__all__ = ["Demand", "largest", "parts_within", "sizes_of"]
+__all__ = ["Demand", "largest", "parts_within", "sizes_of", "stated_sizes"]
 
 _VALUE = 2 * 4
 """Bytes of an element of a tap: as onnxruntime holds it, and as numpy does."""
@@ -80,17 +80,22 @@ def sizes_of(graph: Graph, names: Sequence[str], sample: Sample) -> dict[str, in
 
     A value whose size the types do not state counts as the largest of the others.
     """
+    sizes = stated_sizes(graph, names, sample)
+    most = max((size for size in sizes.values() if size is not None), default=0)
+    return {n: most if size is None else size for n, size in sizes.items()}
+
+
+def stated_sizes(graph: Graph, names: Sequence[str], sample: Sample) -> dict[str, int | None]:
+    """As ``sizes_of``; None for a value whose size the types do not state."""
     symbols: dict[str, int | Expr] = {}
     for value in graph.inputs:
         array = sample.get(value.name)
         for dim, size in zip(
             value.shape or (), array.shape if array is not None else (), strict=False
         ):
-            if isinstance(dim, Expr) and {dim.text} == dim.symbols():
-                symbols[dim.text] = size
-    sizes = {n: _size(graph, n, symbols) for n in names}
-    most = max((size for size in sizes.values() if size is not None), default=0)
-    return {n: most if size is None else size for n, size in sizes.items()}
+            if isinstance(dim, Expr):
+                symbols.update((s, size) for s in dim.symbols() if dim == symbol(s))
+    return {n: _size(graph, n, symbols) for n in names}
 
 
 def _size(graph: Graph, name: str, symbols: Mapping[str, int | Expr]) -> int | None:

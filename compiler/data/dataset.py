@@ -47,6 +47,11 @@ class Dataset:
         part = self._items[start:stop]
         return Dataset(part, self.source, reads_images=self.reads_images)
 
+    def share(self, takes: Callable[[int], bool]) -> Dataset:
+        """The samples whose number, from 0 on, a function takes."""
+        items = [item for number, item in enumerate(self._items) if takes(number)]
+        return Dataset(items, self.source, reads_images=self.reads_images)
+
 
 class _Stream(Dataset):
     """Samples of a Python iterable; their number is known where the iterable's is."""
@@ -74,9 +79,34 @@ class _Stream(Dataset):
     def part(self, start: int, stop: int) -> None:
         """There are none: the samples come in a row."""
 
+    def share(self, takes: Callable[[int], bool]) -> Dataset:
+        return _Shared(self, takes)
+
     def __iter__(self) -> Iterator[Sample]:
         self._bad.count = 0
         return stream(self._again(), self._specs, self._limit, self._bad, self._file)
+
+
+class _Shared(Dataset):
+    """Some of the samples of a stream."""
+
+    def __init__(self, whole: Dataset, takes: Callable[[int], bool]) -> None:
+        super().__init__((), whole.source)
+        self._whole, self._takes = whole, takes
+
+    def __len__(self) -> int:
+        return sum(map(self._takes, range(len(self._whole))))
+
+    def part(self, start: int, stop: int) -> None:
+        """There are none: the samples come in a row."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        for number, sample in enumerate(self._whole):
+            if self._takes(number):
+                yield sample
+
+    def share(self, takes: Callable[[int], bool]) -> Dataset:
+        return _Shared(self, takes)
 
 
 def open_dataset(

@@ -171,14 +171,15 @@ def deploy(
     *,
     table: Table | None = None,
     qtable: Qtable | None = None,
+    reasons: Mapping[str, str] = {},
     listener: Listener = SILENT,
 ) -> Deployed:
     """Quantize a module for a target, and spell its types out as casts.
 
     ``table`` holds the ranges of its values, which INT8 needs unless the module came in with
     scales of another tool; its numbers count as its file has them. ``qtable`` is the mode of single
-    nodes. The module stays as it is. Where no product takes the mode, the listener is warned.
-    Raises QdqcError.
+    nodes, ``reasons`` say by name why these are not INT8. The module stays as it is. Where no
+    product takes the mode, the listener is warned. Raises QdqcError.
     """
     table = None if table is None else table.as_written()
     quantized = has_quantized_activations(module)
@@ -202,10 +203,15 @@ def deploy(
         qtable=qtable,
     ).run(lowered)
     before = typed.module or lowered
-    deployed = Deployed(lowered, before, reference, deployment, report.decisions, table)
+    decisions = {n: _explained(d, reasons.get(n, "")) for n, d in report.decisions.items()}
+    deployed = Deployed(lowered, before, reference, deployment, decisions, table)
     if deployed.unquantized is not None:
         listener.warn(deployed.unquantized.warning)
     return deployed
+
+
+def _explained(decision: Decision, reason: str) -> Decision:
+    return replace(decision, reason=reason) if reason and not decision.integer else decision
 
 
 class _BeforeLast(Instrument):

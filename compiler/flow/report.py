@@ -9,9 +9,11 @@ from typing import Any
 from qdqc.flow.prove import Proof
 from qdqc.flow.unquantized import Unquantized
 from qdqc.report.audit_text import render_audit
+from qdqc.report.auto_text import render_plan
 from qdqc.report.comparison_text import render_comparison, similarity_entries
 from qdqc.runtime.audit.audit import Audit
 from qdqc.runtime.comparison.compare import Comparison, Similarity
+from qdqc.search.auto.plan import AutoPlan
 from qdqc.tuning.recipe import Step
 
 __all__ = ["Report"]
@@ -23,7 +25,8 @@ class Report:
 
     ``comparison`` holds the outputs against float on ``source`` inputs, ``proof`` what a runtime
     makes of the file, ``recipe`` the steps that tuned the weights, ``unquantized`` why nothing was
-    quantized, where nothing was. It prints as a table.
+    quantized, where nothing was, ``plan`` what a search of the best model tried. It prints as a
+    table.
     """
 
     comparison: Comparison
@@ -31,6 +34,7 @@ class Report:
     proof: Proof
     recipe: tuple[Step, ...] = ()
     unquantized: Unquantized | None = None
+    plan: AutoPlan | None = None
 
     @property
     def outputs(self) -> Mapping[str, Similarity]:
@@ -48,6 +52,8 @@ class Report:
         entries: dict[str, Any] = {"source": self.source, "outputs": outputs}
         if self.unquantized is not None:
             entries["unquantized"] = self.unquantized.entries()
+        if self.plan is not None:
+            entries["auto"] = self.plan.entries()
         if self.recipe:
             entries["recipe"] = [step.entries() for step in self.recipe]
         return entries | self.proof.entries()
@@ -55,6 +61,7 @@ class Report:
     def __str__(self) -> str:
         sizes = self.proof.bytes
         head = "" if self.unquantized is None else f"{self.unquantized.warning.render()}\n"
+        head += "" if self.plan is None else f"{render_plan(self.plan)}\n"
         return (
             f"{head}deployed against float on {self.source} inputs:\n"
             f"{render_comparison(self.comparison, every=True)}\n"

@@ -17,12 +17,14 @@ from qdqc.diagnostics import Diagnostic, Severity
 from qdqc.flow.listener import Listener
 from qdqc.flow.random_checks import samples_that_run
 from qdqc.ir.graph import Graph, Module
+from qdqc.search.auto.plan import AutoPlan
 
 __all__ = [
     "CheckSamples",
     "DataSource",
     "Given",
     "check_samples",
+    "held_back",
     "images_text",
     "tell_images",
     "warn_unstated",
@@ -127,6 +129,11 @@ class CheckSamples:
     @property
     def first(self) -> Sample:
         return next(iter(self.samples))
+
+
+def held_back(plan: AutoPlan) -> CheckSamples:
+    """The samples that a search of the best model judged by."""
+    return CheckSamples([dict(sample) for sample in plan.held_back], "held-back")
 
 
 def check_samples(

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 from onnx import NodeProto
 
-__all__ = ["name_by_place", "places_in"]
+__all__ = ["blocked_tensor", "name_by_place", "places_in"]
 
+_BLOCKED = "_nchwc"
+"""What onnxruntime puts behind the name of a tensor to name its kernel in blocks of channels."""
 _PLACE = re.compile(r"(?<![A-Za-z0-9])n(\d+)(?!\d)")
 
 
@@ -23,3 +25,8 @@ def name_by_place(nodes: Iterable[NodeProto]) -> list[NodeProto]:
 def places_in(name: str) -> list[int]:
     """The places of the nodes that a kernel was made of, whatever onnxruntime put around them."""
     return [int(place) for place in _PLACE.findall(name)]
+
+
+def blocked_tensor(name: str) -> str:
+    """The tensor that a kernel in blocks of channels gives by its name; nothing for others."""
+    return name.removesuffix(_BLOCKED) if name.endswith(_BLOCKED) else ""

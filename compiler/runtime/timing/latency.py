@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,18 +21,22 @@ from qdqc.runtime.sessions.session import Feeds, open_session
 from qdqc.scratch import scratch_folder
 
 __all__ = [
+    "Kernels",
     "OpTime",
     "Seconds",
     "Spread",
     "interleave",
     "kernel_times",
     "op_times",
+    "profile_models",
     "ratio",
     "spread",
     "time_models",
 ]
 
 Seconds: TypeAlias = npt.NDArray[np.float64]
+Kernels: TypeAlias = dict[tuple[str, str], float]
+"""Seconds by the op and the name of a kernel."""
 
 _KERNEL = "_kernel_time"
 _PROFILED = 20
@@ -118,7 +123,7 @@ def time_models(
 def op_times(model: Any, feeds: Feeds, *, threads: int = 1) -> list[OpTime]:
     """What the kernels of a file or ModelProto cost by onnxruntime's profile, dearest op first.
 
-    Seconds are medians over runs, of each kernel by itself; ops are those of the optimised model.
+    Seconds are those of each kernel by itself; ops are those of the optimised model.
     """
     by_op: dict[str, list[float]] = {}
     for (op, _), seconds in kernel_times(model, feeds, threads=threads).items():
@@ -135,30 +140,62 @@ def kernel_times(
     runs: int = _PROFILED,
     optimise: str = "all",
     optimised: str | None = None,
-) -> dict[tuple[str, str], float]:
-    """Seconds of each kernel by its op and its node's name in the optimised model.
+) -> Kernels:
+    """Seconds of each kernel of a file or ModelProto: ``profile_models`` of one."""
+    files = {"model": optimised} if optimised is not None else {}
+    profiles = profile_models(
+        {"model": model},
+        {"model": feeds},
+        threads=threads,
+        runs=runs,
+        optimise=optimise,
+        optimised=files,
+    )
+    return profiles["model"]
 
-    They are medians over runs, by onnxruntime's profile of a file or ModelProto. ``optimised``
-    is a file that gets the optimised model.
+
+def profile_models(
+    models: Mapping[str, Any],
+    feeds: Mapping[str, Feeds],
+    *,
+    threads: int = 1,
+    runs: int = _PROFILED,
+    optimise: str = "all",
+    optimised: Mapping[str, str] = {},
+) -> dict[str, Kernels]:
+    """Seconds of each kernel by its op and its node's name in the optimised model, by model.
+
+    They are lower quartiles over runs that follow one that warms up, by onnxruntime's profile of
+    files or ModelProtos: what else a machine does only ever adds. Models take turns, so that all
+    of them meet it alike. ``optimised`` are files that get the optimised models.
     """
-    inputs = {n: as_given(a) for n, a in feeds.items()}
-    with scratch_folder("profile") as folder:
-        session = open_session(
-            model,
-            optimise=optimise,
-            threads=threads,
-            profile=str(Path(folder) / "profile"),
-            optimised=optimised,
-        )
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(scratch_folder("profile")))
+        sessions = {
+            name: open_session(
+                model,
+                optimise=optimise,
+                threads=threads,
+                profile=str(folder / f"profile{number}"),
+                optimised=optimised.get(name),
+            )
+            for number, (name, model) in enumerate(models.items())
+        }
+        inputs = {name: {n: as_given(a) for n, a in feeds[name].items()} for name in sessions}
         for _ in range(1 + runs):
-            fetch(session, None, inputs)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+            for name, session in sessions.items():
+                fetch(session, None, inputs[name])
+        return {name: _kernels(session.end_profiling()) for name, session in sessions.items()}
+
+
+def _kernels(profile: str) -> Kernels:
+    """What the file of a profile says of kernels."""
     kernels: dict[tuple[str, str], list[float]] = {}
-    for event in events:
+    for event in json.loads(Path(profile).read_text(encoding="utf-8")):
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
             key = event["args"]["op_name"], event["name"].rpartition(_KERNEL)[0]
             kernels.setdefault(key, []).append(event["dur"] * 1e-6)
-    return {key: float(np.median(taken[1:] or taken)) for key, taken in kernels.items()}
+    return {key: float(np.percentile(taken[1:] or taken, 25)) for key, taken in kernels.items()}
 
 
 def spread(values: npt.ArrayLike) -> Spread:

@@ -16,10 +16,18 @@ from qdqc.ops import Dequantize, Quantize
 from qdqc.quant.targets.target import activations
 from qdqc.runtime.sessions.session import Feeds, Runner
 from qdqc.runtime.timing.latency import interleave, kernel_times
-from qdqc.runtime.timing.node_times import node_times
+from qdqc.runtime.timing.node_times import profile_nodes
 from qdqc.search.trials.trials import Trials
 
-__all__ = ["Costs", "measure_costs", "seconds_of"]
+__all__ = [
+    "Costs",
+    "elements",
+    "layer_names",
+    "layer_times",
+    "measure_costs",
+    "seconds_an_element",
+    "seconds_of",
+]
 
 _ROUNDS = 30
 _PROFILED = 20
@@ -116,12 +124,12 @@ def measure_costs(trials: Trials, table: Table, feeds: Feeds) -> Costs:
     probes = _probes(trials)
     mixed = {str(n): trials.models.lowered(table, s) for n, s in enumerate(probes)}
     whole = seconds_of({"float": module, "integer": lowered, **mixed}, feeds)
-    names = _names(module)
-    times = [_by_layer(m, feeds, names) for m in (module, lowered)]
+    names = layer_names(module)
+    times = list(layer_times({"float": module, "integer": lowered}, feeds, names).values())
     layers = [layer.name for layer in trials.layers.integer]
     saved = {n: times[0].get(n, 0.0) - times[1].get(n, 0.0) for n in layers}
-    each = {op: _seconds_an_element(op) for op in (Quantize, Dequantize)}
-    values = _elements(trials, feeds)
+    each = {op: seconds_an_element(op) for op in (Quantize, Dequantize)}
+    values = elements(trials.layers.planned, feeds)
     costs = Costs(
         trials,
         whole["integer"],
@@ -151,7 +159,7 @@ def seconds_of(
     return {n: float(s.min()) for n, s in interleave(runs, rounds, primed=True).items()}
 
 
-def _names(module: Module) -> dict[str, str]:
+def layer_names(module: Module) -> dict[str, str]:
     """The layer of each name of a value and of an ONNX node that it stands for."""
     layers: dict[str, str] = {}
     for node in module.graph.nodes():
@@ -160,34 +168,41 @@ def _names(module: Module) -> dict[str, str]:
     return layers
 
 
-def _by_layer(module: Module, feeds: Feeds, names: Mapping[str, str]) -> dict[str, float]:
-    """Seconds by layer of a float or lowered module, its casts with the node that they stand by.
+def layer_times(
+    modules: Mapping[str, Module], feeds: Feeds, names: Mapping[str, str], runs: int = _PROFILED
+) -> dict[str, dict[str, float]]:
+    """Seconds by layer of float or lowered modules, their casts with the node that they stand by.
 
-    ``names`` are those of ``_names``; kernels that belong to no layer are left out.
+    ``names`` are those of ``layer_names``; kernels that belong to no layer are left out.
     """
-    layers: dict[str, float] = {}
-    times = node_times(module, feeds, runs=_PROFILED, optimise="all")
-    for name, seconds in times.items():
-        value = module.value(name)
-        node = None if value is None else value.producer
-        known = (name, *(node.loc.names if node is not None else ()))
-        layer = next((names[n] for n in known if n in names), None)
-        if layer is not None:
-            layers[layer] = layers.get(layer, 0.0) + seconds
-    return layers
+    times = profile_nodes(modules, feeds, runs=runs, optimise="all")
+    by_module: dict[str, dict[str, float]] = {}
+    for key, module in modules.items():
+        layers = by_module.setdefault(key, {})
+        for name, seconds in times[key].items():
+            value = module.value(name)
+            node = None if value is None else value.producer
+            known = (name, *(node.loc.names if node is not None else ()))
+            layer = next((names[n] for n in known if n in names), None)
+            if layer is not None:
+                layers[layer] = layers.get(layer, 0.0) + seconds
+    return by_module
 
 
-def _elements(trials: Trials, feeds: Feeds) -> dict[str, int]:
-    """Elements of all values for these inputs."""
-    from qdqc.calibration.demand import sizes_of
+def elements(module: Module, feeds: Feeds) -> dict[str, int]:
+    """Elements of all values for these inputs; those that the types do not state by a run."""
+    from qdqc.calibration.demand import stated_sizes
 
-    graph = trials.layers.planned.graph
+    graph = module.graph
     values = (*graph.inputs, *(r for n in graph.nodes() for r in n.present_results))
     names = [v.name for v in values if isinstance(v.type, TensorType)]
-    return sizes_of(graph, names, dict(feeds))
+    sizes = stated_sizes(graph, names, dict(feeds))
+    unknown = [n for n, size in sizes.items() if size is None]
+    values = Runner(module, unknown, threads=1, lean=True).run(feeds) if unknown else {}
+    return {n: values[n].size if size is None else size for n, size in sizes.items()}
 
 
-def _seconds_an_element(op: type[Quantize | Dequantize]) -> float:
+def seconds_an_element(op: type[Quantize | Dequantize]) -> float:
     """What a cast takes for each element, measured on a tensor of the size of images."""
     from qdqc.ir.types import Elem, Quant
 

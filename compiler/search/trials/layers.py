@@ -67,6 +67,10 @@ class Layers:
         own = set(self._owner.values())
         self.integer = [layer for layer in self.every if layer.integer and layer.name in own]
 
+    def owner(self, node: Node[Any]) -> str:
+        """The name that a qtable knows a planned node by."""
+        return self._owner[node]
+
     def kind(self, layer: Layer) -> Kind | None:
         """How quantization sees the node of an integer layer; None for any other."""
         return self.decisions[layer.node].traits.kind if layer.integer and layer.node else None

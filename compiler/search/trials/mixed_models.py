@@ -1,9 +1,10 @@
-"""Modules as a calibration table would deploy them, with some nodes left float, in memory."""
+"""Modules as a calibration table would deploy them, with other modes of some nodes, in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from qdqc.calibration.table import Table
 from qdqc.ir.clone import clone
@@ -14,7 +15,10 @@ from qdqc.pipeline.spec import resolve
 from qdqc.quant.deployment import INT8, Deployment, Stages
 from qdqc.quant.qtable import Qtable
 
-__all__ = ["MixedModels"]
+__all__ = ["MixedModels", "Others"]
+
+Others: TypeAlias = Collection[str] | Mapping[str, str]
+"""Nodes that are not INT8: their names, which take the ``fp_type``, or their modes by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +33,10 @@ class MixedModels:
     deployment: Deployment = INT8
     fp_type: str = "F32"
 
-    def lowered(self, table: Table, floats: Collection[str] = ()) -> Module:
-        """The deployed module, with the nodes of these names left float. Raises QdqcError."""
-        return self._run(self._stages(floats).pipeline, table, floats)
+    def lowered(self, table: Table, others: Others = ()) -> Module:
+        """The deployed module, with other modes of some nodes. Raises QdqcError."""
+        modes = self._modes(others)
+        return self._run(self._stages(modes).pipeline, table, modes)
 
     def planned(self, table: Table) -> Module:
         """The module with ranges and modes; its numbers are those of the float module."""
@@ -47,12 +52,17 @@ class MixedModels:
         (pass_,) = _passes(self.deployment.quantize_pass)
         return pass_
 
-    def _stages(self, floats: Collection[str] = ()) -> Stages:
-        return self.deployment.stages(mixed=bool(floats))
+    def _modes(self, others: Others) -> Mapping[str, str]:
+        if isinstance(others, Mapping):
+            return others
+        return dict.fromkeys(others, self.fp_type)
 
-    def _run(self, pipeline: str, table: Table, floats: Collection[str] = ()) -> Module:
+    def _stages(self, modes: Mapping[str, str] = {}) -> Stages:
+        return self.deployment.stages(mixed=bool(modes))
+
+    def _run(self, pipeline: str, table: Table, modes: Mapping[str, str] = {}) -> Module:
         out = clone(self.module)
-        qtable = Qtable.of(dict.fromkeys(floats, self.fp_type)) if floats else None
+        qtable = Qtable.of(modes) if modes else None
         PassManager(
             _passes(pipeline),
             verify_each=False,

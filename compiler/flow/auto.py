@@ -1,0 +1,197 @@
+"""The best model for a target, found without an expert: modes, methods and recipes by trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+from qdqc.calibration.table import Table
+from qdqc.data.dataset import Dataset
+from qdqc.diagnostics import QdqcError
+from qdqc.flow.calibrate import Calibration, calibrate_module, header_of, tables_of
+from qdqc.flow.effort import ALONE, Effort
+from qdqc.flow.listener import SILENT, Listener
+from qdqc.flow.samples import DataSource
+from qdqc.ir.graph import Module
+from qdqc.quant.deployment import INT8, Deployment
+from qdqc.quant.qtable import Qtable
+from qdqc.runtime.sessions.session import Feeds
+from qdqc.search.auto.candidate import Candidate, Weights
+from qdqc.search.auto.goal import goal_of
+from qdqc.search.auto.judge import Judge, judged_by
+from qdqc.search.auto.mode_search import ModeSearch
+from qdqc.search.auto.plan import AutoPlan
+from qdqc.search.trials.mixed_models import MixedModels
+from qdqc.search.trials.objective import Metric
+
+__all__ = ["AutoRequest", "plan_auto"]
+
+METHODS = ("mse", "max")
+"""Threshold methods that are tried: one that clips, and one that does not."""
+
+_EVERY, _MOST = 5, 20
+"""One sample in so many is held back to judge by, and not more than so many."""
+_JUDGED = 256 << 20
+"""Bytes of held-back samples."""
+_LOOKED_AT = 48
+"""Samples of the calibration among which those are chosen that noise is measured on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoRequest:
+    """What is searched: the ``source`` of samples, the ``deployment`` but for its mode, a ``goal``.
+
+    One sample in five is held back to judge by. The ``goal`` is ``25dB``, ``5ms``, the drop of a
+    ``metric`` of held-back samples and their ``labels``, or empty for a balance of both.
+    ``budget`` is in seconds, 0 for one by the number of layers. ``table`` gives the ranges, else
+    ``METHODS`` do. ``mask`` is an input that is 0 for padding. Without ``recipes`` weights stay.
+    """
+
+    source: DataSource
+    deployment: Deployment = INT8
+    goal: str = ""
+    metric: Callable[[Mapping[str, Any], Any], Any] | None = None
+    labels: Sequence[Any] | None = None
+    budget: float = 0.0
+    table: Table | None = None
+    mask: str = ""
+    recipes: Sequence[str] = ("best",)
+    effort: Effort = field(default_factory=lambda: ALONE)
+
+
+def plan_auto(module: Module, request: AutoRequest, *, listener: Listener = SILENT) -> AutoPlan:
+    """Search the best deployment of a float module. Raises QdqcError.
+
+    An interrupt ends the search with the best model so far, where there is one.
+    """
+    if request.labels is not None and request.metric is None:
+        raise QdqcError("`labels` are for a metric", notes=["give `metric`, or leave them out"])
+    names = judged_by(module)
+    if not names:
+        raise QdqcError("the model has no float outputs to judge by", notes=["give a mode"])
+    data = request.source.open(module.graph, listener)
+    goal_of(request.goal, 0.0 if request.metric is not None else math.inf)
+    search = _Search(module, request, data, listener)
+    auto = search.auto(names)
+    chosen = auto.run()
+    return _plan(auto, chosen, request)
+
+
+class _Search:
+    """The samples of a search, and what it makes of them."""
+
+    def __init__(
+        self, module: Module, request: AutoRequest, data: Dataset, listener: Listener
+    ) -> None:
+        self.module, self.request, self.listener = module, request, listener
+        count = len(data)
+        judges = _judges(count)
+        self.judging = data.share(judges) if count != 1 else data
+        self.training = data.share(lambda n: not judges(n)) if count != 1 else data
+        self.numbers = [n for n in range(count) if judges(n)] if count != 1 else [0]
+        if count == 1:
+            listener.note("there is one sample: models are judged on what gave them their ranges")
+
+    def auto(self, names: Sequence[str]) -> ModeSearch:
+        request, listener = self.request, self.listener
+        samples = _within(self.judging, _MOST)
+        judge = Judge(self.module, names, samples, self._metric(names, len(samples)))
+        goal = goal_of(request.goal, judge.ideal.score)
+        listener.note(f"goal: {goal.text()}")
+        models = MixedModels(self.module, replace(request.deployment, mode="INT8"))
+        layers = sum(1 for _ in self.module.graph.nodes())
+        return ModeSearch(
+            Weights(models, self._tables()),
+            judge,
+            _within(self.training, _LOOKED_AT),
+            self._tuned,
+            () if request.table is not None else request.recipes,
+            goal,
+            request.budget or _budget(layers),
+            request.effort.hands(),
+            listener.stage,
+            listener.note,
+        )
+
+    def _metric(self, names: Sequence[str], count: int) -> Metric | None:
+        request, labels = self.request, None
+        if request.metric is None:
+            return None
+        if request.labels is not None:
+            labels = [request.labels[n] for n in self.numbers[:count]]
+        return Metric(tuple(names), request.metric, labels)
+
+    def _tables(self) -> dict[str, Table]:
+        given = self.request.table
+        if given is not None:
+            return {given.header.get("method", "given"): given}
+        mask = self.request.mask
+        return tables_of(
+            self.module,
+            self.training,
+            METHODS,
+            header=header_of(self.module, "", self.request.source.seed, mask),
+            mask=mask,
+            effort=self.request.effort,
+            listener=self.listener,
+        )
+
+    def _tuned(self, recipe: str, method: str) -> Weights:
+        request = Calibration(
+            method=method,
+            recipe=recipe,
+            mask=self.request.mask,
+            target=self.request.deployment.target,
+        )
+        tuned = calibrate_module(
+            self.module, self.training, request, effort=self.request.effort, listener=self.listener
+        )
+        models = MixedModels(tuned.module, replace(self.request.deployment, mode="INT8"))
+        return Weights(models, {method: tuned.table}, recipe)
+
+
+def _judges(count: int) -> Callable[[int], bool]:
+    """Which of so many samples are held back; 0 is a number that nobody knows."""
+    if 0 < count < _EVERY:
+        return lambda number: number == count - 1
+    return lambda number: number % _EVERY == _EVERY - 1 and number < _EVERY * _MOST
+
+
+def _budget(layers: int) -> float:
+    """Seconds for a model of so many layers: half a minute, or two minutes for hundreds."""
+    return min(120.0, 25.0 + 0.45 * layers)
+
+
+def _within(samples: Iterable[Feeds], count: int) -> list[Feeds]:
+    """The first samples, as many as wanted and as memory allows; one at least."""
+    taken: list[Feeds] = []
+    size = 0
+    for sample in islice(samples, count):
+        size += sum(getattr(array, "nbytes", 0) for array in sample.values())
+        if taken and size > _JUDGED:
+            break
+        taken.append(sample)
+    if not taken:
+        raise QdqcError("there are no samples to judge by", notes=["give two samples at least"])
+    return taken
+
+
+def _plan(auto: ModeSearch, chosen: Candidate, request: AutoRequest) -> AutoPlan:
+    deployment = replace(request.deployment, mode="F32" if chosen.is_float else "INT8")
+    qtable = None if chosen.is_float or not chosen.modes else Qtable.of(dict(chosen.modes))
+    return AutoPlan(
+        chosen.weights.models.module,
+        deployment,
+        None if chosen.is_float else chosen.table,
+        qtable,
+        chosen,
+        auto.exact,
+        tuple(auto.tried),
+        auto.goal.text(),
+        auto.reasons(chosen),
+        auto.judge.samples,
+        auto.stopped,
+    )

@@ -1,0 +1,192 @@
+"""The cheapest placement: which nodes had better stay float, as a minimum cut.
+
+Every node is on one of two sides, float or integer, and pays a price there. A value that crosses
+pays for its cast, once for all its readers; a value that is rounded anywhere pays for the
+rounding, once. Such prices make a cut of a graph between two ends (Kolmogorov and Zabih 2004:
+energies of pairs that would rather be alike), and the least cut is the best placement there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qdqc.ir.core import Constant, Node, Value
+from qdqc.ir.graph import Graph
+from qdqc.ir.op import Kind
+from qdqc.quant.placement import Decision
+from qdqc.quant.targets.target import Target, activations
+
+__all__ = ["Prices", "cheapest"]
+
+_FLOAT, _INTEGER = "float", "integer"
+_FINE = 1 << 40
+"""Steps that the sum of all prices is told apart in: flows of whole numbers end, and are exact."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a placement costs, all in one unit.
+
+    ``integer`` is what a node costs in integers beyond what it costs in float, by name: less
+    than 0 where integers are cheaper. ``quantized`` and ``dequantized`` are those of a cast by
+    the value's name, ``rounding`` what it costs that a value is rounded at all, by the name of
+    the value whose elements are rounded. Nodes that are ``tied`` are on the same side.
+    """
+
+    integer: Mapping[str, float]
+    quantized: Mapping[str, float]
+    dequantized: Mapping[str, float]
+    rounding: Mapping[str, float] = field(default_factory=dict[str, float])
+    tied: Iterable[tuple[str, str]] = ()
+
+
+def cheapest(
+    graph: Graph, target: Target, decisions: Mapping[Node[Any], Decision], prices: Prices
+) -> frozenset[str]:
+    """The names of integer nodes that cost less in float, of those that ``decisions`` place.
+
+    A node that can't be integer stays float; one without a price follows its neighbours.
+    """
+    import networkx
+
+    net = _Net()
+    able = {n: d for n, d in decisions.items() if d.integer}
+    for node in able:
+        net.node(node.name, prices.integer.get(node.name, 0.0))
+    for first, second in prices.tied:
+        net.tie(first, second)
+    for value in _floats(graph):
+        _cross(net, value, able, target, prices)
+    for source, values in _roundings(graph, decisions).items():
+        _round(net, values, able, prices.rounding.get(source, 0.0))
+    _, (float_side, _) = networkx.minimum_cut(net.whole(), _FLOAT, _INTEGER)
+    return frozenset(n.name for n in able if _at(n.name) in float_side)
+
+
+class _Net:
+    """Arcs of a flow from the float end to the integer end: a cut arc is a price that is paid."""
+
+    def __init__(self) -> None:
+        self._arcs: dict[tuple[str, str], float] = {}
+        self._helpers = 0
+
+    def node(self, name: str, integer: float) -> None:
+        """A node; on the integer side it pays ``integer``, or less than 0 on the other one."""
+        arc = (_FLOAT, _at(name)) if integer > 0 else (_at(name), _INTEGER)
+        self.arc(*arc, abs(integer))
+
+    def tie(self, first: str, second: str) -> None:
+        for arc in ((first, second), (second, first)):
+            self.arc(_at(arc[0]), _at(arc[1]), None)
+
+    def helper(self) -> str:
+        self._helpers += 1
+        return f"helper {self._helpers}"
+
+    def arc(self, start: str, end: str, price: float | None) -> None:
+        """What is paid where ``start`` is float and ``end`` integer; None forbids it."""
+        add = float("inf") if price is None else price
+        if add > 0 and start != end:
+            self._arcs[start, end] = self._arcs.get((start, end), 0.0) + add
+
+    def whole(self) -> Any:
+        """As networkx has it, prices as whole numbers; an arc without a capacity is infinite."""
+        import networkx
+
+        finite = sum(p for p in self._arcs.values() if p != float("inf"))
+        step = finite / _FINE if finite > 0 else 1.0
+        net: Any = networkx.DiGraph()
+        net.add_nodes_from((_FLOAT, _INTEGER))
+        for (start, end), price in self._arcs.items():
+            limit = {} if price == float("inf") else {"capacity": round(price / step)}
+            net.add_edge(start, end, **limit)
+        return net
+
+
+def _at(name: str) -> str:
+    return f"node {name}"
+
+
+def _floats(graph: Graph) -> list[Value]:
+    """Values that may be cast: inputs, and what nodes give."""
+    made = (r for node in graph.nodes() for r in node.present_results)
+    return [*graph.inputs, *made]
+
+
+def _side(node: Node[Any] | None, able: Mapping[Node[Any], Decision]) -> str:
+    """The end, or the node of the flow, that an edge of a value begins or ends at."""
+    return _at(node.name) if node is not None and node in able else _FLOAT
+
+
+def _cross(
+    net: _Net,
+    value: Value,
+    able: Mapping[Node[Any], Decision],
+    target: Target,
+    prices: Prices,
+) -> None:
+    """The casts of a value where it crosses from its producer to its readers."""
+    producer = value.producer
+    takers = [u for u in _users(value) if u in able and _reads(u, value, able[u])]
+    others = [u for u in _users(value) if u not in takers]
+    start = _side(producer, able)
+    if takers:
+        helper = net.helper()
+        net.arc(start, helper, prices.quantized.get(value.name, 0.0))
+        for user in takers:
+            net.arc(helper, _side(user, able), None)
+    free = producer is None or producer not in able or producer.op.name in target.float_result
+    if not free:
+        helper = net.helper()
+        net.arc(helper, start, prices.dequantized.get(value.name, 0.0))
+        if others or value.is_output:
+            net.arc(_FLOAT, helper, None)
+        for user in takers:
+            net.arc(_side(user, able), helper, None)
+
+
+def _users(value: Value) -> list[Node[Any]]:
+    return list(dict.fromkeys(value.users))
+
+
+def _reads(node: Node[Any], value: Value, decision: Decision) -> bool:
+    """Whether a node takes a value in integers where it runs in these."""
+    return any(node.operands[i] is value for i in activations(node, decision.traits))
+
+
+def _roundings(graph: Graph, decisions: Mapping[Node[Any], Decision]) -> dict[str, list[Value]]:
+    """Values by the one whose elements they have: what only moves them rounds none anew."""
+    groups: dict[str, list[Value]] = {}
+    for value in _floats(graph):
+        groups.setdefault(rounded_source(value, decisions), []).append(value)
+    return groups
+
+
+def rounded_source(value: Value, decisions: Mapping[Node[Any], Decision]) -> str:
+    """The name of the node, or of the input, whose elements a value has."""
+    node = value.producer
+    while node is not None and decisions[node].traits.kind is Kind.PRESERVING:
+        source = node.at(0)
+        if source is None or isinstance(source, Constant):
+            break
+        value, node = source, source.producer
+    return node.name if node is not None else value.name
+
+
+def _round(
+    net: _Net, values: Iterable[Value], able: Mapping[Node[Any], Decision], price: float
+) -> None:
+    """The rounding of elements, paid where a node that makes or reads them is integer."""
+    if price <= 0:
+        return
+    helper = net.helper()
+    net.arc(_FLOAT, helper, price)
+    for value in values:
+        producer = value.producer
+        makes = producer is not None and producer in able and able[producer].result
+        readers = [u for u in _users(value) if u in able and _reads(u, value, able[u])]
+        for node in (*((producer,) if makes else ()), *readers):
+            if node is not None:
+                net.arc(helper, _side(node, able), None)

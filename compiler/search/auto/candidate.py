@@ -1,0 +1,65 @@
+"""A model that a search has tried: its modes, what it keeps and what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from qdqc.calibration.table import Table
+from qdqc.search.auto.judge import Quality
+from qdqc.search.trials.mixed_models import MixedModels
+
+__all__ = ["Candidate", "Weights"]
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A module and its ranges by method: the float one, or as a ``recipe`` tuned it."""
+
+    models: MixedModels
+    tables: Mapping[str, Table]
+    recipe: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """``modes`` are those of nodes that are not INT8, by name; ``method`` gave the ranges.
+
+    ``seconds`` are those of a run. ``label`` says where it comes from.
+    """
+
+    label: str
+    weights: Weights = field(repr=False)
+    method: str
+    modes: Mapping[str, str] = field(repr=False)
+    quality: Quality
+    seconds: float
+
+    @property
+    def table(self) -> Table:
+        return self.weights.tables[self.method]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether nothing at all is quantized."""
+        nodes = self.weights.models.module.graph.nodes()
+        return all(self.modes.get(n.name) == "F32" for n in nodes)
+
+    def counts(self) -> dict[str, int]:
+        """How many products and other computing nodes are in each mode beside INT8."""
+        counts: dict[str, int] = {}
+        for mode in self.modes.values():
+            counts[mode] = counts.get(mode, 0) + 1
+        return counts
+
+    def entries(self) -> dict[str, Any]:
+        """As a report has it."""
+        return {
+            "label": self.label,
+            "method": self.method,
+            "recipe": self.weights.recipe,
+            "modes": self.counts(),
+            "sqnr": self.quality.sqnr,
+            "seconds": self.seconds,
+        }

@@ -1,0 +1,119 @@
+"""What a deployed model keeps of the float one, on samples that nothing was chosen by."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.ir.op import Kind
+from qdqc.ops import LogSoftmax, Sigmoid, Softmax
+from qdqc.runtime.comparison.choices import judged_values
+from qdqc.runtime.comparison.compare import decibels
+from qdqc.runtime.comparison.pooled import FEW
+from qdqc.runtime.sessions.session import Feeds, Runner
+from qdqc.search.trials.objective import Likeness, Objective, Outputs
+
+__all__ = ["Judge", "Quality", "judged_by"]
+
+_UNLIKE = 1e9
+_TIMED = (3, 20)
+_SPENT = 0.1
+"""Seconds that runs of a model take to be timed by, within these numbers of runs."""
+
+
+def judged_by(module: Module) -> list[str]:
+    """The values that models are judged by: ``judged_values``, but for a few saturated numbers.
+
+    Where an output has few numbers that a sigmoid or softmax made, nearly all of them may lie at 0
+    or 1 on the samples at hand, and say nothing: what that op reads is judged.
+    """
+    return list(dict.fromkeys(_telling(module, name) for name in judged_values(module)))
+
+
+def _telling(module: Module, name: str) -> str:
+    value = module.value(name)
+    shape = value.shape if value is not None else None
+    width = shape[-1] if shape else 1
+    if value is None or not isinstance(width, int) or width > FEW:
+        return name
+    node = value.producer
+    while node is not None and (read := node.at(0)) is not None:
+        if isinstance(node.op, Sigmoid | Softmax | LogSoftmax):
+            return read.name
+        if node.traits.kind is not Kind.PRESERVING:
+            break
+        node = read.producer
+    return name
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The ``sqnr`` in dB that a model has, and its ``score`` by what it is judged by."""
+
+    sqnr: float
+    score: float
+
+
+class Judge:
+    """Judges models by their outputs on held-back samples, and times them. One thread.
+
+    The SQNR is that of the mean noise over signal of the outputs, each of all samples together.
+    A ``metric`` of the user's gives the score instead. Raises QdqcError where onnxruntime refuses
+    the float module.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        names: Sequence[str],
+        samples: Sequence[Feeds],
+        metric: Objective | None = None,
+    ) -> None:
+        self.samples, self.names = samples, tuple(names)
+        self._likeness = Likeness(dict.fromkeys(names, 1 / len(names)), "snr")
+        self._metric = metric
+        self.exact, self.seconds = self._run(module)
+        self.ideal = Quality(math.inf, metric.ideal(self.exact) if metric else math.inf)
+
+    def noise(self, outputs: Sequence[Outputs]) -> float:
+        """Noise over signal, the mean of the outputs; infinite where they can't be compared."""
+        noise = 1.0 - self._likeness.score(outputs, self.exact[: len(outputs)])
+        return math.inf if noise >= _UNLIKE else max(0.0, noise)
+
+    def judged(self, module: Module) -> tuple[Quality, float]:
+        """The quality of a module of any stage, and its seconds for the first sample.
+
+        One that onnxruntime can't run is worth nothing, and never ends.
+        """
+        try:
+            outputs, seconds = self._run(module)
+        except QdqcError:
+            return Quality(-math.inf, -math.inf), math.inf
+        sqnr = decibels(self.noise(outputs))
+        return Quality(
+            sqnr, self._metric.score(outputs, self.exact) if self._metric else sqnr
+        ), seconds
+
+    def losses(self, module: Module) -> list[float]:
+        """The noise over signal of each sample by itself."""
+        outputs, _ = self._run(module)
+        pairs = zip(outputs, self.exact, strict=True)
+        return [1.0 - self._likeness.score([ours], [exact]) for ours, exact in pairs]
+
+    def _run(self, module: Module) -> tuple[list[Outputs], float]:
+        own = {v.name for v in module.graph.outputs}
+        runner = Runner(module, [n for n in self.names if n not in own], threads=1)
+        outputs: list[Outputs] = []
+        for sample in self.samples:
+            values = runner.run(sample)
+            outputs.append({name: values[name] for name in self.names})
+        taken: list[float] = []
+        while len(taken) < _TIMED[0] or (sum(taken) < _SPENT and len(taken) < _TIMED[1]):
+            start = time.process_time()
+            runner.run(self.samples[0])
+            taken.append(time.process_time() - start)
+        return outputs, min(taken)

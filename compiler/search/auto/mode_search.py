@@ -1,0 +1,275 @@
+"""The best model for a goal: modes by node, methods and recipes, tried on the real model.
+
+A few whole models come first, then what nodes take in each mode on this machine. Where the model
+is not near enough, each rounding's noise is measured, and placements are cut at rising prices of
+noise. All that comes near is run: predictions only say what to try.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from qdqc.diagnostics import QdqcError
+from qdqc.ops import LSTM, Gemm, MatMul
+from qdqc.quant.refusals import dynamic_refusal
+from qdqc.runtime.sessions.session import Feeds
+from qdqc.search.auto.candidate import Candidate, Weights
+from qdqc.search.auto.goal import BALANCED, Goal
+from qdqc.search.auto.judge import Judge
+from qdqc.search.auto.noise import mode_noise, rounding_noise
+from qdqc.search.auto.placements import Costs, placements
+from qdqc.search.costs.mode_times import ModeTimes, measure_times
+from qdqc.search.costs.node_costs import seconds_of
+from qdqc.search.strategies.strategy import Stage
+from qdqc.search.trials.layers import Layers
+from qdqc.search.trials.objective import Likeness
+from qdqc.search.trials.spread import ALONE, Hands
+from qdqc.search.trials.trials import Trials
+
+__all__ = ["ModeSearch"]
+
+_ENOUGH = 40.0
+"""Decibels from which on nothing is gained by looking at noise."""
+_NEAR = 30.0
+"""Decibels from which on weights need no tuning."""
+_SHARE = 0.5
+"""Of the budget, that the noise of roundings may take."""
+_NOISY = 8
+"""Samples at most that noise is measured on."""
+_TIMED = 4
+"""Candidates that are timed beside one another in the end."""
+_SAME = 0.02
+"""Times that differ by less are taken as equal: a machine does not run the same way twice."""
+_PRODUCTS = 48
+"""Products up to which each is tried alone in another mode."""
+
+_Tune = Callable[[str, str], Weights]
+
+
+@dataclass
+class ModeSearch:
+    """A search, and what it has found at any time.
+
+    ``base`` is the float module with tables by method, ``tune`` gives that of a recipe and a
+    method. ``judge`` holds samples that nothing is chosen by, ``samples`` are the others.
+    """
+
+    base: Weights
+    judge: Judge
+    samples: Sequence[Feeds]
+    tune: _Tune
+    recipes: Sequence[str] = ("best",)
+    goal: Goal = BALANCED
+    budget: float = 60.0
+    hands: Hands = ALONE
+    stage: Stage = lambda stage, unit: lambda done, total, note: None
+    note: Callable[[str], object] = lambda _: None
+    tried: list[Candidate] = field(default_factory=list[Candidate])
+    costs: Costs | None = None
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self._until = time.monotonic() + self.budget
+        self._decided: list[Candidate] = []
+        self._seen: dict[tuple[int, str, tuple[tuple[str, str], ...]], Candidate] = {}
+
+    @property
+    def exact(self) -> Candidate:
+        """The float model, which is always one to choose."""
+        nodes = self.base.models.module.graph.nodes()
+        modes = {n.name: "F32" for n in nodes}
+        method = next(iter(self.base.tables))
+        return Candidate("float", self.base, method, modes, self.judge.ideal, self.judge.seconds)
+
+    @property
+    def best(self) -> Candidate:
+        """The best candidate so far; of equal ones the first."""
+        return min((*(self._decided or self.tried), self.exact), key=self._worth)
+
+    def run(self) -> Candidate:
+        """Search; an interrupt ends it with the best so far. Raises QdqcError."""
+        report = self.stage("auto", "model")
+        try:
+            self._whole(report)
+            self._mixed(report)
+            self._tuned(report)
+            self._timed()
+        except KeyboardInterrupt:
+            if not self.tried:
+                raise
+            self.stopped = True
+        return self.best
+
+    def _worth(self, candidate: Candidate) -> tuple[int, float]:
+        return self.goal.worth(candidate.quality, candidate.seconds, self.judge.seconds)
+
+    def _within(self) -> bool:
+        return time.monotonic() < self._until
+
+    def _try(
+        self,
+        label: str,
+        weights: Weights,
+        method: str,
+        modes: Mapping[str, str],
+        report: Callable[[int, int, str], object],
+    ) -> Candidate:
+        """Deploy a model, run it on the held-back samples and time it; once."""
+        key = id(weights), method, tuple(sorted(modes.items()))
+        if key not in self._seen:
+            lowered = weights.models.lowered(weights.tables[method], modes)
+            quality, seconds = self.judge.judged(lowered)
+            candidate = Candidate(label, weights, method, modes, quality, seconds)
+            self._seen[key] = candidate
+            self.tried.append(candidate)
+            report(len(self.tried), 0, f"{self.best.quality.sqnr:.1f} dB")
+        return self._seen[key]
+
+    def _whole(self, report: Callable[[int, int, str], object]) -> None:
+        """The methods in INT8, and products in modes of their own."""
+        for method in self.base.tables:
+            self._try("INT8", self.base, method, {}, report)
+        method = self._method(self.base, {})
+        products = self._products()
+        for mode, names in products.items():
+            if names:
+                self._try(f"{mode} products", self.base, method, dict.fromkeys(names, mode), report)
+
+    def _method(self, weights: Weights, modes: Mapping[str, str]) -> str:
+        """The method whose model with these modes is nearest to float, of those tried."""
+        tried = [c for c in self.tried if c.weights is weights and c.modes == modes]
+        return (
+            max(tried, key=lambda c: c.quality.score).method
+            if tried
+            else next(iter(weights.tables))
+        )
+
+    def _products(self) -> dict[str, list[str]]:
+        """Products that a mode of its own has a kernel for, by mode."""
+        nodes = list(self.base.models.module.graph.nodes())
+        able = [n for n in nodes if isinstance(n.op, MatMul | Gemm | LSTM)]
+        dynamic = [n.name for n in able if dynamic_refusal(n) is None]
+        stored = [n.name for n in able if n.name in dynamic and isinstance(n.op, MatMul)]
+        return {mode: names for mode, names in (("DYN8", dynamic), ("W8", stored)) if names}
+
+    def _mixed(self, report: Callable[[int, int, str], object]) -> None:
+        """Placements by cost alone, then at rising prices of noise."""
+        method = self._method(self.base, {})
+        costs = self._measured(method)
+        if costs is None:
+            return
+        self.costs = costs
+        first = self._try("by cost", self.base, method, costs.best(0.0), report)
+        if max(c.quality.sqnr for c in (first, self.best)) >= _ENOUGH and self.goal == BALANCED:
+            return
+        self.costs = costs = self._with_noise(costs, method)
+        for modes in placements(costs, self.judge.seconds):
+            if self._within():
+                self._try("by cost and noise", self.base, method, modes, report)
+        self._other_methods(self.base, report)
+
+    def _other_methods(self, weights: Weights, report: Callable[[int, int, str], object]) -> None:
+        """The best modes so far with the ranges of the other methods."""
+        best = self.best
+        for method in weights.tables:
+            if self._within() and not best.is_float:
+                self._try(best.label, weights, method, best.modes, report)
+
+    def _measured(self, method: str) -> Costs | None:
+        """The costs of nodes; None where the modes can't be profiled."""
+        models, table = self.base.models, self.base.tables[method]
+        layers = Layers(models, table)
+        products, feeds = self._products(), self.judge.samples[0]
+        try:
+            times: ModeTimes = measure_times(
+                models, layers, table, feeds, products, self.judge.seconds
+            )
+        except QdqcError as error:
+            self.note(f"nodes can't be timed: {error}")
+            return None
+        modes = {mode: dict.fromkeys(names, 0.0) for mode, names in products.items()}
+        return Costs(layers, times, {}, modes)
+
+    def _with_noise(self, costs: Costs, method: str) -> Costs:
+        """The costs with the noise of each rounding, as long as its share of the budget lasts."""
+        start, most = time.monotonic(), self.budget * _SHARE
+
+        def within() -> bool:
+            return self._within() and time.monotonic() - start < most
+
+        models, table = self.base.models, self.base.tables[method]
+        samples = self._noisy(method, len(costs.layers.every), most)
+        like = Likeness(dict.fromkeys(self.judge.names, 1 / len(self.judge.names)), "snr")
+        trials = Trials(models, table, samples, like, hands=self.hands)
+        rounding = rounding_noise(trials, within, self.stage("noise", "layer"))
+        judge = Judge(models.module, self.judge.names, samples)
+        modes: dict[str, Mapping[str, float]] = {}
+        for mode, names in self._products().items():
+            modes[mode] = self._mode_noise(judge, method, names, mode, within)
+        return replace(costs, rounding=rounding, modes=modes)
+
+    def _mode_noise(
+        self,
+        judge: Judge,
+        method: str,
+        names: Sequence[str],
+        mode: str,
+        within: Callable[[], bool],
+    ) -> Mapping[str, float]:
+        models, table = self.base.models, self.base.tables[method]
+        if len(names) <= _PRODUCTS:
+            return mode_noise(models, table, judge, names, mode, within)
+        floats = {n.name: "F32" for n in models.module.graph.nodes()}
+        quality, _ = judge.judged(models.lowered(table, floats | dict.fromkeys(names, mode)))
+        return dict.fromkeys(names, 10 ** (-quality.sqnr / 10) / len(names))
+
+    def _noisy(self, method: str, layers: int, seconds: float) -> list[Feeds]:
+        """The samples of the calibration that INT8 changes most: as many as there is time for."""
+        count = int(seconds / 2 / max(1e-9, layers * self.judge.seconds))
+        count = max(1, min(_NOISY, count, len(self.samples)))
+        looked_at = list(self.samples[: 4 * count])
+        models = self.base.models
+        judge = Judge(models.module, self.judge.names, looked_at)
+        losses = judge.losses(models.lowered(self.base.tables[method]))
+        worst = sorted(range(len(losses)), key=lambda place: -losses[place])[:count]
+        return [looked_at[place] for place in sorted(worst)]
+
+    def _tuned(self, report: Callable[[int, int, str], object]) -> None:
+        """The best modes, and those of its neighbours, on weights that recipes tuned."""
+        best = self.best
+        if best.is_float or best.quality.sqnr >= _NEAR:
+            return
+        for recipe in self.recipes:
+            if not self._within():
+                return
+            leading = self._leading(_TIMED)
+            weights = self.tune(recipe, best.method)
+            for candidate in leading:
+                self._try(candidate.label, weights, best.method, candidate.modes, report)
+
+    def _leading(self, count: int) -> list[Candidate]:
+        """The best candidates that are not float, the best first."""
+        return sorted((c for c in self.tried if not c.is_float), key=self._worth)[:count]
+
+    def _timed(self) -> None:
+        """Time the best candidates and the float model beside one another, in turns."""
+        leading = self._leading(_TIMED)
+        modules = {
+            str(n): c.weights.models.lowered(c.table, c.modes) for n, c in enumerate(leading)
+        }
+        modules["float"] = self.base.models.module
+        rounds = max(5, min(30, int(3.0 / max(1e-9, self.judge.seconds * len(modules)))))
+        seconds = seconds_of(modules, self.judge.samples[0], rounds)
+        self.judge.seconds = seconds["float"]
+        timed = {id(c): replace(c, seconds=seconds[str(n)]) for n, c in enumerate(leading)}
+        self.tried = [timed.get(id(c), c) for c in self.tried]
+        self._decided = list(timed.values())
+
+    def reasons(self, chosen: Candidate) -> dict[str, str]:
+        """Why nodes of the chosen model are not INT8, by name, as far as it was measured."""
+        costs = self.costs
+        if costs is None:
+            return {}
+        return {name: costs.reason(name, mode) for name, mode in chosen.modes.items()}

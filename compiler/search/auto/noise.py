@@ -1,0 +1,66 @@
+"""What each rounding adds to the noise of the outputs, measured one at a time.
+
+Noise of independent roundings adds up in power, so that of a mixed model is predicted by the sum
+of what it rounds; it is a first guess, and candidates are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from qdqc.calibration.table import Table
+from qdqc.diagnostics import QdqcError
+from qdqc.search.auto.judge import Judge
+from qdqc.search.trials.layers import ranges_of
+from qdqc.search.trials.mixed_models import MixedModels
+from qdqc.search.trials.objective import Likeness, Outputs
+from qdqc.search.trials.trials import Trials
+
+__all__ = ["mode_noise", "rounding_noise"]
+
+_Report = Callable[[int, int, str], object]
+
+
+def rounding_noise(trials: Trials, within: Callable[[], bool], report: _Report) -> dict[str, float]:
+    """The noise over signal of each part of ``Layers.parts_with`` alone: values, and weights.
+
+    Parts that onnxruntime can't run by themselves are left out, and so are those behind the one
+    at which ``within`` says that time is over.
+    """
+    layers, ranges = trials.layers, ranges_of(trials.layers.planned)
+    names = trials.objective.names
+    like = Likeness(dict.fromkeys(names, 1 / len(names)), "snr")
+    noise: dict[str, float] = {}
+    for number, layer in enumerate(layers.every, 1):
+        if not within():
+            break
+        quants = layers.own_quants(layer, ranges)
+        try:
+            parts: Mapping[str, Sequence[Outputs]] = trials.part_outputs(layer, quants, ranges)
+        except QdqcError:
+            parts = {}
+        for kind, outputs in parts.items():
+            lost = 1.0 - like.score(outputs, trials.exact[: len(outputs)])
+            noise[f"{kind} {layer.name}"] = max(0.0, lost)
+        report(number, len(layers.every), layer.name)
+    return noise
+
+
+def mode_noise(
+    models: MixedModels,
+    table: Table,
+    judge: Judge,
+    names: Iterable[str],
+    mode: str,
+    within: Callable[[], bool],
+) -> dict[str, float]:
+    """The noise over signal of each of these products alone in a mode, all else float."""
+    every = [n.name for n in models.module.graph.nodes()]
+    floats = dict.fromkeys(every, "F32")
+    noise: dict[str, float] = {}
+    for name in names:
+        if not within():
+            break
+        quality, _ = judge.judged(models.lowered(table, {**floats, name: mode}))
+        noise[name] = 10 ** (-quality.sqnr / 10)
+    return noise

@@ -1,0 +1,111 @@
+"""Modes of all nodes that cost least, when noise has a price in seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from qdqc.ir.op import Kind
+from qdqc.quant.cheapest import Prices, cheapest
+from qdqc.search.costs.mode_times import ModeTimes
+from qdqc.search.trials.layers import Layers
+
+__all__ = ["Costs", "placements"]
+
+_STEPS = 12
+_NOISY = 0.02
+"""Share of the noise from which on it is a node's reason."""
+_SPAN = 4.0
+"""Decades of the price of noise that are swept."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Measured seconds of nodes by mode, and the noise over signal of what modes round.
+
+    ``rounding`` is by ``values N`` and ``weights N`` of INT8, as ``Layers.parts_with`` has them;
+    ``modes`` is the noise of products in other modes, by mode and name. What was not measured is
+    taken to make none.
+    """
+
+    layers: Layers
+    times: ModeTimes
+    rounding: Mapping[str, float]
+    modes: Mapping[str, Mapping[str, float]]
+
+    def others(self, name: str, price: float) -> tuple[str, float]:
+        """The mode beside INT8 that costs least for a node, and its cost in seconds."""
+        best = "F32", self.times.of(name, "F32")
+        for mode, noise in self.modes.items():
+            if name in noise:
+                cost = self.times.of(name, mode) + price * noise[name]
+                best = min(best, (mode, cost), key=lambda choice: choice[1])
+        return best
+
+    def noise(self, modes: Mapping[str, str]) -> float:
+        """The predicted noise over signal of the model in which these nodes leave INT8."""
+        parts = self.layers.parts_with(frozenset(modes))
+        rounded = sum(self.rounding.get(part, 0.0) for part in parts)
+        return rounded + sum(self.modes.get(m, {}).get(n, 0.0) for n, m in modes.items())
+
+    def reason(self, name: str, mode: str) -> str:
+        """Why a node is in a mode other than INT8: its time, its noise, or its neighbours."""
+        integer, other = (self.times.of(name, m) * 1e6 for m in ("INT8", mode))
+        total = sum(self.rounding.values())
+        parts = (self.rounding.get(f"{kind} {name}", 0.0) for kind in ("values", "weights"))
+        share = sum(parts) / total if total > 0 else 0.0
+        if share >= _NOISY:
+            return f"its rounding makes {100 * share:.0f} % of the noise of INT8"
+        if other < integer:
+            return f"it takes {other:.0f} us in {mode}, and {integer:.0f} us in INT8"
+        return f"casts beside nodes that are not INT8 would take more than the {mode} kernel"
+
+    def best(self, price: float) -> dict[str, str]:
+        """The modes of nodes that leave INT8 where noise over signal of 1 costs ``price``."""
+        graph, decisions = self.layers.planned.graph, self.layers.decisions
+        able = [n for n, d in decisions.items() if d.integer]
+        integer: dict[str, float] = {}
+        tied: list[tuple[str, str]] = []
+        first: dict[str, str] = {}
+        for node in able:
+            owner = self.layers.owner(node)
+            own = price * self.rounding.get(f"weights {node.name}", 0.0)
+            if owner in first:
+                tied.append((first[owner], node.name))
+            else:
+                first[owner] = node.name
+                own += self.times.of(owner, "INT8") - self.others(owner, price)[1]
+            integer[node.name] = own
+        tied += [(first[a], first[b]) for a, b in self.times.fused if a in first and b in first]
+        rounding = {
+            part.removeprefix("values "): price * noise
+            for part, noise in self.rounding.items()
+            if part.startswith("values ")
+        }
+        prices = Prices(integer, self.times.quantized, self.times.dequantized, rounding, tied)
+        floats = cheapest(graph, self.layers.target, decisions, prices)
+        owners = {self.layers.owner(n): n for n in able if n.name in floats}
+        return self._modes(owners, price)
+
+    def _modes(self, owners: Mapping[str, object], price: float) -> dict[str, str]:
+        """The modes of float nodes, and of products that integers do not take."""
+        modes = {name: self.others(name, price)[0] for name in owners}
+        for node, decision in self.layers.decisions.items():
+            name = self.layers.owner(node)
+            if not decision.integer and decision.traits.kind is Kind.WEIGHTED:
+                mode = self.others(name, price)[0]
+                if mode != "F32":
+                    modes[name] = mode
+        return modes
+
+
+def placements(costs: Costs, whole: float) -> Iterator[dict[str, str]]:
+    """Modes at rising prices of noise, from none on; ``whole`` is the model's seconds in float."""
+    total = sum(costs.rounding.values())
+    yield costs.best(0.0)
+    if total <= 0 or math.isinf(total):
+        return
+    for step in range(_STEPS):
+        decades = _SPAN * (step / (_STEPS - 1) - 0.5)
+        yield costs.best(whole / total * 10**decades)
