@@ -94,8 +94,8 @@ def write_plan(plan: AutoPlan, output: Path) -> list[Path]:
 
     qtable, table = auto_files(output)
     files = table_files(plan.table, table) if plan.table is not None else []
-    if plan.qtable is not None:
-        text = print_qtable(plan.chosen.modes, {"goal": plan.goal})
+    if plan.modes is not None:
+        text = print_qtable(plan.modes, {"goal": plan.goal})
         files.append((qtable, text.encode()))
     write_together(files)
     return [path for path, _ in files]

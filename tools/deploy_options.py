@@ -48,6 +48,7 @@ def deployment_of(args: Any) -> Deployment:
         mode="INT8" if args.quantize == AUTO else args.quantize,
         symmetric=args.symmetric,
         correct_bias=args.correct_bias,
+        leave_float=args.leave_float,
         group_size=args.q_group_size,
         quant_input=args.quant_input,
         quant_output=args.quant_output,
@@ -98,6 +99,12 @@ def _add_precision(parser: CommandParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="let biases take up the mean error of the rounded weights",
+    )
+    add(
+        "--leave-float",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let nodes stay float that integers would slow down",
     )
 
 

@@ -13,7 +13,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.ir.dims import Expr, symbol
 from qdqc.ir.graph import Graph
 
-__all__ = ["Demand", "largest", "parts_within", "sizes_of", "stated_sizes"]
+__all__ = ["Demand", "largest", "parts_within", "sizes_of", "stated_shapes", "stated_sizes"]
 
 _VALUE = 2 * 4
 """Bytes of an element of a tap: as onnxruntime holds it, and as numpy does."""
@@ -87,6 +87,15 @@ def sizes_of(graph: Graph, names: Sequence[str], sample: Sample) -> dict[str, in
 
 def stated_sizes(graph: Graph, names: Sequence[str], sample: Sample) -> dict[str, int | None]:
     """As ``sizes_of``; None for a value whose size the types do not state."""
+    shapes = stated_shapes(graph, names, sample)
+    return {n: math.prod(shapes[n]) if n in shapes else None for n in names}
+
+
+def stated_shapes(graph: Graph, names: Sequence[str], sample: Sample) -> dict[str, tuple[int, ...]]:
+    """The shapes of values, by name, with the sizes that a sample gives to the symbols.
+
+    Those that the types do not state are left out.
+    """
     symbols: dict[str, int | Expr] = {}
     for value in graph.inputs:
         array = sample.get(value.name)
@@ -95,19 +104,20 @@ def stated_sizes(graph: Graph, names: Sequence[str], sample: Sample) -> dict[str
         ):
             if isinstance(dim, Expr):
                 symbols.update((s, size) for s in dim.symbols() if dim == symbol(s))
-    return {n: _size(graph, n, symbols) for n in names}
+    shapes = ((n, _shape(graph, n, symbols)) for n in names)
+    return {n: shape for n, shape in shapes if shape is not None}
 
 
-def _size(graph: Graph, name: str, symbols: Mapping[str, int | Expr]) -> int | None:
+def _shape(graph: Graph, name: str, symbols: Mapping[str, int | Expr]) -> tuple[int, ...] | None:
     value = graph.module.value(name)
     shape = None if value is None else value.shape
-    total = 1
+    sizes: list[int] = []
     for dim in (None,) if shape is None else shape:
         size = dim.substitute(symbols) if isinstance(dim, Expr) else dim
         if not isinstance(size, int):
             return None
-        total *= size
-    return total
+        sizes.append(size)
+    return tuple(sizes)
 
 
 def _megabytes(size: int) -> str:

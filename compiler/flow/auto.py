@@ -17,7 +17,6 @@ from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.samples import DataSource
 from qdqc.ir.graph import Module
 from qdqc.quant.deployment import INT8, Deployment
-from qdqc.quant.qtable import Qtable
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.search.auto.candidate import Candidate, Weights
 from qdqc.search.auto.goal import goal_of
@@ -87,6 +86,7 @@ class _Search:
         self, module: Module, request: AutoRequest, data: Dataset, listener: Listener
     ) -> None:
         self.module, self.request, self.listener = module, request, listener
+        self.deployment = replace(request.deployment, mode="INT8", leave_float=False)
         count = len(data)
         judges = _judges(count)
         self.judging = data.share(judges) if count != 1 else data
@@ -101,7 +101,9 @@ class _Search:
         judge = Judge(self.module, names, samples, self._metric(names, len(samples)))
         goal = goal_of(request.goal, judge.ideal.score)
         listener.note(f"goal: {goal.text()}")
-        models = MixedModels(self.module, replace(request.deployment, mode="INT8"))
+        models = MixedModels(
+            self.module, replace(request.deployment, mode="INT8", leave_float=False)
+        )
         layers = sum(1 for _ in self.module.graph.nodes())
         return ModeSearch(
             Weights(models, self._tables()),
@@ -149,7 +151,9 @@ class _Search:
         tuned = calibrate_module(
             self.module, self.training, request, effort=self.request.effort, listener=self.listener
         )
-        models = MixedModels(tuned.module, replace(self.request.deployment, mode="INT8"))
+        models = MixedModels(
+            tuned.module, replace(self.request.deployment, mode="INT8", leave_float=False)
+        )
         return Weights(models, {method: tuned.table}, recipe)
 
 
@@ -181,12 +185,12 @@ def _within(samples: Iterable[Feeds], count: int) -> list[Feeds]:
 
 def _plan(auto: ModeSearch, chosen: Candidate, request: AutoRequest) -> AutoPlan:
     deployment = replace(request.deployment, mode="F32" if chosen.is_float else "INT8")
-    qtable = None if chosen.is_float or not chosen.modes else Qtable.of(dict(chosen.modes))
+    modes = {"*": "INT8", **chosen.modes}  # all are named: no mode is left to a default
     return AutoPlan(
         chosen.weights.models.module,
         deployment,
         None if chosen.is_float else chosen.table,
-        qtable,
+        None if chosen.is_float else modes,
         chosen,
         auto.exact,
         tuple(auto.tried),

@@ -203,7 +203,8 @@ def deploy(
         qtable=qtable,
     ).run(lowered)
     before = typed.module or lowered
-    decisions = {n: _explained(d, reasons.get(n, "")) for n, d in report.decisions.items()}
+    known = {**report.reasons, **reasons}
+    decisions = {n: _explained(d, known.get(n, "")) for n, d in report.decisions.items()}
     deployed = Deployed(lowered, before, reference, deployment, decisions, table)
     if deployed.unquantized is not None:
         listener.warn(deployed.unquantized.warning)

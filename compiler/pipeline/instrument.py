@@ -44,10 +44,11 @@ class PassRun:
 
 @dataclass
 class Report:
-    """What a pipeline did, pass by pass, and what its passes decided of nodes, by name."""
+    """What a pipeline did, pass by pass, what its passes decided of nodes, and why, by name."""
 
     runs: list[PassRun] = field(default_factory=list)
     decisions: Mapping[str, Decision] = field(default_factory=dict[str, "Decision"])
+    reasons: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
     def changes(self) -> int:

@@ -79,6 +79,7 @@ class PassManager:
                 done, state = self._run_one(module, where, state, ctx)
                 report.runs.append(done)
                 report.decisions = {**report.decisions, **ctx.decisions}
+                report.reasons |= ctx.reasons
         finally:
             for instrument in self.instruments:
                 instrument.end(module, report)

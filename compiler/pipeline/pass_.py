@@ -44,7 +44,8 @@ class PassContext:
     collects declined matches when somebody asked (``--explain``), else it is None. The caller's
     ``samples`` are inputs by name, for passes that measure the module; its ``table`` and
     ``qtable`` are for those that read one. Each is None where the caller has none.
-    ``decisions`` is what a pass decided of nodes, by their names.
+    ``decisions`` is what a pass decided of nodes, by their names, ``reasons`` why they are not in
+    the mode that was asked for.
     """
 
     statistics: Counter[str] = field(default_factory=Counter)
@@ -54,6 +55,7 @@ class PassContext:
     table: Table | None = None
     qtable: Qtable | None = None
     decisions: Mapping[str, Decision] = field(default_factory=dict[str, "Decision"])
+    reasons: dict[str, str] = field(default_factory=dict[str, str])
 
     def decline(self, rule: str, node: Node[Any], reason: str) -> None:
         """Note why a pass over the whole graph left a node alone."""

@@ -18,7 +18,7 @@ from qdqc.ir.op import Kind
 from qdqc.quant.placement import Decision
 from qdqc.quant.targets.target import Target, activations
 
-__all__ = ["Prices", "cheapest"]
+__all__ = ["Prices", "cheapest", "cost_of", "rounded_source"]
 
 _FLOAT, _INTEGER = "float", "integer"
 _FINE = 1 << 40
@@ -63,6 +63,28 @@ def cheapest(
         _round(net, values, able, prices.rounding.get(source, 0.0))
     _, (float_side, _) = networkx.minimum_cut(net.whole(), _FLOAT, _INTEGER)
     return frozenset(n.name for n in able if _at(n.name) in float_side)
+
+
+def cost_of(target: Target, decisions: Mapping[Node[Any], Decision], prices: Prices) -> float:
+    """What a placement costs beyond the one in which all nodes are float, roundings left out."""
+    made: set[Value] = set()
+    total = 0.0
+    for node, decision in decisions.items():
+        if decision.integer:
+            total += prices.integer.get(node.name, 0.0)
+            made.update(node.present_results if decision.result else ())
+    spread = {v for v in made if v.is_output}
+    rounded: set[Value] = set()
+    for node, decision in decisions.items():
+        read = {v for v in node.present_operands if not isinstance(v, Constant)}
+        if decision.integer:
+            taken = {node.operands[i] for i in activations(node, decision.traits)}
+            rounded |= (read & taken) - made
+        else:
+            spread |= read & made
+    free = {v for v in spread if v.producer and v.producer.op.name in target.float_result}
+    total += sum(prices.quantized.get(v.name, 0.0) for v in rounded)
+    return total + sum(prices.dequantized.get(v.name, 0.0) for v in spread - free)
 
 
 class _Net:

@@ -36,7 +36,8 @@ class Deployment:
 
     ``mode`` is that of nodes that no qtable names; ``group_size`` weights of 4 bits share a
     scale. ``symmetric`` fixes zero points and takes thresholds as ranges. ``correct_bias`` lets
-    biases take up the mean error of rounded weights. ``quant_input`` and ``quant_output`` leave
+    biases take up the mean error of rounded weights. ``leave_float`` lets nodes stay float that
+    integers would slow down. ``quant_input`` and ``quant_output`` leave
     out the casts at the border, ``fuse_preprocess`` lets images come in as pixels.
     """
 
@@ -44,6 +45,7 @@ class Deployment:
     mode: str = "INT8"
     symmetric: bool = False
     correct_bias: bool = True
+    leave_float: bool = True
     group_size: int = 32
     quant_input: bool = False
     quant_output: bool = False
@@ -99,6 +101,8 @@ class Deployment:
             passes += ["canonicalize", "raise-activation", "fuse-activation", "propagate-ranges"]
         else:
             passes += ["propagate-ranges", precision]
+            if self.leave_float and calibrated and (self.mode == "INT8" or mixed):
+                passes.append(f"leave-float{{target={print_value(self.target)}}}")
         if self.mode == "INT8" or mixed:
             passes.append(f"decompose-activations{{target={print_value(self.target)}}}")
         return passes

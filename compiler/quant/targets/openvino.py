@@ -20,6 +20,7 @@ class Openvino(OrtCpu):
     """Biases stay float; all else is as ``ort-cpu``."""
 
     name = "openvino"
+    costs = None
     runtime = "OpenVINO"
     bias = Elem.F32
     rules = OrtCpu.rules - _INTEGER_BIAS | {"bias-float"}

@@ -17,6 +17,7 @@ from qdqc.ir.types import Elem, Quant, Range, TensorType
 from qdqc.ops import Add, Gemm, HardSigmoid, MatMul, Restate
 from qdqc.quant.arithmetic import activation_quant, quantize
 from qdqc.quant.clips import bounds_of
+from qdqc.quant.targets.ort_cpu_costs import OrtCpuCosts
 from qdqc.quant.targets.target import Target
 
 __all__ = ["OrtCpu"]
@@ -84,6 +85,8 @@ class OrtCpu(Target):
         *("kernel", "operands", "result", "matmul-bias"),
         *("weight-type", "weight-symmetric", "activation-type"),
     )
+
+    costs = OrtCpuCosts()
 
     def refusal(self, node: Node[Any], traits: QuantTraits) -> str | None:
         if traits.kind is Kind.PRODUCT:

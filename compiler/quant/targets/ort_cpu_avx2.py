@@ -16,3 +16,4 @@ class OrtCpuAvx2(OrtCpu):
 
     name = "ort-cpu-avx2"
     weight_limit = 63
+    costs = None

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from qdqc.ir.core import Constant, Node
+from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Elem, TensorType
 from qdqc.ops import Clip
 from qdqc.quant.finite import is_finite
 from qdqc.registry import Registry
 
-__all__ = ["TARGETS", "Target", "activations", "target_named"]
+__all__ = ["TARGETS", "KernelCosts", "Target", "activations", "target_named"]
 
 
 TARGETS: Registry[Target] = Registry("target", home="qdqc.quant.targets")
+
+
+class KernelCosts(Protocol):
+    """What nodes and casts cost in microseconds, by the shapes of values."""
+
+    def node(
+        self, node: Node[Any], sizes: Mapping[str, tuple[int, ...]]
+    ) -> tuple[float, float] | None:
+        """In float and in integers; None where nothing is known."""
+        ...
+
+    def quantized(self, value: Value, shape: tuple[int, ...]) -> float:
+        """A cast to integers."""
+        ...
+
+    def dequantized(self, value: Value, shape: tuple[int, ...]) -> float:
+        """A cast to float."""
+        ...
 
 
 class Target:
@@ -28,7 +47,8 @@ class Target:
     module must keep, ``preferences`` those of them that models of other tools may break and run
     in integers all the same, the likeliest cause of float kernels first. Stored weights lie in
     ``-weight_limit..weight_limit``. A ``bias`` of f32 stays as it is. ``runtime`` is what runs the
-    model, as people call it. A subclass may refine ``refusal`` and ``spell``.
+    model, as people call it; ``costs`` say what its kernels take, where that is known. A subclass
+    may refine ``refusal`` and ``spell``.
     """
 
     name: ClassVar[str] = ""
@@ -43,6 +63,7 @@ class Target:
     preferences: ClassVar[tuple[str, ...]] = ()
     weight_limit: ClassVar[int] = 127
     runtime: ClassVar[str] = "onnxruntime"
+    costs: ClassVar[KernelCosts | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

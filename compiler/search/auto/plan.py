@@ -18,7 +18,7 @@ __all__ = ["AutoPlan"]
 
 @dataclass(frozen=True)
 class AutoPlan:
-    """How the chosen model is deployed: with ``table`` and ``qtable``, from ``module``.
+    """How the chosen model is deployed: with ``table`` and ``modes`` by names and patterns.
 
     ``reasons`` say by node why it left INT8. ``tried`` are all candidates, ``exact`` is the float
     model with its seconds; ``goal`` is as people read it. ``held_back`` are the samples that all
@@ -28,7 +28,7 @@ class AutoPlan:
     module: Module
     deployment: Deployment
     table: Table | None
-    qtable: Qtable | None
+    modes: Mapping[str, str] | None
     chosen: Candidate
     exact: Candidate
     tried: tuple[Candidate, ...]
@@ -36,6 +36,11 @@ class AutoPlan:
     reasons: Mapping[str, str]
     held_back: Sequence[Feeds] = field(repr=False)
     stopped: bool = False
+
+    @property
+    def qtable(self) -> Qtable | None:
+        """The modes as deployment takes them; None for a float model."""
+        return None if self.modes is None else Qtable.of(self.modes)
 
     def entries(self) -> dict[str, Any]:
         """The key ``auto`` of ``--report``."""

@@ -1,0 +1,114 @@
+"""leave-float: nodes that integers would slow down stay float."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+
+from qdqc.diagnostics import QdqcError
+from qdqc.ir.clone import clone
+from qdqc.ir.core import Node, Value
+from qdqc.ir.graph import Graph, Module
+from qdqc.ir.op import Kind
+from qdqc.ir.types import TensorType
+from qdqc.pipeline.manager import PassManager
+from qdqc.pipeline.pass_ import Pass, PassContext
+from qdqc.pipeline.spec import resolve
+from qdqc.quant.cheapest import Prices, cheapest, cost_of
+from qdqc.quant.placement import decide
+from qdqc.quant.qtable import EMPTY, plan
+from qdqc.quant.targets.target import Target, target_named
+
+__all__ = ["LeaveFloat"]
+
+_SHARE = 0.02
+"""Of the time in integers that all has to be saved together."""
+_LEAST = 50.0
+"""Microseconds that it has to be."""
+
+
+class LeaveFloat(Pass):
+    """Give mode F32 to nodes of mode INT8 that take longer in integers, their casts included.
+
+    Thin first convolutions, those of one channel, narrow groups and what lies between them, by the
+    target's ``costs``: the placement of least cost is cut, and taken where it saves 2 % of the
+    integer kernels' time, and 50 microseconds. Nodes that a qtable names keep their mode. Sizes
+    that the types leave open are those of the table's samples; without, nothing is left out. For
+    calibrated modules, behind ``assign-precision``.
+    """
+
+    name = "leave-float"
+
+    target: str = "ort-cpu"
+
+    def run(self, graph: Graph, ctx: PassContext) -> int:
+        target = target_named(self.target)
+        if target.costs is None:
+            return 0
+        shapes = _shapes(graph.module, _sample(ctx))
+        costs = {n: c for n in graph.nodes() if (c := target.costs.node(n, shapes)) is not None}
+        decisions = decide(graph, target)
+        prices = _prices(graph, target, costs, shapes, plan(graph, "", ctx.qtable or EMPTY))
+        floats = cheapest(graph, target, decisions, prices)
+        modes = {node: "F32" for node in graph.nodes() if node.name in floats}
+        changed = decide(graph, target, modes)
+        before, behind = (cost_of(target, d, prices) for d in (decisions, changed))
+        whole = sum(costs[n][1] for n, d in decisions.items() if d.integer and n in costs)
+        if before - behind < max(_LEAST, _SHARE * whole):
+            return 0
+        for node, mode in modes.items():
+            node.mode = mode
+            ctx.reasons[node.name] = _reason(costs.get(node))
+        ctx.statistics["nodes left float by cost"] += len(modes)
+        return len(modes)
+
+
+def _sample(ctx: PassContext) -> dict[str, Any]:
+    """A sample that the table keeps; empty where it keeps none, or lost them."""
+    with contextlib.suppress(QdqcError):
+        kept = ctx.table.kept() if ctx.table is not None else None
+        return {} if kept is None or not kept.arrays else dict(kept.arrays[0])
+    return {}
+
+
+def _shapes(module: Module, sample: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of values that follow from the types, and from the sizes of a sample."""
+    sized = clone(module)
+    for value in sized.graph.inputs:
+        if value.name in sample:
+            value.type = value.tensor.with_shape(np.shape(sample[value.name]))
+    PassManager(resolve("infer-shapes", {}), verify_each=False).run(sized)
+    graph = sized.graph
+    values = [*graph.inputs, *(r for n in graph.nodes() for r in n.present_results)]
+    tensors = [v for v in values if isinstance(v.type, TensorType)]
+    return {v.name: v.tensor.static_shape for v in tensors if v.tensor.static_shape is not None}
+
+
+def _reason(cost: tuple[float, float] | None) -> str:
+    if cost is not None and cost[0] < cost[1]:
+        return f"integers would take about {cost[1]:.0f} us, float {cost[0]:.0f} us"
+    return "its neighbours are float: casts would take more than its integer kernel saves"
+
+
+def _prices(
+    graph: Graph,
+    target: Target,
+    costs: dict[Node[Any], tuple[float, float]],
+    shapes: dict[str, tuple[int, ...]],
+    named: dict[str, str],
+) -> Prices:
+    """In microseconds. A node that a qtable names, or of which nothing is known, stays integer."""
+    assert target.costs is not None
+    most = 1.0 + sum(max(cost) for cost in costs.values())
+    integer = {n.name: cost[1] - cost[0] for n, cost in costs.items()}
+    for node in graph.nodes():
+        computes = node.traits.kind in (Kind.WEIGHTED, Kind.ARITHMETIC)
+        if named[node.name] or (computes and node not in costs):
+            integer[node.name] = -most
+    values: list[Value] = [*graph.inputs, *(r for n in graph.nodes() for r in n.present_results)]
+    sized = [(v, shapes[v.name]) for v in values if v.name in shapes]
+    quantized = {v.name: target.costs.quantized(v, shape) for v, shape in sized}
+    dequantized = {v.name: target.costs.dequantized(v, shape) for v, shape in sized}
+    return Prices(integer, quantized, dequantized)
