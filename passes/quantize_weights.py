@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -14,8 +15,9 @@ from qdqc.ir.op import Kind
 from qdqc.ir.types import Array, Elem, Quant, TensorType
 from qdqc.ops import Cast, Gather, MatMul, Mul
 from qdqc.pipeline.pass_ import Pass, PassContext
-from qdqc.quant.arithmetic import block_quant, quantize, weight_quant
+from qdqc.quant.arithmetic import block_quant, quantize, row_quant, weight_quant
 from qdqc.quant.finite import is_finite
+from qdqc.quant.refusals import dynamic_refusal
 from qdqc.quant.splice import Splice
 
 __all__ = ["QuantizeWeights"]
@@ -30,9 +32,10 @@ class QuantizeWeights(Pass):
 
     W8: i8 per output channel, ``matmul(f32, i8) : f32``. W4: a MatMul's weight is u4 in blocks
     of ``group_size`` along its rows, whose scale and zero point have the least squared error;
-    other weights, and those whose rows the blocks do not divide, take 8 bits. A table that a
-    Gather reads takes 8 bits with a scale a row, in INT8 and DYN8 as well: the rows are picked as
-    integers.
+    other weights, and those whose rows the blocks do not divide, take 8 bits. So do those of an
+    LSTM, GRU or RNN, in DYN8 as well where the layer has no kernel that finds its scale. A table
+    that a Gather reads takes 8 bits with a scale a row, in INT8 and DYN8 as well: the rows are
+    picked as integers. Nested graphs are reached, too.
     """
 
     name = "quantize-weights"
@@ -46,7 +49,7 @@ class QuantizeWeights(Pass):
                 notes=["give a power of two from 16 on, such as 32"],
             )
         changes = 0
-        for node in list(graph.nodes()):
+        for node in list(graph.walk()):
             bits = self._store(node)
             if bits:
                 ctx.statistics[f"weights of {bits} bits"] += 1
@@ -57,9 +60,11 @@ class QuantizeWeights(Pass):
         """The bits that the node's weight takes from now on; 0 where it has none to store."""
         if isinstance(node.op, Gather):
             return _store_table(node)
+        traits = node.traits
+        if traits.stored and node.mode in ("W8", "W4", "DYN8"):
+            return _store_rows(node, traits.stored)
         if node.mode not in ("W8", "W4"):
             return 0
-        traits = node.traits
         weight = node.at(traits.weight)
         if traits.kind is not Kind.WEIGHTED or traits.weight is None or not _is_float(weight):
             return 0
@@ -72,6 +77,23 @@ class QuantizeWeights(Pass):
         stored = quantize(array, quant, elem, narrow=elem is Elem.I8)
         node.set_operand(traits.weight, _constant(weight, stored, elem, quant))
         return elem.bits
+
+
+def _store_rows(node: Node[Any], stored: Sequence[int]) -> int:
+    """Weights of a recurrent layer, those that are constants."""
+    if node.mode == "DYN8" and dynamic_refusal(node) is None:
+        return 0
+    bits = 0
+    for index in stored:
+        weight = node.at(index)
+        if not _is_float(weight) or not weight.data.size or weight.tensor.rank != 3:
+            continue
+        array = weight.data.array()
+        quant = row_quant(array, Elem.I8.limits[1])
+        integers = quantize(array, quant, Elem.I8, narrow=True)
+        node.set_operand(index, _constant(weight, integers, Elem.I8, quant))
+        bits = Elem.I8.bits
+    return bits
 
 
 def _is_float(value: object) -> TypeGuard[Constant]:

@@ -140,8 +140,9 @@ def _largest(weight: Constant) -> int:
 def activations(node: Node[Any], traits: QuantTraits) -> list[int]:
     """Indices of the operands that are quantized as activations: float, no weight, no bias."""
     indices: list[int] = []
+    parameters = {traits.weight, traits.bias, traits.float_bias, *traits.stored}
     for index, value in enumerate(node.operands):
-        if value is None or index in (traits.weight, traits.bias, traits.float_bias):
+        if value is None or index in parameters:
             continue
         if traits.kind is Kind.PRESERVING and index > 0:
             continue
