@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import GraphProto, NodeProto, TensorProto, helper
-from small_models import f32, model, node
+from small_models import f32, model, node, start_over
 
 import qdqc
 from qdqc.flow.deploy import Deployed, deploy
@@ -59,6 +59,7 @@ def network_of(prefix: str, read: str = "") -> list[NodeProto]:
 
 def chosen(shared: bool = False) -> onnx.ModelProto:
     """Two networks, of which a number chooses one, as an audio model has one for each rate."""
+    start_over()
     other = network_of("b", "a" if shared else "")
     other.append(node("Neg", ["by"], ["bz"]))
     nodes = [
@@ -81,6 +82,7 @@ def chosen(shared: bool = False) -> onnx.ModelProto:
 
 def repeated(op: str) -> onnx.ModelProto:
     """Five rounds of one network, by a Loop or a Scan."""
+    start_over()
     value = helper.make_tensor_value_info
     state = value("h", TensorProto.FLOAT, [4, 64])
     body = [node("MatMul", ["h", "w"], ["p"]), node("Tanh", ["p"], ["n"])]

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 from reported_models import REPORTED, Feeds, long_loop, with_attribute, without_a_number
+from small_models import start_over
 
 import qdqc
 from qdqc.flow.deploy import Deployed
@@ -53,6 +54,7 @@ class Case:
     """A source, what onnxruntime makes of it, and its deployments."""
 
     def __init__(self, name: str) -> None:
+        start_over()
         self.proto, self.feeds = REPORTED[name]()
         self.wanted = run(self.proto, self.feeds)
         self.module: qdqc.Module = qdqc.transform(self.proto).module
