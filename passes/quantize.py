@@ -55,7 +55,7 @@ class QuantizePass(Pass):
             )
         work = _Quantization(graph, target, self.symmetric, self.scheme == "per-channel")
         decisions = decide(graph, target)
-        every = decisions | nested_decisions(graph)
+        every = decisions | nested_decisions(graph, target)
         ctx.decisions = {node.name: decision for node, decision in every.items()}
         integer = work.run(decisions)
         ctx.statistics["integer nodes"] += integer

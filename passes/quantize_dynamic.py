@@ -29,6 +29,7 @@ from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import numbers, quantize, row_quant, weight_quant
 from qdqc.quant.refusals import dynamic_refusal
 from qdqc.quant.splice import Splice
+from qdqc.quant.targets.target import target_named
 
 __all__ = ["QuantizeDynamic"]
 
@@ -48,12 +49,14 @@ class QuantizeDynamic(Pass):
 
     name = "quantize-dynamic"
 
+    target: str = "ort-cpu"
+
     def run(self, graph: Graph, ctx: PassContext) -> int:
-        work = _Laying()
+        work, target = _Laying(), target_named(self.target)
         planned = [n for n in graph.walk() if n.mode == "DYN8"]
         changes = 0
         for node in planned:
-            refusal = dynamic_refusal(node)
+            refusal = dynamic_refusal(node, target)
             if refusal is None:
                 work.lay(node)
                 changes += 1

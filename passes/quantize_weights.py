@@ -19,6 +19,7 @@ from qdqc.quant.arithmetic import block_quant, quantize, row_quant, weight_quant
 from qdqc.quant.finite import is_finite
 from qdqc.quant.refusals import dynamic_refusal
 from qdqc.quant.splice import Splice
+from qdqc.quant.targets.target import Target, target_named
 
 __all__ = ["QuantizeWeights"]
 
@@ -41,6 +42,7 @@ class QuantizeWeights(Pass):
     name = "quantize-weights"
 
     group_size: int = 32
+    target: str = "ort-cpu"
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         if self.group_size < 16 or self.group_size & (self.group_size - 1):
@@ -48,21 +50,21 @@ class QuantizeWeights(Pass):
                 f"groups of {self.group_size} weights have no kernel",
                 notes=["give a power of two from 16 on, such as 32"],
             )
-        changes = 0
+        changes, target = 0, target_named(self.target)
         for node in list(graph.walk()):
-            bits = self._store(node)
+            bits = self._store(node, target)
             if bits:
                 ctx.statistics[f"weights of {bits} bits"] += 1
                 changes += 1
         return changes + graph.module.drop_unused_constants()
 
-    def _store(self, node: Node[Any]) -> int:
+    def _store(self, node: Node[Any], target: Target) -> int:
         """The bits that the node's weight takes from now on; 0 where it has none to store."""
         if isinstance(node.op, Gather):
             return _store_table(node)
         traits = node.traits
         if traits.stored and node.mode in ("W8", "W4", "DYN8"):
-            return _store_rows(node, traits.stored)
+            return _store_rows(node, traits.stored, target)
         if node.mode not in ("W8", "W4"):
             return 0
         weight = node.at(traits.weight)
@@ -79,9 +81,9 @@ class QuantizeWeights(Pass):
         return elem.bits
 
 
-def _store_rows(node: Node[Any], stored: Sequence[int]) -> int:
+def _store_rows(node: Node[Any], stored: Sequence[int], target: Target) -> int:
     """Weights of a recurrent layer, those that are constants."""
-    if node.mode == "DYN8" and dynamic_refusal(node) is None:
+    if node.mode == "DYN8" and dynamic_refusal(node, target) is None:
         return 0
     bits = 0
     for index in stored:

@@ -47,7 +47,7 @@ def decide(
     for node, seen in traits.items():
         mode = asked.get(node, node.mode)
         if mode != "INT8":
-            reasons[node] = mode_reason(node, mode or "F32")
+            reasons[node] = mode_reason(node, mode or "F32", target)
         elif (refusal := target.refusal(node, seen)) is not None:
             reasons[node] = refusal
     able = {n for n in traits if n not in reasons}
@@ -71,10 +71,12 @@ def decide(
     return decisions
 
 
-def nested_decisions(graph: Graph) -> dict[Node[Any], Decision]:
+def nested_decisions(graph: Graph, target: Target) -> dict[Node[Any], Decision]:
     """Why nodes of nested graphs are float, by their modes: no activation is quantized there."""
     nested = (n for n in graph.walk() if n.graph is not graph)
-    return {n: Decision(False, n.traits, reason=mode_reason(n, n.mode or "F32")) for n in nested}
+    return {
+        n: Decision(False, n.traits, reason=mode_reason(n, n.mode or "F32", target)) for n in nested
+    }
 
 
 def _main_operands(node: Node[Any], traits: QuantTraits) -> list[Value]:

@@ -199,6 +199,15 @@ def test_what_has_no_dynamic_kernel_is_stored(
     assert row.reason in render_why(node, lowered.prove(path, feeds).audit, lowered.target)
 
 
+def test_a_target_that_lacks_the_op_has_stored_weights(net: Any) -> None:
+    made = layer(net, LSTM())
+    done = deploy(made.module, Deployment(mode="DYN8", target="openvino"), listener=QUIET)
+    assert "DynamicQuantizeLSTM" not in {n.op_type for n in export_onnx(done.module).graph.node}
+    weights = node_named(done.typed, "y").present_operands[1:3]
+    assert [v.tensor.elem for v in weights] == [Elem.I8, Elem.I8]
+    assert done.decisions["y"].reason.startswith("DYN8 can't take it: OpenVINO has no kernel")
+
+
 def test_a_batch_in_front_has_no_kernel(net: Any) -> None:
     """Nor has onnxruntime one of float: it refuses both."""
     made = net()

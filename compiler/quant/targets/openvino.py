@@ -22,4 +22,5 @@ class Openvino(OrtCpu):
     name = "openvino"
     runtime = "OpenVINO"
     bias = Elem.F32
+    dynamic_lstm = False
     rules = OrtCpu.rules - _INTEGER_BIAS | {"bias-float"}

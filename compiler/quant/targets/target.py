@@ -28,7 +28,8 @@ class Target:
     module must keep, ``preferences`` those of them that models of other tools may break and run
     in integers all the same, the likeliest cause of float kernels first. Stored weights lie in
     ``-weight_limit..weight_limit``. A ``bias`` of f32 stays as it is. ``runtime`` is what runs the
-    model, as people call it. A subclass may refine ``refusal`` and ``spell``.
+    model, as people call it; ``dynamic_lstm`` says whether it has onnxruntime's LSTM whose scales
+    the run finds. A subclass may refine ``refusal`` and ``spell``.
     """
 
     name: ClassVar[str] = ""
@@ -43,6 +44,7 @@ class Target:
     preferences: ClassVar[tuple[str, ...]] = ()
     weight_limit: ClassVar[int] = 127
     runtime: ClassVar[str] = "onnxruntime"
+    dynamic_lstm: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
