@@ -59,7 +59,7 @@ def network_of(prefix: str, read: str = "") -> list[NodeProto]:
 
 def chosen(shared: bool = False) -> onnx.ModelProto:
     """Two networks, of which a number chooses one, as an audio model has one for each rate."""
-    start_over()
+    start_over(2)
     other = network_of("b", "a" if shared else "")
     other.append(node("Neg", ["by"], ["bz"]))
     nodes = [
@@ -82,7 +82,7 @@ def chosen(shared: bool = False) -> onnx.ModelProto:
 
 def repeated(op: str) -> onnx.ModelProto:
     """Five rounds of one network, by a Loop or a Scan."""
-    start_over()
+    start_over(2)
     value = helper.make_tensor_value_info
     state = value("h", TensorProto.FLOAT, [4, 64])
     body = [node("MatMul", ["h", "w"], ["p"]), node("Tanh", ["p"], ["n"])]

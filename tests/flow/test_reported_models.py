@@ -54,7 +54,7 @@ class Case:
     """A source, what onnxruntime makes of it, and its deployments."""
 
     def __init__(self, name: str) -> None:
-        start_over()
+        start_over(2)
         self.proto, self.feeds = REPORTED[name]()
         self.wanted = run(self.proto, self.feeds)
         self.module: qdqc.Module = qdqc.transform(self.proto).module
