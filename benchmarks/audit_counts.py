@@ -37,6 +37,7 @@ __all__ = ["FORMS", "MODES", "Source", "counted", "forms", "main", "straight"]
 INTEGER = frozenset(
     {
         "ConvInteger",
+        "DynamicQuantizeLSTM",
         "DynamicQuantizeMatMul",
         "MatMulInteger",
         "MatMulIntegerToFloat",
@@ -47,8 +48,8 @@ INTEGER = frozenset(
     }
 )
 FLOAT = frozenset(
-    {"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul"}
-)
+    {"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "GRU", "Gemm", "LSTM"}
+) | {"MatMul", "RNN"}
 MODES = ("int8", "dyn8", "w8", "w4", "f16")
 _INT8_SUMS = 4
 """The accuracy level at which MatMulNBits multiplies integers."""

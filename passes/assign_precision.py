@@ -7,6 +7,7 @@ from qdqc.ir.graph import Graph
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.finite import odd_weights
 from qdqc.quant.qtable import EMPTY, MODES, load_qtable, mode_named, plan
+from qdqc.quant.refusals import NESTED_MODES
 
 __all__ = ["AssignPrecision"]
 
@@ -14,8 +15,9 @@ __all__ = ["AssignPrecision"]
 class AssignPrecision(Pass):
     """Give every node its precision: a default mode, and the lines of a qtable.
 
-    The qtable is the file of the option, else the caller's. The header keeps its digest. A weight
-    or bias that is not finite is an error, unless its node stays F32: no other form keeps it.
+    Nodes of nested graphs have one, too. The qtable is the file of the option, else the caller's.
+    The header keeps its digest. A weight or bias that is not finite is an error, unless its node
+    stays float: no other form keeps it.
     """
 
     name = "assign-precision"
@@ -37,7 +39,7 @@ class AssignPrecision(Pass):
         header.pop("qtable", None)
         if digest is not None:
             header["qtable"] = digest
-        for node in graph.nodes():
+        for node in graph.walk():
             mode = modes[node.name]
             ctx.statistics[mode] += 1
             changes += node.mode != mode
@@ -49,7 +51,8 @@ class AssignPrecision(Pass):
 def _check_weights(graph: Graph, ctx: PassContext) -> None:
     """Raises QdqcError for a weight that is not finite; warns of those that stay float."""
     for odd in odd_weights(graph):
-        if odd.node.mode == "F32":
+        nested = odd.node.graph.owner is not None
+        if odd.node.mode == "F32" or (nested and odd.node.mode not in NESTED_MODES):
             ctx.warn(f"{odd.message}; '{odd.node.name}' stays F32", odd.node)
             continue
         raise ctx.error(

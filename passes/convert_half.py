@@ -17,6 +17,7 @@ from qdqc.ops import (
     CASTS,
     Cast,
     CastLike,
+    DynamicQuantizeLSTM,
     MeanVarianceNormalization,
     Opaque,
     ScatterElements,
@@ -30,7 +31,7 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 _BEYOND = "beyond the range of f16"
 
-_FLOAT_ONLY = (*CASTS, Opaque, MeanVarianceNormalization)
+_FLOAT_ONLY = (*CASTS, Opaque, DynamicQuantizeLSTM, MeanVarianceNormalization)
 """ONNX writes the last one out with constants of float32, whatever the type of its operand."""
 
 

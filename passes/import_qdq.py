@@ -9,7 +9,15 @@ from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Elem
-from qdqc.ops import CASTS, Dequantize, Opaque, QLinearConv, QLinearMatMul, Quantize
+from qdqc.ops import (
+    CASTS,
+    Dequantize,
+    DynamicQuantizeLSTM,
+    Opaque,
+    QLinearConv,
+    QLinearMatMul,
+    Quantize,
+)
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import quantize
 from qdqc.quant.constants import moved_constants
@@ -24,7 +32,8 @@ class ImportQdq(Pass):
 
     A product takes the integers of every operand that it reads through a dequantize, where its
     weight is one of them; any other op that has an integer form does where all its operands and
-    results are integers. What stays float keeps its casts. A quantize of a float constant is
+    results are integers. Recurrent layers, and products in nested graphs, take those of weights
+    alone. What stays float keeps its casts. A quantize of a float constant is
     computed, and a constant that is reshaped, transposed, cut or joined with others behind its
     dequantize is stored so. After ``lower-to-qdq`` it gives back what ``quantize`` made.
     """
@@ -35,7 +44,7 @@ class ImportQdq(Pass):
         casts = [n for n in graph.nodes() if isinstance(n.op, Quantize)]
         stored = sum(_store(node) for node in casts)
         turned = sum(map(_move, list(graph.nodes())))
-        raised = sum(_raise(node, ctx) for node in list(graph.nodes()))
+        raised = sum(_raise(node, ctx) for node in list(graph.walk()))
         _warn_of_foreign(graph, ctx)
         ctx.statistics["constants quantized"] += stored
         ctx.statistics["constants moved"] += turned
@@ -48,8 +57,8 @@ def _warn_of_foreign(graph: Graph, ctx: PassContext) -> None:
     ops = [n.op for n in graph.module.walk()]
     opaque = [op.type for op in ops if isinstance(op, Opaque) and op.domain == "com.microsoft"]
     foreign = sorted({t for t in opaque if t.startswith(("Q", "DynamicQuantize"))})
-    native = {QLinearConv: "QLinearConv", QLinearMatMul: "QLinearMatMul"}
-    foreign += sorted({native[type(op)] for op in ops if type(op) in native})
+    native = (QLinearConv, QLinearMatMul, DynamicQuantizeLSTM)
+    foreign += sorted({type(op).__name__ for op in ops if isinstance(op, native)})
     if foreign:
         ctx.warn(
             "integer ops of another tool stay as they came in, whatever the mode: "
@@ -113,17 +122,22 @@ def _raise(node: Node[Any], ctx: PassContext) -> int:
     """Give a node the integers around it; 1 where it took them."""
     if isinstance(node.op, CASTS):
         return 0
+    traits = node.traits
     views = {i: v for i, v in enumerate(node.operands) if v is not None and _is_view(v)}
+    weights_only = bool(traits.stored) or node.graph.owner is not None
+    if weights_only:
+        places = {traits.weight, *traits.stored}
+        views = {i: v for i, v in views.items() if i in places and _is_constant(_source(v))}
     if not views:
         return 0
-    refusal = _refusal(node, node.traits, views)
+    refusal = None if weights_only else _refusal(node, traits, views)
     if refusal is not None:
         ctx.decline("raise", node, refusal)
         return 0
     for index, view in views.items():
         node.set_operand(index, _source(view))
     for result in _float_results(node):
-        if _is_quantized(result):
+        if not weights_only and _is_quantized(result):
             _take_casts(node, result)
     for view in views.values():
         _drop(view)
@@ -186,6 +200,10 @@ def _is_view(value: Value) -> bool:
     """Whether a value is the float view of integers."""
     node = value.producer
     return node is not None and isinstance(node.op, Dequantize) and node.op == Dequantize()
+
+
+def _is_constant(value: Value) -> bool:
+    return isinstance(value, Constant)
 
 
 def _source(view: Value) -> Value:

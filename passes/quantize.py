@@ -25,7 +25,7 @@ from qdqc.quant.arithmetic import (
 )
 from qdqc.quant.clips import absorb_clips, bounds_of
 from qdqc.quant.lowered import integers_name, stored_name, view_name
-from qdqc.quant.placement import Decision, decide
+from qdqc.quant.placement import Decision, decide, nested_decisions
 from qdqc.quant.targets.target import Target, activations, target_named
 
 __all__ = ["QuantizePass"]
@@ -55,11 +55,12 @@ class QuantizePass(Pass):
             )
         work = _Quantization(graph, target, self.symmetric, self.scheme == "per-channel")
         decisions = decide(graph, target)
-        ctx.decisions = {node.name: decision for node, decision in decisions.items()}
+        every = decisions | nested_decisions(graph, target)
+        ctx.decisions = {node.name: decision for node, decision in every.items()}
         integer = work.run(decisions)
         ctx.statistics["integer nodes"] += integer
         ctx.statistics["casts"] += work.casts
-        planned = [n for n in graph.nodes() if n.mode is not None]
+        planned = [n for n in graph.walk() if n.mode is not None]
         for node in planned:
             node.mode = None
         retargeted = graph.module.header.get("target") != target.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -14,9 +15,11 @@ from qdqc.ir.op import Kind
 from qdqc.ir.types import Array, Elem, Quant, TensorType
 from qdqc.ops import Cast, Gather, MatMul, Mul
 from qdqc.pipeline.pass_ import Pass, PassContext
-from qdqc.quant.arithmetic import block_quant, quantize, weight_quant
+from qdqc.quant.arithmetic import block_quant, quantize, row_quant, weight_quant
 from qdqc.quant.finite import is_finite
+from qdqc.quant.refusals import dynamic_refusal
 from qdqc.quant.splice import Splice
+from qdqc.quant.targets.target import Target, target_named
 
 __all__ = ["QuantizeWeights"]
 
@@ -30,14 +33,16 @@ class QuantizeWeights(Pass):
 
     W8: i8 per output channel, ``matmul(f32, i8) : f32``. W4: a MatMul's weight is u4 in blocks
     of ``group_size`` along its rows, whose scale and zero point have the least squared error;
-    other weights, and those whose rows the blocks do not divide, take 8 bits. A table that a
-    Gather reads takes 8 bits with a scale a row, in INT8 and DYN8 as well: the rows are picked as
-    integers.
+    other weights, and those whose rows the blocks do not divide, take 8 bits. So do those of an
+    LSTM, GRU or RNN, in DYN8 as well where the layer has no kernel that finds its scale. A table
+    that a Gather reads takes 8 bits with a scale a row, in INT8 and DYN8 as well: the rows are
+    picked as integers. Nested graphs are reached, too.
     """
 
     name = "quantize-weights"
 
     group_size: int = 32
+    target: str = "ort-cpu"
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         if self.group_size < 16 or self.group_size & (self.group_size - 1):
@@ -45,21 +50,23 @@ class QuantizeWeights(Pass):
                 f"groups of {self.group_size} weights have no kernel",
                 notes=["give a power of two from 16 on, such as 32"],
             )
-        changes = 0
-        for node in list(graph.nodes()):
-            bits = self._store(node)
+        changes, target = 0, target_named(self.target)
+        for node in list(graph.walk()):
+            bits = self._store(node, target)
             if bits:
                 ctx.statistics[f"weights of {bits} bits"] += 1
                 changes += 1
         return changes + graph.module.drop_unused_constants()
 
-    def _store(self, node: Node[Any]) -> int:
+    def _store(self, node: Node[Any], target: Target) -> int:
         """The bits that the node's weight takes from now on; 0 where it has none to store."""
         if isinstance(node.op, Gather):
             return _store_table(node)
+        traits = node.traits
+        if traits.stored and node.mode in ("W8", "W4", "DYN8"):
+            return _store_rows(node, traits.stored, target)
         if node.mode not in ("W8", "W4"):
             return 0
-        traits = node.traits
         weight = node.at(traits.weight)
         if traits.kind is not Kind.WEIGHTED or traits.weight is None or not _is_float(weight):
             return 0
@@ -72,6 +79,23 @@ class QuantizeWeights(Pass):
         stored = quantize(array, quant, elem, narrow=elem is Elem.I8)
         node.set_operand(traits.weight, _constant(weight, stored, elem, quant))
         return elem.bits
+
+
+def _store_rows(node: Node[Any], stored: Sequence[int], target: Target) -> int:
+    """Weights of a recurrent layer, those that are constants."""
+    if node.mode == "DYN8" and dynamic_refusal(node, target) is None:
+        return 0
+    bits = 0
+    for index in stored:
+        weight = node.at(index)
+        if not _is_float(weight) or not weight.data.size or weight.tensor.rank != 3:
+            continue
+        array = weight.data.array()
+        quant = row_quant(array, Elem.I8.limits[1])
+        integers = quantize(array, quant, Elem.I8, narrow=True)
+        node.set_operand(index, _constant(weight, integers, Elem.I8, quant))
+        bits = Elem.I8.bits
+    return bits
 
 
 def _is_float(value: object) -> TypeGuard[Constant]:

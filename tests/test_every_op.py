@@ -100,6 +100,21 @@ def _recurrent(cls: type[Op], gates: int) -> list[Sample]:
     return out
 
 
+def _dynamic_lstm() -> list[Sample]:
+    """Scales for each column and for each direction, with and without states and peepholes."""
+    out: list[Sample] = []
+    for direction, count, scales in (("forward", 1, (1,)), ("bidirectional", 2, (2, 8))):
+        op = o.DynamicQuantizeLSTM(hidden_size=2, direction=direction, clip=3.0)
+        given = (f"i8[{count},4,8]", f"i8[{count},2,8]")
+        quant = (np.full(scales, 0.01, np.float32), np.zeros(scales, np.int8)) * 2
+        none = (None,) * 5
+        out.append(s(op, "f32[7,3,4]", *given, *none, *quant))
+        state = f"f32[{count},3,2]"
+        others = (f"f32[{count},16]", np.full(3, 7, np.int32), state, state, f"f32[{count},6]")
+        out.append(s(op, "f32[7,3,4]", *given, *others, *quant))
+    return out
+
+
 SAMPLES = [
     *(s(op, "f32[4,4]", loose=isinstance(op, o.NonZero)) for op in UNARY),
     *(s(cls(axes=(1, -1)), "f32[2,3,4]") for cls in REDUCTIONS),
@@ -276,6 +291,7 @@ SAMPLES = [
         *(scalar(v, np.float32) for v in (0, 4000)),
     ),
     *(*_recurrent(o.RNN, 1), *_recurrent(o.GRU, 3), *_recurrent(o.LSTM, 4)),
+    *_dynamic_lstm(),
 ]
 
 
@@ -348,7 +364,9 @@ def _onnx_model(sample: Sample) -> onnx.ModelProto:
         [helper.make_empty_tensor_value_info(n) for n in outputs],
         [numpy_helper.from_array(v, n) for n, v in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _opset(op))])
+    opsets = {"": _opset(op)} | ({facts.domain: 1} if facts.domain else {})
+    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    model = helper.make_model(graph, opset_imports=imports)
     model.ir_version = 10
     return model
 

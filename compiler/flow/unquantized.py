@@ -13,7 +13,7 @@ from qdqc.ir.graph import Graph, Module
 from qdqc.ir.types import Elem, TensorType
 from qdqc.ops import If
 from qdqc.quant.placement import Decision
-from qdqc.runtime.audit.audit import PRODUCTS
+from qdqc.runtime.audit.audit import PRODUCTS, products_text
 
 __all__ = ["Unquantized", "unquantized"]
 
@@ -22,12 +22,13 @@ _NAMED = 4
 
 @dataclass(frozen=True)
 class Unquantized:
-    """No product is of ``mode``; ``reasons`` counts why, ``deciding`` are the inputs that choose
-    among branches with products.
+    """No product is of ``mode``; ``reasons`` counts why, ``ops`` are theirs, ``deciding`` are
+    the inputs that choose among branches with products.
     """
 
     mode: str
     reasons: Mapping[str, int]
+    ops: frozenset[str] = frozenset()
     deciding: tuple[str, ...] = ()
 
     @property
@@ -35,9 +36,9 @@ class Unquantized:
         """What the user must know, and the way on."""
         count = sum(self.reasons.values())
         if not count:
-            what = "the model has no Conv, ConvTranspose, MatMul or Gemm"
+            what = f"the model has no {products_text(PRODUCTS, 'or')}"
         else:
-            what = f"none of {count} Conv, ConvTranspose, MatMul and Gemm took mode {self.mode}"
+            what = f"none of {count} {products_text(self.ops)} took mode {self.mode}"
         why = [f"{n} because {reason}" for reason, n in self.reasons.items()]
         rest = sum(list(self.reasons.values())[_NAMED:])
         why[_NAMED:] = [f"{rest} for other reasons"] if rest else []
@@ -76,22 +77,23 @@ def unquantized(module: Module, decisions: Mapping[str, Decision], mode: str) ->
     reasons = Counter(_reason(node, decisions.get(node.name), mode) for node in products)
     owners = [o for o in map(_outermost, products) if o is not None and isinstance(o.op, If)]
     inputs = dict.fromkeys(n for owner in owners for n in _decide(owner, module.graph))
-    return Unquantized(mode, dict(reasons.most_common()), tuple(inputs))
+    ops = frozenset(node.op.name for node in products)
+    return Unquantized(mode, dict(reasons.most_common()), ops, tuple(inputs))
 
 
 def _is_converted(node: Node[Any], mode: str) -> bool:
-    """Whether the product reads integers, or halves where they were asked for."""
+    """Whether the product reads 8-bit integers, or halves where they were asked for."""
     types = [v.type for v in node.present_operands if isinstance(v.type, TensorType)]
     half = mode == "F16"
     return any(
-        t.quant is not None or t.elem.is_integer or (half and t.elem is Elem.F16) for t in types
+        t.quant is not None
+        or (t.elem.is_integer and t.elem.bits <= 8)
+        or (half and t.elem is Elem.F16)
+        for t in types
     )
 
 
 def _reason(node: Node[Any], decision: Decision | None, mode: str) -> str:
-    owner = node.graph.owner
-    if owner is not None:
-        return f"it is in a graph that '{owner.op.name}' chooses or repeats as it runs"
     elems = {t.elem for t in node.operand_types() if isinstance(t, TensorType)}
     if Elem.F32 not in elems:
         return f"it computes in {', '.join(sorted(e.text for e in elems))}"

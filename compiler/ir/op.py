@@ -90,7 +90,9 @@ class QuantTraits:
 
     ``weight`` and ``bias`` are operand indices; ``axis`` is the weight's axis of output
     channels. ``float_bias`` is a bias that is added behind the integer kernel and stays float.
-    ``fixed`` is the range of the result where the op itself bounds it.
+    ``fixed`` is the range of the result where the op itself bounds it. ``stored`` are operands
+    that hold stacks of matrices [count, out, in] which the op multiplies by as it steps along: a
+    node of kind FLOAT may still have them as integers, with a scale for each row.
     """
 
     kind: Kind = Kind.FLOAT
@@ -99,6 +101,7 @@ class QuantTraits:
     axis: int | None = None
     fixed: tuple[float, float] | None = None
     float_bias: int | None = None
+    stored: tuple[int, ...] = ()
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)

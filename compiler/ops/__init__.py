@@ -105,7 +105,7 @@ from qdqc.ops.quant import (
     Quantize,
     Restate,
 )
-from qdqc.ops.recurrent import GRU, LSTM, RNN
+from qdqc.ops.recurrent import GRU, LSTM, RECURRENT, RNN, DynamicQuantizeLSTM
 from qdqc.ops.reduce import (
     ArgMax,
     ArgMin,
@@ -182,6 +182,7 @@ __all__ = [
     "GRU",
     "LRN",
     "LSTM",
+    "RECURRENT",
     "RNN",
     "STFT",
     "Abs",
@@ -230,6 +231,7 @@ __all__ = [
     "Dequantize",
     "Det",
     "Div",
+    "DynamicQuantizeLSTM",
     "DynamicQuantizeLinear",
     "Einsum",
     "Elu",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from qdqc.ir.dims import Dim
-from qdqc.ir.op import Onnx, Op
-from qdqc.ir.types import TensorType
-from qdqc.ops.inference import listed, need_rank, same_elem
+from qdqc.ir.op import Onnx, Op, QuantTraits
+from qdqc.ir.types import Elem, TensorType, Type
+from qdqc.ops.inference import listed, need_elem, need_rank, same_elem
 
-__all__ = ["GRU", "LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RECURRENT", "RNN", "DynamicQuantizeLSTM"]
 
 
 class _Recurrent(Op):
@@ -28,6 +28,10 @@ class _Recurrent(Op):
     activation_beta: tuple[float, ...] = ()
     clip: float | None = None
     layout: int = 0
+
+    def quant(self, x: TensorType, *others: Type | None) -> QuantTraits:
+        """No integer form, but weights that may be stored as integers."""
+        return QuantTraits(stored=(1, 2)) if x.elem is Elem.F32 else QuantTraits()
 
     def states(
         self, x: TensorType, w: TensorType, r: TensorType, **others: TensorType | None
@@ -132,3 +136,60 @@ class LSTM(_Recurrent):
         states = {"bias": bias, "initial_h": initial_h, "initial_c": initial_c, "p": p}
         every, last = self.states(x, w, r, lengths=lengths, **states)
         return (every, last, last)
+
+
+class DynamicQuantizeLSTM(Op):
+    """An LSTM on 8-bit weights that takes the scales of x and of its state as it runs.
+
+    An op of onnxruntime. Weights are turned: w is [D, in, 4 H], r [D, H, 4 H]; their scales are
+    one for each column, [D, 4 H], or one for each direction, [D]. All else is as in LSTM.
+    """
+
+    name = "dynamic_quantize_lstm"
+    operands = (
+        *("x", "w", "r", "bias?", "lengths?", "initial_h?", "initial_c?", "p?"),
+        *("w_scale", "w_zero_point", "r_scale", "r_zero_point"),
+    )
+    results = ("y?", "y_h?", "y_c?")
+    onnx = Onnx("DynamicQuantizeLSTM", domain="com.microsoft")
+
+    hidden_size: int | None = None
+    direction: Literal["forward", "reverse", "bidirectional"] = "forward"
+    activations: tuple[str, ...] = ()
+    activation_alpha: tuple[float, ...] = ()
+    activation_beta: tuple[float, ...] = ()
+    clip: float | None = None
+    input_forget: bool = False
+
+    def infer(
+        self,
+        x: TensorType,
+        w: TensorType,
+        r: TensorType,
+        bias: TensorType | None = None,
+        lengths: TensorType | None = None,
+        initial_h: TensorType | None = None,
+        initial_c: TensorType | None = None,
+        p: TensorType | None = None,
+        w_scale: TensorType | None = None,
+        w_zero_point: TensorType | None = None,
+        r_scale: TensorType | None = None,
+        r_zero_point: TensorType | None = None,
+    ) -> tuple[TensorType, TensorType, TensorType]:
+        need_elem(x, "x", Elem.F32)
+        for name, weight in {"w": w, "r": r}.items():
+            need_elem(weight, name, Elem.I8, Elem.U8)
+            need_rank(weight, name, 3)
+        plain = LSTM(hidden_size=self.hidden_size, direction=self.direction)
+        states = (bias, lengths, initial_h, initial_c, p)
+        return plain.infer(x, _turned(w), _turned(r), *states)
+
+
+def _turned(weight: TensorType) -> TensorType:
+    """The float type of the weight as LSTM has it."""
+    shape = weight.shape
+    return TensorType(Elem.F32, shape and (shape[0], shape[2], shape[1]))
+
+
+RECURRENT = (RNN, GRU, LSTM)
+"""Layers that step along a sequence, on weights that ONNX has in float."""

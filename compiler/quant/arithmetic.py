@@ -28,6 +28,7 @@ __all__ = [
     "quant_range",
     "quantize",
     "rounded",
+    "row_quant",
     "spread",
     "weight_quant",
 ]
@@ -153,6 +154,19 @@ def weight_quant(
     scale = np.where(scale > 0, scale, np.float32(largest if largest > 0 else 1.0))
     tiny = np.finfo(np.float32).tiny
     return Quant.make(np.maximum(np.maximum(scale, floor), tiny), 0, axis)
+
+
+def row_quant(weight: Array, limit: int) -> Quant:
+    """Symmetric scales of a stack of matrices [count, out, in], one for each row of each.
+
+    A single matrix has them along its axis. Of several, a row is one block of its numbers.
+    """
+    count, rows, width = weight.shape
+    if count == 1:
+        return weight_quant(weight, 1, limit)
+    scale = weight_quant(weight.reshape(count * rows, width), 0, limit).scale
+    scales = scale.reshape(count, rows, 1)
+    return Quant.make(scales, np.zeros(scales.shape, np.int64), 2, width)
 
 
 def block_quant(weight: Array, block: int, elem: Elem) -> Quant:

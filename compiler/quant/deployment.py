@@ -75,9 +75,9 @@ class Deployment:
             correction.append(f"correct-bias{{{target}}}")
         if self.fuse_preprocess:
             correction.append(f"fuse-preprocess{{{target}}}")
-        correction.append(f"quantize-weights{{group-size={self.group_size}}}")
+        correction.append(f"quantize-weights{{group-size={self.group_size} {target}}}")
         if self.mode != "INT8" or mixed:
-            correction += ["quantize-dynamic", "convert-half", "move-casts"]
+            correction += [f"quantize-dynamic{{{target}}}", "convert-half", "move-casts"]
         quantization = [self.quantize_pass]
         if self.quant_input or self.quant_output:
             borders = ("inputs=true" if self.quant_input else "", self._outputs_option)

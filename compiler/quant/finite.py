@@ -51,7 +51,7 @@ def odd_weights(graph: Graph) -> Iterator[OddWeight]:
     only NaN is reported.
     """
     seen: dict[Constant, tuple[int, int, int]] = {}
-    for node in graph.nodes():
+    for node in graph.walk():
         for index in _parameters(node):
             value = node.at(index)
             if not isinstance(value, Constant) or value.data.is_elided:

@@ -8,11 +8,12 @@ dequantized result bears the value's name, or the integers where nobody reads it
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.graph import Graph, Module
-from qdqc.ops import CASTS, Dequantize, Quantize, Restate
+from qdqc.ops import CASTS, Dequantize, Gemm, Loop, MatMul, Quantize, Restate, Scan
 from qdqc.quant.lowered import (
     Lowered,
     ValueParts,
@@ -48,7 +49,8 @@ def _touches_integers(node: Node[Any]) -> bool:
 
 
 class _Lowering:
-    """Walks the top graph once. ``views`` holds the float view of every quantized value.
+    """Walks all graphs once. ``views`` holds the float view of every quantized value. What nested
+    graphs read of them are constants.
 
     ``names`` are those of the values whose integers these are, before the module was lowered.
     """
@@ -63,8 +65,11 @@ class _Lowering:
         self.changes = 0
 
     def run(self) -> Lowered:
-        for node in self.graph.nodes():
-            if isinstance(node.op, Quantize | Restate):
+        for node in self.module.walk():
+            if node.graph is not self.graph:
+                if not isinstance(node.op, CASTS) and _touches_integers(node):
+                    self._lower_node(node)
+            elif isinstance(node.op, Quantize | Restate):
                 if node.result.quant is not None:
                     self.names[node.result] = node.result.name
             elif isinstance(node.op, Dequantize):
@@ -146,7 +151,8 @@ class _Lowering:
         made = self.views.get(stored)
         if made is None:
             producer = stored.producer
-            made = self.graph.insert(
+            before = _place(stored, before)
+            made = before.graph.insert(
                 Dequantize(),
                 [stored],
                 [stored.tensor.expressed()],
@@ -169,3 +175,29 @@ class _Lowering:
             # A value that is quantized at a border stays in float beside its view.
             name = producer.need("x").name
         return view_name(self.module, name)
+
+
+def _place(stored: Value, first: Node[Any]) -> Node[Any]:
+    """The node before which a view stands whose first reader this is.
+
+    It is in the innermost graph that holds all readers, but in no body that is repeated: there it
+    would be computed in every round. A nested product reads it from outside, as onnxruntime
+    doesn't load a cast of a weight beside it.
+    """
+    chains = [list(_around(graph)) for graph in {node.graph for node in stored.users}]
+    graph = next(g for g in chains[0] if all(g in chain for chain in chains))
+    beside = {n.graph for n in stored.users if isinstance(n.op, MatMul | Gemm)}
+    while graph.owner is not None and (graph in beside or isinstance(graph.owner.op, Loop | Scan)):
+        graph = graph.owner.graph
+    while first.graph is not graph:
+        assert first.graph.owner is not None
+        first = first.graph.owner
+    return first
+
+
+def _around(graph: Graph) -> Iterator[Graph]:
+    """A graph and those that it is nested in, the innermost first."""
+    yield graph
+    while graph.owner is not None:
+        graph = graph.owner.graph
+        yield graph

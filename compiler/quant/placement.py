@@ -17,7 +17,7 @@ from qdqc.ir.op import Kind, QuantTraits
 from qdqc.quant.refusals import mode_reason
 from qdqc.quant.targets.target import Target
 
-__all__ = ["Decision", "decide"]
+__all__ = ["Decision", "decide", "nested_decisions"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def decide(
     for node, seen in traits.items():
         mode = asked.get(node, node.mode)
         if mode != "INT8":
-            reasons[node] = mode_reason(node, mode or "F32")
+            reasons[node] = mode_reason(node, mode or "F32", target)
         elif (refusal := target.refusal(node, seen)) is not None:
             reasons[node] = refusal
     able = {n for n in traits if n not in reasons}
@@ -69,6 +69,14 @@ def decide(
             reason = f"it {missing} integer node: casts would cost more than they save"
             decisions[node] = Decision(False, seen, reason=reason)
     return decisions
+
+
+def nested_decisions(graph: Graph, target: Target) -> dict[Node[Any], Decision]:
+    """Why nodes of nested graphs are float, by their modes: no activation is quantized there."""
+    nested = (n for n in graph.walk() if n.graph is not graph)
+    return {
+        n: Decision(False, n.traits, reason=mode_reason(n, n.mode or "F32", target)) for n in nested
+    }
 
 
 def _main_operands(node: Node[Any], traits: QuantTraits) -> list[Value]:

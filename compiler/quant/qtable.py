@@ -194,14 +194,14 @@ def _split_name(content: str, loc: Loc) -> tuple[str, str]:
 
 
 def plan(graph: Graph, default: str, qtable: Qtable = EMPTY) -> dict[str, str]:
-    """The mode of every node of the top graph by the node's name.
+    """The mode of every node by its name, those of nested graphs with them.
 
     A later line wins over an earlier one, an exact name over a pattern; what is the name of a
     node is no pattern. Raises QdqcError for a line that matches nothing, unless it ends in
     ``?``.
     """
-    ops = {r.name: n for n in graph.nodes() for r in n.present_results}
-    modes = {n.name: default for n in graph.nodes()}
+    ops = {r.name: n for n in graph.walk() for r in n.present_results}
+    modes = {n.name: default for n in graph.walk()}
 
     def is_exact(line: QtableLine) -> bool:
         return line.is_exact or line.pattern in ops
@@ -211,7 +211,7 @@ def plan(graph: Graph, default: str, qtable: Qtable = EMPTY) -> dict[str, str]:
             named = ops.get(line.pattern)
             hits = [] if named is None else [named.name]
         else:
-            hits = [n.name for n in graph.nodes() if line.matches(n.name, n.op.name)]
+            hits = [n.name for n in graph.walk() if line.matches(n.name, n.op.name)]
         if not hits and not line.optional:
             known = [*ops, *(f"type:{n.op.name}" for n in ops.values())]
             raise QdqcError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from qdqc.diagnostics import joined
 from qdqc.report.comparison_text import json_number
-from qdqc.runtime.audit.audit import Audit, AuditRow
+from qdqc.runtime.audit.audit import Audit, AuditRow, products_text
 from qdqc.runtime.audit.fusions import BadFusion
 
 __all__ = ["audit_entries", "bad_fusion_entries", "render_audit", "render_bad_fusions"]
@@ -22,7 +22,8 @@ def render_audit(audit: Audit) -> str:
     count, total = len(audit.others("integer")), len(integer) + len(floats)
     others = count + len(audit.others("float"))
     under = "" if audit.runtime == "onnxruntime" else f" under {audit.runtime}"
-    head = f"integer{under}: {len(integer)} of {total} Conv, ConvTranspose, MatMul and Gemm"
+    ops = {row.op for row in audit.rows}
+    head = f"integer{under}: {len(integer)} of {total} {products_text(ops)}"
     folded = len(audit.products("folded"))
     rest = f"; {folded} more have no kernel left" if folded else ""
     lines = [f"{head}; {count} of {others} other nodes{rest}"]

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper
 from onnxruntime import quantization as tool
-from small_models import Array, f32, model, node, pair
+from small_models import Array, f32, model, node, pair, start_over
 
 import qdqc
 from qdqc.ir.graph import Module
@@ -300,6 +300,7 @@ class Case:
     """A source, its transformed module and what onnxruntime makes of the source."""
 
     def __init__(self, name: str) -> None:
+        start_over(1)
         self.proto = SOURCES[name]()
         session = open_session(self.proto, optimise="off", threads=1)
         shape = session.get_inputs()[0].shape

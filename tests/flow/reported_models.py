@@ -140,12 +140,16 @@ def branches_of_two_sizes() -> Reported:
     return model(nodes, {"x": [4, 24]}, constants), drawn((4, 24))
 
 
-def shared_weight() -> Reported:
+def shared_weight(op: str = "Gemm") -> Reported:
     """One weight that twenty products read."""
     nodes, x = list[NodeProto](), "x"
     for k in range(20):
         y = "y" if k == 19 else f"t{k}"
-        nodes += [node("Gemm", [x, "w", "b"], [f"g{k}"], transB=1), node("Tanh", [f"g{k}"], [y])]
+        if op == "Gemm":
+            nodes.append(node("Gemm", [x, "w", "b"], [f"g{k}"], transB=1))
+        else:
+            nodes += [node("MatMul", [x, "w"], [f"m{k}"]), node("Add", [f"m{k}", "b"], [f"g{k}"])]
+        nodes.append(node("Tanh", [f"g{k}"], [y]))
         x = y
     constants = {"w": f32(256, 256, scale=1 / 16), "b": f32(256, scale=0.1)}
     return model(nodes, {"x": [1, 256]}, constants), drawn((1, 256))
@@ -238,6 +242,7 @@ REPORTED: dict[str, Callable[[], Reported]] = {
     "known-branch": known_branch,
     "branches-of-two-sizes": branches_of_two_sizes,
     "shared-weight": shared_weight,
+    "shared-matmul": lambda: shared_weight("MatMul"),
     "one-number": one_number,
     "chosen-boxes": chosen_boxes,
     "weight-behind-reshape": weight_behind_reshape,

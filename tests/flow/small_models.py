@@ -12,7 +12,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
 
+
 RNG = np.random.default_rng(1)
+
+
+def start_over(seed: int) -> None:
+    """Let the next numbers be those of this seed, whatever other tests have drawn."""
+    RNG.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
 def f32(*shape: int, scale: float = 1.0) -> Array:

@@ -46,15 +46,12 @@ def network(kind: str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    ("kind", "reasons"),
-    [
-        ("branches", {"it is in a graph that 'if' chooses or repeats as it runs": 1}),
-        ("none", {}),
-    ],
+    ("kind", "mode"), [("branches", "INT8"), ("branches", "F16"), *(("none", m) for m in MODES)]
 )
-def test_it_is_said_with_reasons(mode: str, kind: str, reasons: dict[str, int]) -> None:
+def test_it_is_said_with_reasons(mode: str, kind: str) -> None:
+    nested = f"{mode} can't take it: it is in a graph that 'if' chooses or repeats as it runs"
+    reasons = {nested: 1} if kind == "branches" else {}
     module = qdqc.transform(network(kind)).module
     said: list[str] = []
     listener = Listener(warn=lambda w: said.append(getattr(w, "render", lambda: str(w))()))
@@ -68,11 +65,47 @@ def test_it_is_said_with_reasons(mode: str, kind: str, reasons: dict[str, int]) 
 
 def test_the_input_that_is_named_is_the_one_to_bind() -> None:
     module = qdqc.transform(network("branches")).module
-    deployed = deploy(module, Deployment(mode="W8"), listener=Listener(warn=lambda _: None))
+    deployed = deploy(module, Deployment(mode="F16"), listener=Listener(warn=lambda _: None))
     assert deployed.unquantized is not None
     assert deployed.unquantized.deciding == ("flag",)
     bound = qdqc.transform(network("branches"), bind={"flag": True}).module
-    assert deploy(bound, Deployment(mode="W8")).unquantized is None
+    assert deploy(bound, Deployment(mode="F16")).unquantized is None
+
+
+@pytest.mark.parametrize("mode", ["DYN8", "W8", "W4"])
+def test_modes_without_ranges_reach_into_branches(mode: str) -> None:
+    module = qdqc.transform(network("branches")).module
+    assert deploy(module, Deployment(mode=mode)).unquantized is None
+
+
+def test_recurrent_layers_are_products() -> None:
+    make = helper.make_node
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.standard_normal((1, 16, k)).astype(np.float32), n)
+        for n, k in (("w", 6), ("r", 4))
+    ]
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [make("LSTM", ["x", "w", "r", "", "lengths"], ["y"], hidden_size=4)],
+        "net",
+        [info("x", TensorProto.FLOAT, [5, 2, 6]), info("lengths", TensorProto.INT32, [2])],
+        [info("y", TensorProto.FLOAT, None)],
+        weights,
+    )
+    source = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    module = qdqc.transform(source).module
+    assert deploy(module, Deployment(mode="DYN8")).unquantized is None
+    assert deploy(module, Deployment(mode="W8")).unquantized is None
+    lengths = np.array([5, 3], np.int32)
+    feeds = [{"x": rng.standard_normal((5, 2, 6)).astype(np.float32), "lengths": lengths}]
+    said: list[str] = []
+    listener = Listener(warn=lambda w: said.append(getattr(w, "render", lambda: str(w))()))
+    table = qdqc.calibrate(module, feeds)
+    static = deploy(module, Deployment(), table=table, listener=listener).unquantized
+    assert static is not None
+    assert static.reasons == {"ort-cpu has no integer kernel for 'lstm'": 1}
+    assert "none of 1 Conv, ConvTranspose, MatMul, Gemm and recurrent layers took" in said[-1]
 
 
 def test_one_call_binds_as_well() -> None:
@@ -92,7 +125,7 @@ def test_a_product_of_two_activations_has_no_weight_to_store() -> None:
 
 def test_the_command_says_it_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     qdqc.save(qdqc.transform(network("branches")).module, tmp_path / "net.qir")
-    words = ["--mlir", str(tmp_path / "net.qir"), "--quantize", "DYN8"]
+    words = ["--mlir", str(tmp_path / "net.qir"), "--quantize", "F16"]
     report = tmp_path / "report.json"
     assert model_deploy([*words, "--report", str(report)]) == 0
     out = capsys.readouterr()
@@ -105,6 +138,6 @@ def test_the_command_says_it_first(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_from_python_the_report_begins_with_it() -> None:
     quiet = Listener(warn=lambda _: None)
-    result = qdqc.quantize(network("branches"), SAMPLES, mode="dyn8", listener=quiet)
+    result = qdqc.quantize(network("branches"), SAMPLES, mode="f16", listener=quiet)
     assert str(result.report).startswith("warning: NOTHING WAS QUANTIZED")
     assert "unquantized" in result.report.entries()

@@ -62,6 +62,9 @@ TABLE: list[tuple[Op, tuple[TensorType, ...], QuantTraits]] = [
     (o.Gather(), (ROW, I64), QuantTraits(P)),
     (o.ReduceMax(), (ROW,), QuantTraits(P)),
     (o.Resize(), (IMAGE,), QuantTraits(P)),
+    (o.RNN(), (f32(3, 2, 4), f32(1, 5, 4), f32(1, 5, 5)), QuantTraits(stored=(1, 2))),
+    (o.GRU(), (f32(3, 2, 4), f32(1, 15, 4), f32(1, 15, 5)), QuantTraits(stored=(1, 2))),
+    (o.LSTM(), (f32(3, 2, 4), f32(1, 20, 4), f32(1, 20, 5)), QuantTraits(stored=(1, 2))),
 ]
 
 FLOAT_WITH_BOUNDS: dict[str, tuple[float, float]] = {

@@ -23,4 +23,5 @@ class Openvino(OrtCpu):
     costs = None
     runtime = "OpenVINO"
     bias = Elem.F32
+    dynamic_lstm = False
     rules = OrtCpu.rules - _INTEGER_BIAS | {"bias-float"}

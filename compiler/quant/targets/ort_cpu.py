@@ -30,6 +30,7 @@ class OrtCpu(Target):
     activation = Elem.U8
     weight = Elem.I8
     bias = Elem.I32
+    dynamic_lstm = True
     weighted = frozenset({"conv", "gemm", "matmul"})
     arithmetic = frozenset(
         {

@@ -47,8 +47,9 @@ class Target:
     module must keep, ``preferences`` those of them that models of other tools may break and run
     in integers all the same, the likeliest cause of float kernels first. Stored weights lie in
     ``-weight_limit..weight_limit``. A ``bias`` of f32 stays as it is. ``runtime`` is what runs the
-    model, as people call it; ``costs`` say what its kernels take, where that is known. A subclass
-    may refine ``refusal`` and ``spell``.
+    model, as people call it; ``costs`` say what its kernels take, where that is known, and
+    ``dynamic_lstm`` whether it has onnxruntime's LSTM whose scales the run finds. A subclass may
+    refine ``refusal`` and ``spell``.
     """
 
     name: ClassVar[str] = ""
@@ -64,6 +65,7 @@ class Target:
     weight_limit: ClassVar[int] = 127
     runtime: ClassVar[str] = "onnxruntime"
     costs: ClassVar[KernelCosts | None] = None
+    dynamic_lstm: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -161,8 +163,9 @@ def _largest(weight: Constant) -> int:
 def activations(node: Node[Any], traits: QuantTraits) -> list[int]:
     """Indices of the operands that are quantized as activations: float, no weight, no bias."""
     indices: list[int] = []
+    parameters = {traits.weight, traits.bias, traits.float_bias, *traits.stored}
     for index, value in enumerate(node.operands):
-        if value is None or index in (traits.weight, traits.bias, traits.float_bias):
+        if value is None or index in parameters:
             continue
         if traits.kind is Kind.PRESERVING and index > 0:
             continue

@@ -7,7 +7,7 @@ target it breaks is another matter, and decides nothing of that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,45 @@ from qdqc.ir.core import Node
 from qdqc.ir.graph import Module
 from qdqc.ir.op import QuantTraits
 from qdqc.onnx_io.exporter import export_parts
-from qdqc.ops import CASTS
+from qdqc.ops import CASTS, RECURRENT, DynamicQuantizeLSTM
 from qdqc.ops.opaque import Opaque
 from qdqc.quant.lowered import Lowered, lowered_of
 from qdqc.quant.placement import Decision
 from qdqc.runtime.audit.kernel import FOLDED, INTEGER_PRODUCTS, PRODUCT_KERNELS, Kernel
 from qdqc.runtime.audit.kernels import RUNTIMES, OnnxRuntime
 
-__all__ = ["PRODUCTS", "Audit", "AuditRow", "audit"]
+__all__ = ["PRODUCTS", "Audit", "AuditRow", "audit", "products_text"]
 
 _BORN_INTEGER = INTEGER_PRODUCTS | {
     "conv_integer",
+    "dynamic_quantize_lstm",
     "matmul_integer",
     "qlinear_conv",
     "qlinear_matmul",
 }
 """Products that are integer whatever the placement says: their operands are no floats."""
 
-PRODUCTS = frozenset({"conv", "conv_transpose", "gemm", "matmul"}) | _BORN_INTEGER | PRODUCT_KERNELS
+_LAYERS = frozenset(op.name for op in (*RECURRENT, DynamicQuantizeLSTM))
+
+PRODUCTS = (
+    frozenset({"conv", "conv_transpose", "gemm", "matmul"})
+    | _LAYERS
+    | _BORN_INTEGER
+    | PRODUCT_KERNELS
+)
 """Ops that carry the work: each of them that stays float is named with its reason."""
 
+
+def products_text(ops: Collection[str], joint: str = "and") -> str:
+    """What products are called; recurrent layers are left out where ``ops`` has none."""
+    plain = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
+    if not _LAYERS.isdisjoint(ops):
+        plain.append("recurrent layers")
+    return f"{', '.join(plain[:-1])} {joint} {plain[-1]}"
+
+
 _NESTED = Decision(False, QuantTraits(), reason="in a nested graph")
-"""Of nodes inside nested graphs, which stay as they are."""
+"""Of nodes inside nested graphs, of which no decision is known."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,7 @@ class Audit:
     runtime: str = OnnxRuntime.name
 
     def products(self, runs: str) -> list[AuditRow]:
-        """Conv, ConvTranspose, MatMul and Gemm that are ``integer``, ``float`` or ``folded``."""
+        """Products and recurrent layers that are ``integer``, ``float`` or ``folded``."""
         return [r for r in self.rows if r.is_product and r.runs == runs]
 
     def others(self, runs: str) -> list[AuditRow]:
@@ -109,7 +126,7 @@ def audit(
         kernel = next((kernels[n] for n in names if n in kernels), None)
         own = next((n for n in _own_names(node, values) if n in decisions), None)
         own = own or values.value_of(node.name)
-        decision = _NESTED if nested else decisions.get(own)
+        decision = decisions.get(own, _NESTED if nested else None)
         row = _row(node, own, kernel, decision, chosen.name)
         rows.append(row)
         if decision is not None and row.is_product and _is_unasked(node, decision, row):

@@ -23,6 +23,7 @@ __all__ = [
 INTEGER_PRODUCTS = frozenset(
     {
         "ConvInteger",
+        "DynamicQuantizeLSTM",
         "DynamicQuantizeMatMul",
         "MatMulInteger",
         "MatMulIntegerToFloat",
@@ -41,17 +42,19 @@ PRODUCT_KERNELS = INTEGER_PRODUCTS | {
     "FusedGemm",
     "FusedMatMul",
     "FusedMatMulActivation",
+    "GRU",
     "Gemm",
+    "LSTM",
     "MatMul",
     "MatMulBnb4",
     "MatMulNBits",
     "NhwcFusedConv",
+    "RNN",
     "TransposeMatMul",
 }
-"""Kernels of onnxruntime that stand for a Conv, a ConvTranspose, a MatMul or a Gemm."""
+"""Kernels of onnxruntime that stand for a product, or for a recurrent layer of several."""
 
 INTEGER_KERNELS = INTEGER_PRODUCTS | {
-    "DynamicQuantizeLSTM",
     "QAttention",
     "QEmbedLayerNormalization",
     "QLinearAdd",

@@ -11,7 +11,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.ir.dims import Dim, Expr
 from qdqc.ir.graph import Module, Node
 from qdqc.ir.types import TensorType
-from qdqc.ops.recurrent import GRU, LSTM
+from qdqc.ops.recurrent import GRU, LSTM, DynamicQuantizeLSTM
 
 __all__ = ["EmptySteps"]
 
@@ -53,14 +53,15 @@ class EmptySteps:
 
 
 def _needed(node: Node[Any]) -> Iterator[Dim]:
-    if not isinstance(node.op, GRU | LSTM):
+    op = node.op
+    if not isinstance(op, GRU | LSTM | DynamicQuantizeLSTM):
         return
     type_ = node.need("x").type
     if not isinstance(type_, TensorType) or type_.shape is None:
         return
     steps, batch = type_.shape[:2]
-    if node.op.layout:
+    if isinstance(op, GRU | LSTM) and op.layout:
         steps, batch = batch, steps
     yield batch
-    if isinstance(node.op, GRU):
+    if isinstance(op, GRU):
         yield steps
