@@ -100,7 +100,11 @@ class Deployment:
         else:
             passes += ["propagate-ranges", precision]
         if self.mode == "INT8" or mixed:
-            passes.append(f"decompose-activations{{target={print_value(self.target)}}}")
+            target = f"target={print_value(self.target)}"
+            passes += [
+                f"decompose-conv-transpose{{{target}}}",
+                f"decompose-activations{{{target}}}",
+            ]
         return passes
 
     @property
