@@ -26,6 +26,7 @@ _TRANSFORM = (
     "move-transposes",  # a normalization over the last axis is found in its own layout
     "simplify-reductions",  # a mean over pixels may belong to a normalization
     "fuse-pad",
+    "fold-linear",  # a bias that is written as a sum would keep a normalization away
     "fuse-batchnorm",
     "fold-linear",
     "fuse-activation",

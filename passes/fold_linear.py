@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,25 @@ import numpy.typing as npt
 
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.op import Kind
-from qdqc.ir.types import Array, Elem
-from qdqc.ops import Add, Conv, ConvTranspose, Gemm, MatMul, Mul
+from qdqc.ir.types import Array, Elem, Range
+from qdqc.ops import (
+    Add,
+    Conv,
+    ConvTranspose,
+    Elu,
+    Gelu,
+    Gemm,
+    HardSwish,
+    LeakyRelu,
+    MatMul,
+    Mish,
+    Mul,
+    Relu,
+    Selu,
+    Softsign,
+    Swish,
+    Tanh,
+)
 from qdqc.rewrite.pattern import PatternPass, Result, Rewriter, rewrites
 
 __all__ = ["FoldLinear"]
@@ -19,6 +36,9 @@ __all__ = ["FoldLinear"]
 _FLOATS = (Elem.F32, Elem.F16, Elem.F64)
 _BIAS = 2
 """Where convolutions, Gemm and MatMul have their bias."""
+
+_ABOUT_ZERO = (Elu, Gelu, HardSwish, LeakyRelu, Mish, Relu, Selu, Softsign, Swish, Tanh)
+"""Activations with f(0) = 0. Integers hold zero: they would be coarse for numbers far from it."""
 
 
 class FoldLinear(PatternPass):
@@ -83,6 +103,65 @@ class FoldLinear(PatternPass):
         operands = [*made.operands[:_BIAS], _constant(rw, total, f"{node.name}_bias", node)]
         return rw.op(replace(made.op, clamp=node.op.clamp), *operands)
 
+    @rewrites(Conv, ConvTranspose, Gemm, MatMul)
+    def operand(self, node: Node[Any], rw: Rewriter) -> Result:
+        """conv(x * c + d, W, b) = conv(x + d / c, W * c, b), for numbers c and d; d may be 0."""
+        read = node.operands[0]
+        summed = _number(read, Add, node, rw)
+        scaled = _number(read if summed is None else summed.value, Mul, node, rw)
+        if scaled is None:
+            return rw.no("what it reads is not scaled by one number", read)
+        source = node.operands[1]
+        weight = rw.array(source)
+        if weight is None or source is None or node.traits.kind is not Kind.WEIGHTED:
+            return rw.no("its weight is not a known constant", source)
+        if len(source.uses) > 1:
+            return rw.no("other nodes read the weight too", source)
+        with np.errstate(all="ignore"):
+            by = (weight.astype(np.float64) * scaled.number).astype(weight.dtype)
+            ahead = np.float64(0.0 if summed is None else summed.number) / scaled.number
+            fits = np.isfinite(ahead.astype(weight.dtype)) and np.isfinite(by).all()
+        if scaled.number == 0 or not fits:
+            return rw.no("the factor leaves no finite numbers", scaled.value)
+        x = scaled.value
+        if summed is not None:
+            constant = _constant(
+                rw, np.asarray(ahead), f"{summed.constant.name}_scaled", summed.node
+            )
+            x = rw.op(Add(), x, constant, name=f"{summed.node.name}_scaled")
+            x.type = x.tensor.with_range(_over(summed.node.result.range, scaled.number))
+        made = rw.constant(by, f"{source.name}_scaled", source.tensor.elem)
+        return rw.op(node.op, x, made, *node.operands[2:])
+
+    @rewrites(Conv, Gemm, MatMul)
+    def offset(self, node: Node[Any], rw: Rewriter) -> Result:
+        """conv(x + d, W, b) = conv(x, W, b + d sum(W)), for a number d and an activation x."""
+        op = node.op
+        summed = _number(node.operands[0], Add, node, rw)
+        if summed is None:
+            return rw.no("one number is not added to what it reads", node.operands[0])
+        if isinstance(op, Conv) and (any(op.pads) or op.auto_pad not in ("NOTSET", "VALID")):
+            return rw.no("zeros around it would be shifted as well", node.operands[0])
+        if (isinstance(op, Gemm) and op.beta != 1) or (
+            isinstance(op, MatMul) and node.at(_BIAS) is None
+        ):
+            return rw.no("it has no plain bias", node.result)
+        source = summed.value.producer
+        if source is None or not (isinstance(source.op, _ABOUT_ZERO) or source.op.clamp):
+            return rw.no("no activation precedes: numbers may be far from zero", summed.value)
+        weight, bias = rw.array(node.operands[1]), node.at(_BIAS)
+        offsets = rw.array(bias)
+        traits = node.traits
+        if weight is None or (bias is not None and offsets is None):
+            return rw.no("its weight or bias is not a known constant", node.result)
+        if traits.kind is not Kind.WEIGHTED:
+            return rw.no("its numbers are not f32", node.result)
+        others = tuple(i for i in range(weight.ndim) if i != traits.axis)
+        shift = weight.sum(axis=others, dtype=np.float64) * summed.number * getattr(op, "alpha", 1)
+        total = shift if offsets is None else offsets.astype(np.float64) + shift
+        made = _constant(rw, total, f"{node.name}_bias", node)
+        return rw.op(op, summed.value, node.operands[1], made)
+
     @rewrites(Add, Mul)
     def merge(self, node: Node[Any], rw: Rewriter) -> Result:
         """(x + c) + d = x + (c + d); (x * c) * d = x * (c * d)."""
@@ -118,6 +197,43 @@ class FoldLinear(PatternPass):
         if not elem.is_integer and not np.isfinite(narrow).all():
             return rw.no("the constants together are not finite numbers", second)
         return rw.op(node.op, x, _constant(rw, narrow, f"{second.name}_merged", node))
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A node that adds a number to a value or multiplies it by one."""
+
+    node: Node[Any]
+    value: Value
+    constant: Value
+    number: float
+
+
+def _number(
+    read: Value | None, kind: type[Add | Mul], reader: Node[Any], rw: Rewriter
+) -> _Number | None:
+    """What makes a value of another and one number, for one reader of the same precision alone."""
+    node = None if read is None else read.producer
+    if read is None or node is None or not isinstance(node.op, kind) or node.op.clamp is not None:
+        return None
+    value, constant = _sides(node)
+    array, rank = rw.array(constant), value.tensor.rank
+    alone = len(read.uses) == 1 and not read.is_output and read.graph is reader.graph
+    if not alone or node.mode != reader.mode or isinstance(value, Constant):
+        return None
+    if array is None or array.size != 1 or rank is None or array.ndim > rank:
+        return None
+    if constant.tensor.elem not in _FLOATS or not np.isfinite(array).all():
+        return None
+    return _Number(node, value, constant, float(array.reshape(())))
+
+
+def _over(range_: Range | None, factor: float) -> Range | None:
+    """The range of numbers divided by a factor."""
+    if range_ is None:
+        return None
+    ends = (range_.min / factor, range_.max / factor)
+    return Range(min(ends), max(ends), range_.threshold / abs(factor))
 
 
 def _sides(node: Node[Any]) -> tuple[Value, Value]:

@@ -13,7 +13,7 @@ from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph, Module
 from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Array, Elem, Quant, Range, TensorType
-from qdqc.ops import Conv, ConvTranspose, Dequantize, Gemm, Quantize
+from qdqc.ops import Conv, ConvTranspose, Dequantize, Gemm, Quantize, Restate
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import (
     activation_quant,
@@ -24,6 +24,7 @@ from qdqc.quant.arithmetic import (
     weight_quant,
 )
 from qdqc.quant.clips import absorb_clips, bounds_of
+from qdqc.quant.lines import align, line_of
 from qdqc.quant.lowered import integers_name, stored_name, view_name
 from qdqc.quant.placement import Decision, decide, nested_decisions
 from qdqc.quant.targets.target import Target, activations, target_named
@@ -37,7 +38,9 @@ class QuantizePass(Pass):
     """Give weights, biases and activations their integer types, as the target wants them.
 
     Weights are quantized per output channel with zero point 0, biases to int32 with scale
-    ``s_x * s_w``, activations by their calibrated ranges.
+    ``s_x * s_w``, activations by their calibrated ranges. Times a positive number, or with one
+    added, integers are the same under another scale or zero point (``restate``); a range is
+    widened a little where the summand is then whole steps.
     """
 
     name = "quantize"
@@ -88,7 +91,11 @@ class _Quantization:
 
     def run(self, decisions: dict[Node[Any], Decision]) -> int:
         chosen = {n: d for n, d in decisions.items() if d.integer}
+        if not self.symmetric:
+            align({n: d.traits for n, d in chosen.items()}, self.target.activation)
         for node, decision in chosen.items():
+            if self._restate(node):
+                continue
             self._quantize_operands(node, decision.traits)
             if decision.result:
                 self._quantize_result(node, decision.traits)
@@ -108,6 +115,26 @@ class _Quantization:
         for constant, name in self.constants:
             if self.module.value(name) is None:
                 constant.rename(name)
+
+    def _restate(self, node: Node[Any]) -> bool:
+        """A line takes the integers of its operand as they are, if it can."""
+        line, elem = line_of(node), self.target.activation
+        if line is None or (self.symmetric and line.offset):
+            return False
+        x = line.source if line.source.quant is not None else self._stored(line.source, node)
+        quant = None if x.tensor.quant is None else line.restated(x.tensor.quant, elem)
+        if quant is None:
+            return False
+        result = node.result
+        own = self._result_quant(node, result, QuantTraits())
+        same = np.isclose(own.scale, quant.scale, rtol=1e-6) and own.zero_point == quant.zero_point
+        if line.offset == 0 and same:
+            quant = own  # a model that is requantized has the same scale to the last bit
+        node.op = Restate()
+        node.set_operands([x])
+        result.type = result.tensor.with_quant(elem, quant)
+        self.stored[result] = result
+        return True
 
     def _quantize_operands(self, node: Node[Any], traits: QuantTraits) -> None:
         for index in activations(node, traits):

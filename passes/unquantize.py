@@ -12,7 +12,7 @@ import numpy as np
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph
-from qdqc.ir.op import Kind
+from qdqc.ir.op import Kind, Op
 from qdqc.ir.types import Quant, Range, TensorType
 from qdqc.ops import (
     Add,
@@ -29,6 +29,7 @@ from qdqc.ops import (
 )
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import numbers, quant_range
+from qdqc.quant.lines import line_of
 from qdqc.quant.lowered import before_name, integers_name, view_name
 
 __all__ = ["Unquantize"]
@@ -62,31 +63,42 @@ class Unquantize(Pass):
 
 
 def _join(node: Node[Restate]) -> int:
-    """restate(x) = x * c; with a number added, in integers of [0,1], it is a hard_sigmoid."""
-    x, result = node.need("x"), node.result
-    before, after = _quant(x), _quant(result)
-    if before is None or after is None or result.is_output:
+    """restate(x) = x * c + d; with a number added, in integers of [0,1], it is a hard_sigmoid."""
+    before, after = _quant(node.need("x")), _quant(node.result)
+    if before is None or after is None:
         return 0
-    factor = float(after.scale) / float(before.scale)
-    reader = result.users[0] if len(result.uses) == 1 else None
+    if node.result.is_output:
+        _split(node, node.result)
+    x, result, scale = node.need("x"), node.result, float(after.scale)
+    factor = scale / float(before.scale)
+    offset = scale * (int(before.zero_point) - int(after.zero_point))
+    reader = result.users[0] if len(result.uses) == 1 and offset == 0 else None
     line = None if reader is None else _line(reader, result, factor)
-    module = node.graph.module
     if reader is not None and line is not None:
-        made = node.graph.insert(
-            line, [x], [reader.result.type], [module.fresh_name("line")], before=reader
+        reader.op = line
+        reader.set_operands([x])
+        node.graph.erase(node)
+        return 1
+    if offset == 0:
+        _write(node, Mul(), x, factor)
+        return 1
+    if not np.isclose(factor, 1.0, rtol=1e-6):
+        type_ = result.tensor.with_quant(result.tensor.elem, Quant.make(scale, before.zero_point))
+        scaled = node.graph.insert(
+            Restate(), [x], [type_], [None], loc=node.loc, mode=node.mode, before=node
         )
-        made.loc, made.mode, name = reader.loc, reader.mode, reader.name
-        reader.result.replace_uses(made.result)
-        node.graph.erase(reader)
-        made.result.rename(name)
-    else:
-        by = module.add_constant(module.fresh_name("c"), Data.of(np.float32(factor)))
-        made = node.graph.insert(
-            Mul(), [x, by], [result.type], [None], loc=node.loc, mode=node.mode, before=node
-        )
-        result.replace_uses(made.result)
-    node.graph.erase(node)
+        _write(scaled, Mul(), x, factor)
+        x = scaled.result
+    _write(node, Add(), x, offset)
     return 1
+
+
+def _write(node: Node[Any], op: Op, x: Value, number: float) -> None:
+    """The node is now an op of x and a number."""
+    module = node.graph.module
+    by = module.add_constant(module.fresh_name("c"), Data.of(np.float32(number)))
+    node.op = op
+    node.set_operands([x, by])
 
 
 def _line(node: Node[Any], inner: Value, factor: float) -> HardSigmoid | None:
@@ -250,6 +262,10 @@ def _bounds(value: Value, depth: int = 0) -> tuple[float, float]:
         return op.clamp
     if traits.fixed is not None:
         return traits.fixed
+    line = line_of(node)
+    if line is not None:
+        low, high = _bounds(line.source, depth + 1)
+        return line.factor * low + line.offset, line.factor * high + line.offset
     between = isinstance(op, Concat | AveragePool | GlobalAveragePool)
     if not between and traits.kind is not Kind.PRESERVING:
         return (0.0, math.inf) if op.not_negative else (-math.inf, math.inf)

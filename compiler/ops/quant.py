@@ -81,10 +81,10 @@ class Dequantize(Op):
 
 
 class Restate(Op):
-    """The integers of x under another scale: x times a positive constant, and nothing computed.
+    """The integers of x under another scale and zero point: a line a x + b, and nothing computed.
 
-    The types of x and of the result hold the two scales. It is written as an Identity, which
-    runtimes drop.
+    The types of x and of the result hold the scales and zero points; a, their quotient, is
+    positive. It is written as an Identity, which runtimes drop.
     """
 
     name = "restate"

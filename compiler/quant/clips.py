@@ -8,7 +8,7 @@ from typing import Any
 from qdqc.ir.core import Node, Value
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind
-from qdqc.ops import Clip, Dequantize, Quantize
+from qdqc.ops import Clip, Dequantize, Quantize, Restate
 from qdqc.quant.arithmetic import absorbs
 from qdqc.quant.lowered import view_name
 
@@ -68,7 +68,7 @@ def _gives_scale(node: Node[Clip]) -> bool:
     producer = x.producer
     if x.tensor == node.result.tensor:
         return True
-    if producer is None or isinstance(producer.op, Quantize | Clip):
+    if producer is None or isinstance(producer.op, Quantize | Clip | Restate):
         return False
     if x.is_output or len(x.uses) != 1:
         return False

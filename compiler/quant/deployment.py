@@ -104,7 +104,11 @@ class Deployment:
             if self.leave_float and calibrated and (self.mode == "INT8" or mixed):
                 passes.append(f"leave-float{{target={print_value(self.target)}}}")
         if self.mode == "INT8" or mixed:
-            passes.append(f"decompose-activations{{target={print_value(self.target)}}}")
+            target = f"target={print_value(self.target)}"
+            passes += [
+                f"decompose-conv-transpose{{{target}}}",
+                f"decompose-activations{{{target}}}",
+            ]
         return passes
 
     @property

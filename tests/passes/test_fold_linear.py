@@ -150,3 +150,70 @@ def test_an_overflow_is_not_made(rewritten: Any) -> None:
     assert "mul" in rewritten(text.replace("1e30", "1e15"), "fold-linear").ops
     after = run(parse_module(text), "fold-linear")
     assert [n.op.name for n in after.graph.nodes()] == ["mul", "tanh", "mul", "mul"]
+
+
+def read_by(kind: str, head: str, outputs: str = "%y", constant: str = "1") -> str:
+    """A product that reads %s, which ``head`` makes of %x."""
+    made, x, out, w = PRODUCTS[kind]
+    constants = [f"const %w : f32[{w}] = random", f"const %c : f32[{constant}] = random"]
+    constants.append("const %d : f32[] = dense[0.75]")
+    if "%b" in made:
+        constants.append("const %b : f32[4] = random")
+    body = head.replace("SHAPE", f"f32[{x}]")
+    lines = "\n  ".join(constants)
+    return f"""module @m {{opsets = {{"" = 17}}}} {{
+  {lines}
+  graph (%x : f32[{x}]) -> ({outputs}) {{
+    {body}
+    %y = {made.replace("%x", "%s")} : f32[{out}] loc("/y")
+  }}
+}}"""
+
+
+def kind_of(kind: str) -> str:
+    return PRODUCTS[kind][0].partition("(")[0]
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_a_factor_of_what_is_read(rewritten: Any, all_locations: Any, kind: str) -> None:
+    done = rewritten(read_by(kind, '%s = mul(%c, %x) : SHAPE loc("/s")'), "fold-linear")
+    assert done.ops == [kind_of(kind)]
+    assert all_locations(done.after) == {"/s", "/y"}
+
+
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_a_line_that_is_read_leaves_the_summand(rewritten: Any, kind: str) -> None:
+    head = "%m = mul(%x, %c) : SHAPE %s = add(%m, %d) : SHAPE"
+    done = rewritten(read_by(kind, head), "fold-linear")
+    assert done.ops == ["add", kind_of(kind)]
+    assert done.after.value("s") is None, "its numbers are others now"
+
+
+@pytest.mark.parametrize(
+    "kind", ["conv without bias", "depthwise", "gemm", "gemm without bias", "matmul with bias"]
+)
+def test_a_line_behind_an_activation_goes(rewritten: Any, kind: str) -> None:
+    head = """%r = hard_swish(%x) : SHAPE
+    %m = mul(%r, %c) : SHAPE
+    %s = add(%m, %d) : SHAPE"""
+    assert rewritten(read_by(kind, head), "fold-linear").ops == ["hard_swish", kind_of(kind)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "outputs", "constant"),
+    [
+        ("conv", "%s = mul(%x, %c) : SHAPE", "%y", "3,1,1"),  # integers would be others
+        ("conv", "%s = mul(%x, %c) : SHAPE", "%y, %s", "1"),
+        ("conv", "%s = mul(%x, %c) {clamp = [0, 6]} : SHAPE", "%y", "1"),
+        ("conv", "%r = relu(%x) : SHAPE %s = add(%r, %c) : SHAPE", "%y", "1"),  # pads are zeros
+        ("gemm", "%s = add(%x, %c) : SHAPE", "%y", "1"),  # it may be far from zero
+        ("gemm turned", "%r = relu(%x) : SHAPE %s = add(%r, %c) : SHAPE", "%y", "1"),
+        ("transposed", "%r = relu(%x) : SHAPE %s = add(%r, %c) : SHAPE", "%y", "1"),
+        ("matmul", "%r = relu(%x) : SHAPE %s = add(%r, %c) : SHAPE", "%y", "1"),
+    ],
+)
+def test_what_is_read_stays(
+    rewritten: Any, kind: str, head: str, outputs: str, constant: str
+) -> None:
+    done = rewritten(read_by(kind, head, outputs, constant), "fold-linear")
+    assert len(done.ops) == len(done.before.graph)

@@ -129,6 +129,16 @@ def test_a_batchnorm_behind_other_convolutions(rewritten: Any, op: str, group: i
     assert done.ops == [op]
 
 
+def test_a_bias_that_is_a_sum_of_its_own_keeps_no_batchnorm_away(rewritten: Any) -> None:
+    """Paddle writes conv_transpose, add, batch_normalization, relu."""
+    body = """%a = conv(%x, %w) : f32[2,6,5,5]
+    %b1 = add(%a, %c) : f32[2,6,5,5]
+    %n = batch_normalization(%b1, %g, %o, %m, %v) : f32[2,6,5,5]
+    %y = relu(%n) : f32[2,6,5,5]"""
+    constant = "const %c : f32[1,6,1,1] = random"
+    assert rewritten(module(body, f"{BN}\n  {constant}"), "@transform").ops == ["conv"]
+
+
 def test_a_shared_weight_is_scaled_for_one_reader_only(rewritten: Any) -> None:
     body = """%a = conv(%x, %w, %b) : f32[2,6,5,5]
     %n = batch_normalization(%a, %g, %o, %m, %v) : f32[2,6,5,5]

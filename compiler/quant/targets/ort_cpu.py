@@ -13,10 +13,11 @@ import numpy as np
 from qdqc.ir.core import Constant, Node
 from qdqc.ir.data import Data
 from qdqc.ir.op import Kind, QuantTraits
-from qdqc.ir.types import Elem, Quant, Range, TensorType
+from qdqc.ir.types import Elem, Range, TensorType
 from qdqc.ops import Add, Gemm, HardSigmoid, MatMul, Restate
 from qdqc.quant.arithmetic import activation_quant, quantize
 from qdqc.quant.clips import bounds_of
+from qdqc.quant.lines import Line
 from qdqc.quant.targets.ort_cpu_costs import OrtCpuCosts
 from qdqc.quant.targets.target import Target
 
@@ -111,10 +112,10 @@ def _spell_hard_sigmoid(node: Node[Any], elem: Elem) -> int:
     of a result with scale 1/255 and zero point 0 none is beyond the bounds.
     """
     x, op = node.need("x"), node.op
-    quant = x.tensor.quant
-    assert quant is not None
+    assert x.tensor.quant is not None
     module, graph = node.graph.module, node.graph
-    scaled = Quant.make(np.float32(op.alpha * float(quant.scale)), int(quant.zero_point))
+    scaled = Line(x, op.alpha).restated(x.tensor.quant, elem)
+    assert scaled is not None
     inner = graph.insert(
         Restate(),
         [x],
