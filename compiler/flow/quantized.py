@@ -75,9 +75,10 @@ def quantize(
     int8, dyn8, w8, w4, f16 or f32, and ``qtable`` that of single nodes: a Qtable, a file, or
     modes by names and patterns. The data give int8 its ranges by ``method``, and the report
     its comparison with the float model over the first samples. A ``recipe`` tunes int8 weights on
-    the data; ``mask`` is an input that is 0 for padding. ``bind`` gives inputs a value that is
-    theirs in every run, which folds the branches that hang on them. Other options are
-    ``model_deploy``'s. Raises QdqcError.
+    the data; ``mask`` is an input that is 0 for padding, by default the one that shows as such,
+    and ``none`` counts padding too. ``bind`` gives inputs a value that is theirs in every run,
+    which folds the branches that hang on them. Other options are ``model_deploy``'s.
+    Raises QdqcError.
     """
     deployment = Deployment(
         target=fitting_target(target, listener.warn),
