@@ -155,7 +155,7 @@ def calibrate(
     mask: str = "",
     input_num: int = 0,
     keep_samples: int = KEPT,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
     listener: Listener = SILENT,
 ) -> Table:
     """The calibration table of a float model over samples.

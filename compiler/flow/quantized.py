@@ -62,7 +62,7 @@ def quantize(
     correct_bias: bool = True,
     quant_input: bool = False,
     quant_output: bool = False,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
     bind: Mapping[str, npt.ArrayLike] | None = None,
     recipe: str | None = None,
     mask: str = "",
