@@ -46,6 +46,7 @@ PASSES = {
     "round-weights": "round-weights{{{0}}}",
     "refine-weight-scales": "refine-weight-scales{{{0}}}",
     "smooth-activations": "smooth-activations{{{0}}}",
+    "equalize-activations": "equalize-activations{{{0}}}",
     "equalize-channels": "equalize-channels",
 }
 """Each pass by what its row is called; 0 is the mask as an option."""
@@ -59,7 +60,7 @@ _ONE_SCALE = (
 )
 """Pipelines for weights with one scale; 0 is the option that says so."""
 
-EXACT = ("equalize-channels", "smooth-activations")
+EXACT = ("equalize-channels", "equalize-activations", "smooth-activations")
 _NET, _CALIB, _MINILM = "models/effnet_lite0.onnx", "imagenet_dev/calib", "models/minilm.onnx"
 _ROUNDS, _TOKENS = 200, 32
 _NNCF = "nncf MIXED, accurate bias correction"

@@ -27,6 +27,8 @@ _UNITS = {
     **{unit: 1000**power for power, unit in enumerate("KMGT", 1)},
     **{f"{unit}I": 1024**power for power, unit in enumerate("KMGT", 1)},
 }
+_BARE = re.compile(r"""(?<![\w"'])([A-Za-z_]\w*|\?)(?![\w"'])""")
+_NAME = re.compile(r"[A-Za-z_]\w*|\?")
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", re.IGNORECASE)
 
 
@@ -98,17 +100,17 @@ def tolerance(text: str) -> tuple[float, float]:
     return numbers[0], numbers[1]
 
 
-def shapes(text: str) -> list[list[int]]:
-    """``[[1,3,224,224],[1]]`` as shapes; one shape may stand alone."""
+def shapes(text: str) -> list[list[int | str]]:
+    """``[[N,3,224,?],[1]]`` as shapes: sizes, names, or what is open; one may stand alone."""
     try:
-        value: Any = ast.literal_eval(text)
+        value: Any = ast.literal_eval(_BARE.sub(r'"\1"', text))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = None
-    if isinstance(value, list) and value and all(isinstance(n, int) for n in value):
+    if isinstance(value, list) and value and not any(isinstance(n, list) for n in value):
         value = [value]
     if not isinstance(value, list) or not value or not all(map(_is_shape, value)):
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not a list of shapes such as [[1,3,224,224]]"
+            f"'{text}' is not a list of shapes such as [[1,3,224,224]] or [[N,3,?,?]]"
         )
     return value
 
@@ -138,7 +140,13 @@ def memory(text: str) -> int:
 
 
 def _is_shape(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(n, int) and n >= 0 for n in value)
+    return isinstance(value, list) and all(map(_is_dim, value))
+
+
+def _is_dim(value: object) -> bool:
+    if isinstance(value, str):
+        return _NAME.fullmatch(value) is not None
+    return type(value) is int and value >= 0
 
 
 def _is_numbers(value: object) -> bool:

@@ -43,7 +43,12 @@ def _parser() -> CommandParser:
     add("--model_def", required=True, metavar="F", help="the .onnx file, or an earlier .qir")
     add("--model_name", metavar="NAME", help="name of the module (default: the file's stem)")
     add("--mlir", "-o", dest="output", metavar="F.qir", help="output (default: NAME.qir)")
-    add("--input_shapes", type=shapes, metavar="[[..],..]", help="shapes of the inputs, in order")
+    add(
+        "--input_shapes",
+        type=shapes,
+        metavar="[[..],..]",
+        help="shapes of the inputs, in order: sizes, also where the model fixes others, names or ?",
+    )
     add("--output_names", type=names, metavar="A,B", help="cut the graph at these values")
     add(
         "--bind",

@@ -22,6 +22,7 @@ _SAME = (
     "input_shapes",
     "keep_samples",
     "labels",
+    "mask",
     "max_bad",
     "mean",
     "memory_limit",

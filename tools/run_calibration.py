@@ -45,7 +45,12 @@ def _parser() -> CommandParser:
     parser.add_argument("model", metavar="MODEL.qir", help="what model_transform wrote")
     add_data_options(parser)
     add = parser.add_argument
-    add("--mask", metavar="INPUT", help="a mask: positions where it is 0 do not count")
+    add(
+        "--mask",
+        metavar="INPUT",
+        help="a mask: positions where it is 0 do not count (found where the model shows it; "
+        "none counts all)",
+    )
     add(
         "--cali_method",
         default=DEFAULT,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qdqc.calibration.found_mask import found_mask, shows_padding
 from qdqc.calibration.kept_samples import KEPT, kept_of
 from qdqc.calibration.masking import masking_by
 from qdqc.calibration.methods.method import METHODS, Method
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEST_OF",
+    "NO_MASK",
     "Calibrated",
     "Calibration",
     "calibrate",
@@ -47,6 +49,9 @@ BEST_OF = "best_of"
 _LOCAL_SAMPLES = 5
 """Samples on which best_of judges when no number is given."""
 
+NO_MASK = "none"
+"""In place of an input: nothing is masked."""
+
 _LIBRARIES = ("onnxruntime", "numpy")
 """What a table's numbers come from beside this tool."""
 
@@ -59,7 +64,8 @@ class Calibration:
     ``searched`` are methods of which the one is
     taken whose deployed model is nearest to float on ``inference_num`` samples. With ``tune_num``
     samples, or those of ``tune_list``, ranges are widened where that helps the readers of values.
-    ``mask`` is an input that is 0 for padding. A ``recipe`` tunes the weights for ``target``.
+    ``mask`` is an input that is 0 for padding; empty, it is found where the graph and the data
+    show it, and ``none`` counts padding too. A ``recipe`` tunes the weights for ``target``.
     ``model_name`` and ``seed`` are for the table's header. The table carries ``keep_samples`` of
     the samples at most, for deployment to check with.
     """
@@ -149,7 +155,7 @@ def calibrate(
     mask: str = "",
     input_num: int = 0,
     keep_samples: int = KEPT,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
     listener: Listener = SILENT,
 ) -> Table:
     """The calibration table of a float model over samples.
@@ -157,8 +163,9 @@ def calibrate(
     ``model`` is a Module as ``transform`` gives it, or a path or ModelProto, which is transformed
     first. ``dataset`` is a file or a folder as ``run_calibration`` takes it, or an iterable of
     dicts of arrays by input, of which ``input_num`` are used (0 for all). ``method`` is a
-    threshold method or ``best_of``; ``mask`` is an input that is 0 for padding. The table carries
-    ``keep_samples`` of them at most, 32 MB in all, for deployment to check with. Raises QdqcError.
+    threshold method or ``best_of``; ``mask`` is an input that is 0 for padding, ``none`` counts
+    padding too. The table carries ``keep_samples`` of them at most, 32 MB in all, for deployment
+    to check with. Raises QdqcError.
     """
     module = model
     if not isinstance(model, Module):
@@ -188,6 +195,7 @@ def calibrate_module(
         listener.warn(
             f"{odd.message}, a parameter of '{odd.node.name}': what depends on it is lost"
         )
+    request = replace(request, mask=_mask_of(module, data, request.mask, listener))
     work = _Work(data, request, effort, listener)
     if not request.recipe:
         table = work.table_of(module)
@@ -202,6 +210,19 @@ def calibrate_module(
     work.keep(result.table, module)
     statistics = work.statistics[0]
     return Calibrated(result.module, result.table, statistics, result, work.scores, work.widened)
+
+
+def _mask_of(module: Module, data: Dataset, wanted: str, listener: Listener) -> str:
+    """The input to mask by: the one that is wanted, else the one that shows padding; or empty."""
+    if wanted:
+        return "" if wanted == NO_MASK else wanted
+    mask = found_mask(module.graph)
+    if mask is None or not shows_padding(data, mask):
+        return ""
+    listener.note(
+        f"padding by '{mask}' is left out of the statistics; `mask` {NO_MASK} lets it count"
+    )
+    return mask
 
 
 class _Work:

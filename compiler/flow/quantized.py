@@ -69,7 +69,7 @@ def quantize(
     leave_float: bool = True,
     quant_input: bool = False,
     quant_output: bool = False,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
     bind: Mapping[str, npt.ArrayLike] | None = None,
     recipe: str | None = None,
     mask: str = "",
@@ -86,11 +86,11 @@ def quantize(
     auto, int8, dyn8, w8, w4, f16 or f32, and ``qtable`` that of single nodes: a Qtable, a file, or
     modes by names and patterns. The data give int8 its ranges by ``method``, and the report
     its comparison with the float model over the first samples. A ``recipe`` tunes int8 weights on
-    the data; ``mask`` is an input that is 0 for padding. ``bind`` gives inputs a value that is
-    theirs in every run, which folds the branches that hang on them. With mode auto the best of
-    all is tried on samples held back: ``goal``, ``budget``, ``metric`` and ``labels`` are those of
-    ``AutoRequest``, and the report has the ``plan``. Other options are ``model_deploy``'s. Raises
-    QdqcError.
+    the data; ``mask`` is an input that is 0 for padding, by default the one that shows as such,
+    and ``none`` counts padding too. ``bind`` gives inputs a value that is theirs in every run,
+    which folds the branches that hang on them. With mode auto the best of all is tried on samples
+    held back: ``goal``, ``budget``, ``metric`` and ``labels`` are those of ``AutoRequest``, and
+    the report has the ``plan``. Other options are ``model_deploy``'s. Raises QdqcError.
     """
     deployment = Deployment(
         target=fitting_target(target, listener.warn),

@@ -109,7 +109,7 @@ def search_layers(
     target: str = "ort-cpu",
     method: str = DEFAULT,
     symmetric: bool = False,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[int | str]] | None = None,
     listener: Listener = SILENT,
     **options: Any,
 ) -> SensitiveLayers:

@@ -89,6 +89,15 @@ class Transformed:
         source differs from itself by more; ``excepts`` are globs of names left out. Raises
         QdqcError.
         """
+        try:
+            return self._check(samples, tolerance, excepts)
+        except QdqcError as error:
+            resized = () if self.source is None else self.source.resized
+            raise error.with_notes(*(changed.hint for changed in resized)) from error
+
+    def _check(
+        self, samples: str | Path | None, tolerance: tuple[float, float], excepts: Sequence[str]
+    ) -> TransformCheck:
         if samples:  # the original's own file can't say how images become its inputs
             self.original.graph.input_attrs = dict(self.module.graph.input_attrs)
         given = check_samples(self.original, samples, _CHECKED_SAMPLES)
@@ -135,7 +144,7 @@ def transform(
     model: Any,
     *,
     name: str | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | Sequence[Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[int | str]] | Sequence[Sequence[int | str]] | None = None,
     output_names: Sequence[str] | None = None,
     bind: Mapping[str, npt.ArrayLike] | None = None,
     preprocess: Preprocess | None = None,
@@ -166,8 +175,38 @@ def transform(
     watched: Any = {"instruments": listener.instruments, "verify_each": listener.verify_each}
     PassManager(passes, warn=listener.warn, **watched).run(module)
     nodes = sum(1 for _ in module.walk())
-    source = Source(model, output_names, bound) if _is_onnx(model) else None
+    source = _source(model, output_names, bound, original, listener) if _is_onnx(model) else None
     return Transformed(module, original, imported, nodes, bound, source)
+
+
+def _source(
+    model: Any,
+    output_names: Sequence[str] | None,
+    bound: Mapping[str, Array],
+    original: Module,
+    listener: Listener,
+) -> Source:
+    """The model as it was given, at the sizes that it is imported with; says which are others."""
+    types = {v.name: v.type for v in original.graph.inputs}
+    shapes = {n: t.shape for n, t in types.items() if isinstance(t, TensorType) and t.shape}
+    source = Source(model, output_names, bound, shapes)
+    for changed in source.resized:
+        listener.note(changed.text)
+        kept = [
+            v for v in original.graph.outputs if changed.axis == 0 and _begins(v, changed.fixed)
+        ]
+        for value in kept:
+            listener.warn(
+                f"output '{value.name}' still begins with {changed.fixed}, as input "
+                f"'{changed.name}' does in the file: a node inside holds that size, and what "
+                "stands apart in the input is mixed"
+            )
+    return source
+
+
+def _begins(value: Value, size: int) -> bool:
+    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    return shape is not None and len(shape) > 1 and shape[0] == size
 
 
 def _is_onnx(model: Any) -> bool:

@@ -18,6 +18,7 @@ from qdqc.onnx_io.builder import Builder, Source
 from qdqc.onnx_io.declared import Declarations
 from qdqc.onnx_io.functions import inlined
 from qdqc.onnx_io.reader import read_model
+from qdqc.onnx_io.resized import resize, resized
 from qdqc.onnx_io.schemas import NEWEST, OLDEST
 from qdqc.onnx_io.scope import Scope
 from qdqc.onnx_io.shapes import ShapeRequest, input_types
@@ -43,8 +44,8 @@ def import_onnx(
     """Read an ONNX model into a module.
 
     ``source`` is the path of a file or a model in memory (which is left as it is).
-    ``input_shapes`` fixes dimensions of inputs, by name or for all of them in order: sizes, or
-    names for symbolic ones.
+    ``input_shapes`` states dimensions of inputs, by name or for all of them in order: sizes, or
+    names for symbolic ones, in place of sizes that the file fixes as well; ``?`` leaves one open.
     ``output_names`` cuts the graph to what these values need. ``bind`` gives inputs a value that
     is theirs in every run: they become constants, and are inputs no longer. Weights in external
     files are mapped, not read. A model whose weights, or one of whose values, would take more than
@@ -52,13 +53,7 @@ def import_onnx(
     see the model. Raises QdqcError for whatever is wrong with the model or the wishes.
     """
     load_ops()
-    if isinstance(source, ModelProto):
-        file, folder, model = None, None, source
-        if not model.HasField("graph"):
-            raise QdqcError("the model has no graph", notes=["give a complete ModelProto"])
-    else:
-        path = Path(source)
-        file, folder, model = str(path), path.parent, read_model(path)
+    file, folder, model = _opened(source)
     check_texts(model, file)
     check_wiring(model, file)
     types = input_types(model.graph, file)
@@ -66,6 +61,9 @@ def import_onnx(
     reader = TensorReader(file, folder)
     wanted = {name: request.apply(name, type) for name, type in types.items()}
     check_sizes(model, wanted, reader, memory_limit, file)
+    changed = resized(model.graph, request.shapes)
+    if changed:
+        model = resize(model, request.shapes)
     model = inlined(model, file)
     opsets = _opsets(model, file)
     order = ordered_nodes(model.graph, Wiring(frozenset(), file))
@@ -83,10 +81,23 @@ def import_onnx(
     for name, type in wanted.items():
         if output_names is None or name in read:
             scope.set(name, module.graph.add_input(name, type))
-    builder.fill(model.graph, nodes, module.graph, scope, outputs)
+    try:
+        builder.fill(model.graph, nodes, module.graph, scope, outputs)
+    except QdqcError as error:
+        raise error.with_notes(*(c.hint for c in changed)) from error
     bind_inputs(module, bind or {})
     module.drop_unused_constants()
     return module
+
+
+def _opened(source: str | Path | ModelProto) -> tuple[str | None, Path | None, ModelProto]:
+    """The model, and its file and folder where it comes from one."""
+    if not isinstance(source, ModelProto):
+        path = Path(source)
+        return str(path), path.parent, read_model(path)
+    if not source.HasField("graph"):
+        raise QdqcError("the model has no graph", notes=["give a complete ModelProto"])
+    return None, None, source
 
 
 def _by_name(

@@ -127,7 +127,9 @@ def _param(dim: Expr) -> str:
 class ShapeRequest:
     """The user's shapes for graph inputs, checked against the model's own.
 
-    ``symbols`` says what the model's symbols became; apply it to every declared type.
+    A size that the model leaves open is given one or a name; one that it fixes may become another,
+    a name, or open by ``?``. ``symbols`` says what the model's symbols became, and ``shapes`` what
+    the inputs are; apply it to every declared type.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class ShapeRequest:
         self._inputs = inputs
         self._file = file
         self.symbols: dict[str, int | Expr] = {}
-        self._shapes: dict[str, tuple[Dim, ...]] = {}
+        self.shapes: dict[str, tuple[Dim, ...]] = {}
         for name, dims in wanted.items():
             self._take(name, tuple(dims))
 
@@ -147,8 +149,8 @@ class ShapeRequest:
         """A declared type with the request in it; ``name`` is that of a graph input."""
         if not isinstance(type, TensorType):
             return type
-        if name is not None and name in self._shapes:
-            return replace(type, shape=self._shapes[name])
+        if name is not None and name in self.shapes:
+            return replace(type, shape=self.shapes[name])
         return type.substitute(self.symbols) if self.symbols else type
 
     def _take(self, name: str, wanted: tuple[int | str, ...]) -> None:
@@ -165,7 +167,7 @@ class ShapeRequest:
             )
         old = declared.shape if declared.shape is not None else (None,) * len(wanted)
         dims = [self._dim(name, wanted, i, d) for i, d in enumerate(old)]
-        self._shapes[name] = tuple(dims)
+        self.shapes[name] = tuple(dims)
 
     def _dim(self, name: str, wanted: tuple[int | str, ...], index: int, own: Dim) -> Dim:
         given = wanted[index]
@@ -173,12 +175,7 @@ class ShapeRequest:
             raise self._wrong(f"dimension {index} of input '{name}' can't be {given}")
         dim = given if isinstance(given, int) else parse_dim(given)
         if isinstance(own, int):
-            if dim != own and dim is not None:
-                raise self._wrong(
-                    f"the shape {_listed(wanted)} given for input '{name}' contradicts the "
-                    f"model, whose dimension {index} is fixed to {own}"
-                )
-            return own
+            return dim
         if own is None or dim is None:
             return own if dim is None else dim
         if (name_of := _lone_symbol(own)) is not None:

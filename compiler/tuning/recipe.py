@@ -58,6 +58,7 @@ class Stage:
 
 
 _EQUALIZE = Stage("equalize-channels", exact=True, measures=False)
+_EQUALIZE_SEEN = Stage("equalize-activations", exact=True)
 _SMOOTH = Stage("smooth-activations", exact=True)
 
 RECIPES: Registry[Recipe] = Registry("recipe")
@@ -88,17 +89,17 @@ class Fast(Recipe):
 
 
 class Balanced(Recipe):
-    """Outliers moved from activations into weights, and weights rounded together."""
+    """Channels brought to one reach, outliers moved into weights, weights rounded together."""
 
     name = "balanced"
-    stages = (_SMOOTH, Stage("round-weights"))
+    stages = (_EQUALIZE_SEEN, _SMOOTH, Stage("round-weights"))
 
 
 class Best(Recipe):
-    """As ``balanced``, with channels brought to one scale first, and each step put to a test."""
+    """As ``balanced``, with weights brought to one scale too, and each step put to a test."""
 
     name = "best"
-    stages = (_EQUALIZE, _SMOOTH, Stage("round-weights"))
+    stages = (_EQUALIZE_SEEN, _EQUALIZE, _SMOOTH, Stage("round-weights"))
     selects = True
 
 

@@ -114,8 +114,13 @@ def test_a_recipe_tunes_the_weights_and_tells_what_each_step_gained(
     steps = tuned.report.recipe
     assert [s.pipeline.partition("{")[0] for s in steps] == {
         "fast": ["round-weights"],
-        "balanced": ["smooth-activations", "round-weights"],
-        "best": ["equalize-channels", "smooth-activations", "round-weights"],
+        "balanced": ["equalize-activations", "smooth-activations", "round-weights"],
+        "best": [
+            "equalize-activations",
+            "equalize-channels",
+            "smooth-activations",
+            "round-weights",
+        ],
     }[recipe]
     assert integers(tuned) == integers(plain)
     assert noise(tuned.model, tiny_onnx, samples) < 1.05 * noise(plain.model, tiny_onnx, samples)

@@ -33,6 +33,13 @@ def test_shapes_are_read_as_python_writes_them(wanted: list[list[int]]) -> None:
     assert shapes(str(wanted[0])) == [wanted[0]]
 
 
+@pytest.mark.parametrize(
+    "text", ["[[N,3,?,W_2]]", "[N, 3, ?, W_2]", "[['N',3,'?',\"W_2\"]]", "[['N',3,?,W_2]]"]
+)
+def test_names_in_shapes_want_no_quotes(text: str) -> None:
+    assert shapes(text) == [["N", 3, "?", "W_2"]]
+
+
 @given(st.text(max_size=30))
 def test_any_text_is_read_or_refused(text: str) -> None:
     for form in (floats, indices, pair, shapes, tolerance, memory):
@@ -72,7 +79,9 @@ def test_what_is_not_a_size(text: str) -> None:
         (tolerance, "0.9", "not a pair of similarities such as 0.99,0.99"),
         (shapes, "[[1,-1]]", r"not a list of shapes such as \[\[1,3,224,224\]\]"),
         (shapes, "[]", "not a list of shapes"),
-        (shapes, "[[1,'a']]", "not a list of shapes"),
+        (shapes, "[[1,'1a']]", "not a list of shapes"),
+        (shapes, "[[1,2.5]]", "not a list of shapes"),
+        (shapes, "[[1,[2]]]", "not a list of shapes"),
         (shapes, "__import__('os')", "not a list of shapes"),
         (shapes, "[" * 10_000, "not a list of shapes"),
     ],

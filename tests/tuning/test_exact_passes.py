@@ -208,3 +208,10 @@ def test_smooth_activations_keeps_tokens(module: Module, insert: bool) -> None:
 def test_smooth_activations_keeps_images(module: Module) -> None:
     done = run(module, "smooth-activations{worth=100.0}", samples=samples_of(module, 3))
     assert_same_function(module, done)
+
+
+@settings(max_examples=80, deadline=None)
+@given(image_networks())
+def test_equalize_activations_keeps_images(module: Module) -> None:
+    done = run(module, "equalize-activations", samples=samples_of(module, 3))
+    assert_same_function(module, done)

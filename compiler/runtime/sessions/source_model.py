@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,7 +13,9 @@ from google.protobuf.message import EncodeError
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from qdqc.diagnostics import QdqcError
+from qdqc.ir.dims import Dim
 from qdqc.onnx_io.reader import read_model
+from qdqc.onnx_io.resized import resize, resized
 from qdqc.onnx_io.rooted import rooted_file
 from qdqc.onnx_io.structure import Wiring, all_nodes, ordered_nodes, reads
 from qdqc.runtime.sessions.fetch import fetch
@@ -35,6 +37,7 @@ class Source:
     """The path of an .onnx file, or a ModelProto, which is left as it is.
 
     ``outputs`` are the values that count, any of the main graph; by default the model's own.
+    ``shapes`` are those of inputs, of which the ``resized`` ones are others than the model fixes.
     ``bound`` are values of inputs that every run is given besides its own, and ``made`` the names
     of all that its nodes make. Raises QdqcError for a path that is none of an ONNX model.
     """
@@ -44,10 +47,13 @@ class Source:
         model: str | Path | ModelProto,
         outputs: Sequence[str] | None = None,
         bound: Feeds | None = None,
+        shapes: Mapping[str, tuple[Dim, ...]] | None = None,
     ) -> None:
         self._bound = dict(bound or {})
         self._model = model if isinstance(model, ModelProto) else Path(model)
         graph = self._read().graph
+        self._shapes = dict(shapes or {})
+        self.resized = resized(graph, self._shapes)
         self._watched = any(n.op_type in ("Loop", "Scan") for n in all_nodes(graph.node))
         own = [o.name for o in graph.output]
         self.outputs = own if outputs is None else list(dict.fromkeys(outputs))
@@ -93,7 +99,7 @@ class Source:
 
     def _session(self, wanted: Sequence[str], optimise: str) -> ort.InferenceSession:
         given = self._model
-        if wanted == self.outputs and not self._is_cut:
+        if wanted == self.outputs and not self._is_cut and not self.resized:
             return open_session(
                 given if isinstance(given, ModelProto) else str(given), optimise=optimise
             )
@@ -102,6 +108,8 @@ class Source:
             model.CopyFrom(given)
         else:
             model = rooted_file(given)
+        if self.resized:
+            model = resize(model, self._shapes)
         if self._is_cut:
             _cut(model.graph, wanted)
         known = {o.name for o in model.graph.output} | {i.name for i in model.graph.input}
