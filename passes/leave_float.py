@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.pipeline.spec import resolve
 from qdqc.quant.cheapest import Prices, cheapest, cost_of
 from qdqc.quant.placement import decide
-from qdqc.quant.qtable import EMPTY, plan
+from qdqc.quant.qtable import EMPTY, Qtable, plan
 from qdqc.quant.targets.target import Target, target_named
 
 __all__ = ["LeaveFloat"]
@@ -36,7 +37,7 @@ class LeaveFloat(Pass):
     target's ``costs``: the placement of least cost is cut, and taken where it saves 2 % of the
     integer kernels' time, and 50 microseconds. Nodes that a qtable names keep their mode. Sizes
     that the types leave open are those of the table's samples; without, nothing is left out. For
-    calibrated modules, behind ``assign-precision``.
+    calibrated modules whose activations are in parts, before ``quantize``.
     """
 
     name = "leave-float"
@@ -50,7 +51,7 @@ class LeaveFloat(Pass):
         shapes = _shapes(graph.module, _sample(ctx))
         costs = {n: c for n in graph.nodes() if (c := target.costs.node(n, shapes)) is not None}
         decisions = decide(graph, target)
-        prices = _prices(graph, target, costs, shapes, plan(graph, "", ctx.qtable or EMPTY))
+        prices = _prices(graph, target, costs, shapes, _named(graph, ctx.qtable))
         floats = cheapest(graph, target, decisions, prices)
         modes = {node: "F32" for node in graph.nodes() if node.name in floats}
         changed = decide(graph, target, modes)
@@ -63,6 +64,14 @@ class LeaveFloat(Pass):
             ctx.reasons[node.name] = _reason(costs.get(node))
         ctx.statistics["nodes left float by cost"] += len(modes)
         return len(modes)
+
+
+def _named(graph: Graph, qtable: Qtable | None) -> dict[str, str]:
+    """The modes that a qtable gives to nodes and to the parts that were made of them."""
+    lines = (replace(line, optional=True) for line in (qtable or EMPTY).lines)
+    modes = plan(graph, "", Qtable(tuple(lines)))
+    places = {n.loc.names: modes[n.name] for n in graph.nodes() if modes[n.name]}
+    return {n.name: modes[n.name] or places.get(n.loc.names, "") for n in graph.nodes()}
 
 
 def _sample(ctx: PassContext) -> dict[str, Any]:

@@ -101,14 +101,14 @@ class Deployment:
             passes += ["canonicalize", "raise-activation", "fuse-activation", "propagate-ranges"]
         else:
             passes += ["propagate-ranges", precision]
-            if self.leave_float and calibrated and (self.mode == "INT8" or mixed):
-                passes.append(f"leave-float{{target={print_value(self.target)}}}")
         if self.mode == "INT8" or mixed:
             target = f"target={print_value(self.target)}"
             passes += [
                 f"decompose-conv-transpose{{{target}}}",
                 f"decompose-activations{{{target}}}",
             ]
+            if self.leave_float and calibrated and not quantized and not dynamic:
+                passes.append(f"leave-float{{{target}}}")
         return passes
 
     @property

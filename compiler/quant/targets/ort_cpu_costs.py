@@ -12,7 +12,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from qdqc.ir.core import Constant, Node, Value
-from qdqc.ops import Add, Clip, Conv, Gemm, HardSwish, LeakyRelu, MatMul, Mul, Relu, Sigmoid, Tanh
+from qdqc.ops import (
+    Add,
+    Clip,
+    Conv,
+    Gemm,
+    HardSwish,
+    LeakyRelu,
+    MatMul,
+    MaxPool,
+    Mul,
+    Relu,
+    Sigmoid,
+    Tanh,
+)
+from qdqc.quant.lines import line_of
 
 __all__ = ["OrtCpuCosts"]
 
@@ -38,6 +52,9 @@ _EACH: Mapping[str, tuple[float, float]] = {
     "transpose": (0.15, 0.07),
 }
 """Nanoseconds an element of the largest operand, in float and in integers."""
+
+_ALONE = 4.0
+"""Nanoseconds an element more that an integer pool takes that does not stand in a chain."""
 
 _GROUPED = ((2, 0.18), (4, 0.38), (8, 0.8), (16, 0.85), (32, 1.85), (64, 2.8))
 """Channels a group, and float time over integer time of such a convolution."""
@@ -69,7 +86,12 @@ class OrtCpuCosts:
         exact = 0.0 if _is_absorbed(node) else _CALL + size * each[0] * 1e-3
         if _leaves_blocks(node, shapes):
             exact += 2 * (_CALL + size * _REORDER * 1e-3)
-        return exact, _CALL + size * each[1] * 1e-3
+        integer = _CALL + size * each[1] * 1e-3
+        if line_of(node) is not None:  # another scale, and no kernel
+            integer = 0.0
+        elif isinstance(node.op, MaxPool) and not _lies_between(node):
+            integer += size * _ALONE * 1e-3
+        return exact, integer
 
     def quantized(self, value: Value, shape: tuple[int, ...]) -> float:
         """Microseconds of a cast to integers."""
@@ -111,8 +133,10 @@ def _conv(node: Node[Any], shape: tuple[int, ...]) -> tuple[float, float] | None
 
 
 def _depthwise(channels: int, taps: int, places: float) -> tuple[float, float]:
-    exact = 3.0 + places * _up(channels, _BLOCK) * (0.0204 * taps + 0.081)
-    integer = 0.0258 * max(channels, _BLOCK) * taps + 0.92 * taps + 0.088 * channels
+    """Channels that fill no blocks have no vector kernel in integers."""
+    exact = 2.0 + places * _up(channels, _BLOCK) * (0.0168 * taps + 0.06)
+    each = 0.0258 if channels % _BLOCK == 0 else 0.07
+    integer = each * max(channels, _BLOCK) * taps + 0.92 * taps + 0.088 * channels
     return exact, 4.1 + places * integer
 
 
@@ -135,6 +159,14 @@ def _is_absorbed(node: Node[Any]) -> bool:
     source = node.at(0)
     maker = source.producer if source is not None else None
     return maker is not None and isinstance(maker.op, Conv) and len(maker.result.users) == 1
+
+
+def _lies_between(node: Node[Any]) -> bool:
+    """Whether a pool stands between convolutions, whose layout its integer kernel needs."""
+    source = node.at(0)
+    maker = source.producer if source is not None else None
+    beside = [maker, *node.result.users]
+    return all(n is not None and isinstance(n.op, Conv) for n in beside)
 
 
 def _leaves_blocks(node: Node[Any], shapes: list[tuple[int, ...] | None]) -> bool:

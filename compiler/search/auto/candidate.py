@@ -21,6 +21,20 @@ class Weights:
     tables: Mapping[str, Table]
     recipe: str = ""
 
+    def translated(self, modes: Mapping[str, str], source: Weights) -> dict[str, str]:
+        """Modes by the names of another's nodes, by the own ones.
+
+        Values whose numbers a recipe changed have other names there, at the same places.
+        """
+        nodes = {n.name: n for n in source.models.module.graph.nodes()}
+        own = list(self.models.module.graph.nodes())
+        names, places = {n.name for n in own}, {n.loc.names: n.name for n in own}
+        return {
+            name if name in names else places[nodes[name].loc.names]: mode
+            for name, mode in modes.items()
+            if name in names or nodes[name].loc.names in places
+        }
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field, replace
 from qdqc.diagnostics import QdqcError
 from qdqc.ops import LSTM, Gemm, MatMul
 from qdqc.quant.refusals import dynamic_refusal
+from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.search.auto.candidate import Candidate, Weights
 from qdqc.search.auto.goal import BALANCED, Goal
 from qdqc.search.auto.judge import Judge
 from qdqc.search.auto.noise import mode_noise, rounding_noise
-from qdqc.search.auto.placements import Costs, placements
+from qdqc.search.auto.placements import Costs, placements, slower_islands
 from qdqc.search.costs.mode_times import ModeTimes, measure_times
-from qdqc.search.costs.node_costs import seconds_of
+from qdqc.search.costs.node_costs import layer_names, layer_times, seconds_of
 from qdqc.search.strategies.strategy import Stage
 from qdqc.search.trials.layers import Layers
 from qdqc.search.trials.objective import Likeness
@@ -42,6 +43,8 @@ _TIMED = 4
 """Candidates that are timed beside one another in the end."""
 _SAME = 0.02
 """Times that differ by less are taken as equal: a machine does not run the same way twice."""
+_ROUNDS = 3
+"""Placements by cost that are looked at, each with what the one before showed."""
 _PRODUCTS = 48
 """Products up to which each is tried alone in another mode."""
 
@@ -150,7 +153,8 @@ class ModeSearch:
         """Products that a mode of its own has a kernel for, by mode."""
         nodes = list(self.base.models.module.graph.nodes())
         able = [n for n in nodes if isinstance(n.op, MatMul | Gemm | LSTM)]
-        dynamic = [n.name for n in able if dynamic_refusal(n) is None]
+        target = target_named(self.base.models.deployment.target)
+        dynamic = [n.name for n in able if dynamic_refusal(n, target) is None]
         stored = [n.name for n in able if n.name in dynamic and isinstance(n.op, MatMul)]
         return {mode: names for mode, names in (("DYN8", dynamic), ("W8", stored)) if names}
 
@@ -160,9 +164,14 @@ class ModeSearch:
         costs = self._measured(method)
         if costs is None:
             return
-        self.costs = costs
-        first = self._try("by cost", self.base, method, costs.best(0.0), report)
-        if max(c.quality.sqnr for c in (first, self.best)) >= _ENOUGH and self.goal == BALANCED:
+        for _ in range(_ROUNDS):
+            self.costs = costs
+            first = self._try("by cost", self.base, method, costs.best(0.0), report)
+            slow = self._slower(costs, method, first.modes)
+            if not slow or first.is_float:
+                break
+            costs = replace(costs, slower={**costs.slower, **slow})
+        if max(c.quality.sqnr for c in self.tried if not c.is_float) >= _ENOUGH:
             return
         self.costs = costs = self._with_noise(costs, method)
         for modes in placements(costs, self.judge.seconds):
@@ -191,6 +200,17 @@ class ModeSearch:
             return None
         modes = {mode: dict.fromkeys(names, 0.0) for mode, names in products.items()}
         return Costs(layers, times, {}, modes)
+
+    def _slower(self, costs: Costs, method: str, modes: Mapping[str, str]) -> dict[str, float]:
+        """Seconds by which float islands are slower than they were said to be, shared by node.
+
+        What nodes take depends on what stands beside them, which shows in the mixed model alone.
+        """
+        models, table = self.base.models, self.base.tables[method]
+        modules = {"INT8": models.lowered(table), "mixed": models.lowered(table, modes)}
+        feeds, names = self.judge.samples[0], layer_names(models.module)
+        times = layer_times(modules, feeds, names, costs.times.runs)
+        return slower_islands(models.module.graph, costs, modes, times["INT8"], times["mixed"])
 
     def _with_noise(self, costs: Costs, method: str) -> Costs:
         """The costs with the noise of each rounding, as long as its share of the budget lasts."""
@@ -247,7 +267,8 @@ class ModeSearch:
             leading = self._leading(_TIMED)
             weights = self.tune(recipe, best.method)
             for candidate in leading:
-                self._try(candidate.label, weights, best.method, candidate.modes, report)
+                modes = weights.translated(candidate.modes, candidate.weights)
+                self._try(candidate.label, weights, best.method, modes, report)
 
     def _leading(self, count: int) -> list[Candidate]:
         """The best candidates that are not float, the best first."""
@@ -272,4 +293,6 @@ class ModeSearch:
         costs = self.costs
         if costs is None:
             return {}
-        return {name: costs.reason(name, mode) for name, mode in chosen.modes.items()}
+        names = chosen.weights.translated({n: n for n in self.exact.modes}, self.base)
+        sources = {own: name for name, own in names.items()}
+        return {n: costs.reason(sources.get(n, n), mode) for n, mode in chosen.modes.items()}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind
+from qdqc.ir.view import to_networkx
 from qdqc.quant.cheapest import Prices, cheapest
 from qdqc.search.costs.mode_times import ModeTimes
 from qdqc.search.trials.layers import Layers
 
-__all__ = ["Costs", "placements"]
+__all__ = ["Costs", "placements", "slower_islands"]
 
 _STEPS = 12
 _NOISY = 0.02
@@ -26,17 +29,19 @@ class Costs:
 
     ``rounding`` is by ``values N`` and ``weights N`` of INT8, as ``Layers.parts_with`` has them;
     ``modes`` is the noise of products in other modes, by mode and name. What was not measured is
-    taken to make none.
+    taken to make none. ``slower`` is what float nodes take beyond their time, by name, where a
+    mixed model showed it.
     """
 
     layers: Layers
     times: ModeTimes
     rounding: Mapping[str, float]
     modes: Mapping[str, Mapping[str, float]]
+    slower: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def others(self, name: str, price: float) -> tuple[str, float]:
         """The mode beside INT8 that costs least for a node, and its cost in seconds."""
-        best = "F32", self.times.of(name, "F32")
+        best = "F32", self.times.of(name, "F32") + self.slower.get(name, 0.0)
         for mode, noise in self.modes.items():
             if name in noise:
                 cost = self.times.of(name, mode) + price * noise[name]
@@ -98,6 +103,35 @@ class Costs:
                 if mode != "F32":
                     modes[name] = mode
         return modes
+
+
+def slower_islands(
+    graph: Graph,
+    costs: Costs,
+    modes: Mapping[str, str],
+    integer: Mapping[str, float],
+    mixed: Mapping[str, float],
+) -> dict[str, float]:
+    """Seconds by node of float islands that are slower than in integers, neighbours included.
+
+    ``integer`` and ``mixed`` are the seconds of nodes in INT8 and with these ``modes``. The nodes
+    of an island share by how much it missed what its nodes were said to save.
+    """
+    import networkx
+
+    whole: Any = to_networkx(graph).to_undirected(as_view=True)
+    names = {node.name: node for node in graph.nodes()}
+    slower: dict[str, float] = {}
+    islands = networkx.connected_components(whole.subgraph(names[n] for n in modes))
+    for island in islands:
+        near = set(island).union(*(whole.neighbors(node) for node in island))
+        near = near.union(*(whole.neighbors(n) for n in near if n.traits.kind is Kind.PRESERVING))
+        saved = sum(integer.get(n.name, 0.0) - mixed.get(n.name, 0.0) for n in near)
+        if saved < 0:
+            times = costs.times
+            said = sum(times.of(n.name, "INT8") - times.of(n.name, "F32") for n in island)
+            slower |= {n.name: max(0.0, said - saved) / len(island) for n in island}
+    return slower
 
 
 def placements(costs: Costs, whole: float) -> Iterator[dict[str, str]]:

@@ -31,12 +31,13 @@ _IMAGE = 4
 class ModeTimes:
     """Seconds of nodes by mode and name, and of a cast of each value by its name.
 
-    ``fused`` are pairs of nodes that one float kernel computes.
+    They come of so many ``runs``. ``fused`` are pairs of nodes that one float kernel computes.
     """
 
     nodes: Mapping[str, Mapping[str, float]]
     quantized: Mapping[str, float]
     dequantized: Mapping[str, float]
+    runs: int
     fused: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def of(self, name: str, mode: str) -> float:
@@ -71,7 +72,7 @@ def measure_times(
         {v.name: _seconds(v, sizes.get(v.name, 0), each[op]) for v in _values(layers)}
         for op in (Quantize, Dequantize)
     ]
-    return ModeTimes(nodes, casts[0], casts[1], tuple(_fused(module, nodes["F32"])))
+    return ModeTimes(nodes, casts[0], casts[1], runs, tuple(_fused(module, nodes["F32"])))
 
 
 def _values(layers: Layers) -> list[Value]:
