@@ -34,13 +34,13 @@ class Goal(Protocol):
 class Balanced:
     """The fastest model near to float: what is missing of 30 dB has a price in time.
 
-    A dB short of 30 is worth 3 % of time, one short of 20 another 5 %, since tasks are lost there;
+    A dB short of 30 is worth 3 % of time, one short of 25 another 5 %, since tasks are lost there;
     one between 30 and 40 is worth 0.4 %. The float model itself is always one to choose, so that
     none is taken that is slower.
     """
 
     near: float = 30.0
-    lost: float = 20.0
+    lost: float = 25.0
     enough: float = 40.0
 
     def worth(self, quality: Quality, seconds: float, exact: float) -> Worth:

@@ -26,12 +26,13 @@ _SPENT = 0.1
 
 
 def judged_by(module: Module) -> list[str]:
-    """The values that models are judged by: ``judged_values``, but for a few saturated numbers.
+    """The values that models are judged by: ``judged_values``, and what a few saturated ones hide.
 
     Where an output has few numbers that a sigmoid or softmax made, nearly all of them may lie at 0
-    or 1 on the samples at hand, and say nothing: what that op reads is judged.
+    or 1 on the samples at hand, and say little: what that op reads is judged as well.
     """
-    return list(dict.fromkeys(_telling(module, name) for name in judged_values(module)))
+    names = judged_values(module)
+    return list(dict.fromkeys([*names, *(_telling(module, name) for name in names)]))
 
 
 def _telling(module: Module, name: str) -> str:

@@ -151,8 +151,7 @@ class ModeSearch:
 
     def _products(self) -> dict[str, list[str]]:
         """Products that a mode of its own has a kernel for, by mode."""
-        nodes = list(self.base.models.module.graph.nodes())
-        able = [n for n in nodes if isinstance(n.op, MatMul | Gemm | LSTM)]
+        able = [n for n in self.base.models.module.walk() if isinstance(n.op, MatMul | Gemm | LSTM)]
         target = target_named(self.base.models.deployment.target)
         dynamic = [n.name for n in able if dynamic_refusal(n, target) is None]
         stored = [n.name for n in able if n.name in dynamic and isinstance(n.op, MatMul)]
