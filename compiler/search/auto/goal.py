@@ -44,7 +44,7 @@ class Balanced:
     enough: float = 40.0
 
     def worth(self, quality: Quality, seconds: float, exact: float) -> Worth:
-        sqnr = quality.sqnr
+        sqnr = quality.sure
         short = 0.03 * max(0.0, self.near - sqnr) + 0.05 * max(0.0, self.lost - sqnr)
         fine = 0.004 * min(max(0.0, sqnr - self.near), self.enough - self.near)
         return 0, math.log(seconds / exact) + short - fine
@@ -60,13 +60,13 @@ BALANCED = Balanced()
 
 @dataclass(frozen=True)
 class Near:
-    """The fastest model whose outputs have ``sqnr`` dB."""
+    """The fastest model whose outputs surely have ``sqnr`` dB."""
 
     sqnr: float
 
     def worth(self, quality: Quality, seconds: float, exact: float) -> Worth:
-        met = quality.sqnr >= self.sqnr
-        return (0, seconds / exact) if met else (1, -quality.sqnr)
+        met = quality.sure >= self.sqnr
+        return (0, seconds / exact) if met else (1, -quality.sure)
 
     def text(self) -> str:
         return f"the fastest model of {self.sqnr:g} dB"

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
 from qdqc.ir.op import Kind
@@ -20,7 +22,7 @@ from qdqc.search.trials.objective import Likeness, Objective, Outputs
 __all__ = ["Judge", "Quality", "judged_by"]
 
 _UNLIKE = 1e9
-_TIMED = (3, 20)
+_TIMED = (3, 200)
 _SPENT = 0.1
 """Seconds that runs of a model take to be timed by, within these numbers of runs."""
 
@@ -53,10 +55,14 @@ def _telling(module: Module, name: str) -> str:
 
 @dataclass(frozen=True)
 class Quality:
-    """The ``sqnr`` in dB that a model has, and its ``score`` by what it is judged by."""
+    """The ``sqnr`` in dB that a model has on samples, and its ``score`` by what it is judged by.
+
+    ``sure`` is the SQNR less its standard error: few samples say little of others.
+    """
 
     sqnr: float
     score: float
+    sure: float
 
 
 class Judge:
@@ -78,7 +84,8 @@ class Judge:
         self._likeness = Likeness(dict.fromkeys(names, 1 / len(names)), "snr")
         self._metric = metric
         self.exact, self.seconds = self._run(module)
-        self.ideal = Quality(math.inf, metric.ideal(self.exact) if metric else math.inf)
+        ideal = metric.ideal(self.exact) if metric else math.inf
+        self.ideal = Quality(math.inf, ideal, math.inf)
 
     def noise(self, outputs: Sequence[Outputs]) -> float:
         """Noise over signal, the mean of the outputs; infinite where they can't be compared."""
@@ -93,11 +100,34 @@ class Judge:
         try:
             outputs, seconds = self._run(module)
         except QdqcError:
-            return Quality(-math.inf, -math.inf), math.inf
-        sqnr = decibels(self.noise(outputs))
-        return Quality(
-            sqnr, self._metric.score(outputs, self.exact) if self._metric else sqnr
-        ), seconds
+            return Quality(-math.inf, -math.inf, -math.inf), math.inf
+        noise = self.noise(outputs)
+        sqnr, sure = decibels(noise), decibels(noise + self._error(outputs))
+        score = self._metric.score(outputs, self.exact) if self._metric else sure
+        return Quality(sqnr, score, sure), seconds
+
+    def _error(self, outputs: Sequence[Outputs]) -> float:
+        """The standard error of the noise over signal, as that of a ratio of sums over samples.
+
+        ``sqrt(n / (n - 1) sum (e_i - r s_i)^2) / sum s_i`` with ``r = sum e_i / sum s_i`` (Cochran,
+        Sampling Techniques, 1977, 6.4), the mean of the outputs; 0 for one sample.
+        """
+        count = len(outputs)
+        errors: list[float] = []
+        for name in self.names if count > 1 else ():
+            pairs = [
+                (np.asarray(a[name]), np.asarray(b[name]))
+                for a, b in zip(outputs, self.exact, strict=True)
+            ]
+            if any(a.shape != b.shape or b.dtype.kind != "f" for a, b in pairs):
+                continue
+            noise = np.array([float(np.square(a - b, dtype=np.float64).sum()) for a, b in pairs])
+            signal = np.array([float(np.square(b, dtype=np.float64).sum()) for _, b in pairs])
+            whole = float(signal.sum())
+            if whole > 0 and np.isfinite(noise).all():
+                spread = noise - noise.sum() / whole * signal
+                errors.append(math.sqrt(count / (count - 1) * float((spread**2).sum())) / whole)
+        return sum(errors) / len(errors) if errors else 0.0
 
     def losses(self, module: Module) -> list[float]:
         """The noise over signal of each sample by itself."""

@@ -7,6 +7,7 @@ noise. All that comes near is run: predictions only say what to try.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.search.auto.candidate import Candidate, Weights
 from qdqc.search.auto.goal import BALANCED, Goal
-from qdqc.search.auto.judge import Judge
+from qdqc.search.auto.judge import Judge, Quality
 from qdqc.search.auto.noise import mode_noise, rounding_noise
 from qdqc.search.auto.placements import Costs, placements, slower_islands
 from qdqc.search.costs.mode_times import ModeTimes, measure_times
@@ -39,14 +40,17 @@ _SHARE = 0.5
 """Of the budget, that the noise of roundings may take."""
 _NOISY = 8
 """Samples at most that noise is measured on."""
-_TIMED = 4
+_TIMED = 5
 """Candidates that are timed beside one another in the end."""
-_SAME = 0.02
-"""Times that differ by less are taken as equal: a machine does not run the same way twice."""
+_TIMING, _LASTS, _REPEATS = 4.0, 0.003, 50
+"""Seconds of all timing, of a measurement at least, and the runs in a row that make it one."""
 _ROUNDS = 3
 """Placements by cost that are looked at, each with what the one before showed."""
 _PRODUCTS = 48
 """Products up to which each is tried alone in another mode."""
+
+_LEVEL = 2.0
+"""Decibels within which two qualities are one."""
 
 _Tune = Callable[[str, str], Weights]
 
@@ -170,7 +174,7 @@ class ModeSearch:
             if not slow or first.is_float:
                 break
             costs = replace(costs, slower={**costs.slower, **slow})
-        if max(c.quality.sqnr for c in self.tried if not c.is_float) >= _ENOUGH:
+        if max(c.quality.sure for c in self.tried if not c.is_float) >= _ENOUGH:
             return
         self.costs = costs = self._with_noise(costs, method)
         for modes in placements(costs, self.judge.seconds):
@@ -258,7 +262,7 @@ class ModeSearch:
     def _tuned(self, report: Callable[[int, int, str], object]) -> None:
         """The best modes, and those of its neighbours, on weights that recipes tuned."""
         best = self.best
-        if best.is_float or best.quality.sqnr >= _NEAR:
+        if best.is_float or best.quality.sure >= _NEAR:
             return
         for recipe in self.recipes:
             if not self._within():
@@ -270,8 +274,14 @@ class ModeSearch:
                 self._try(candidate.label, weights, best.method, modes, report)
 
     def _leading(self, count: int) -> list[Candidate]:
-        """The best candidates that are not float, the best first."""
-        return sorted((c for c in self.tried if not c.is_float), key=self._worth)[:count]
+        """The best candidates that are not float, each of another quality, the best first.
+
+        Times of single models are rough: candidates of one quality would crowd out all others.
+        """
+        chosen: dict[object, Candidate] = {}
+        for candidate in sorted((c for c in self.tried if not c.is_float), key=self._worth):
+            chosen.setdefault(_level(candidate.quality), candidate)
+        return list(chosen.values())[:count]
 
     def _timed(self) -> None:
         """Time the best candidates and the float model beside one another, in turns."""
@@ -280,8 +290,10 @@ class ModeSearch:
             str(n): c.weights.models.lowered(c.table, c.modes) for n, c in enumerate(leading)
         }
         modules["float"] = self.base.models.module
-        rounds = max(5, min(30, int(3.0 / max(1e-9, self.judge.seconds * len(modules)))))
-        seconds = seconds_of(modules, self.judge.samples[0], rounds)
+        each = max(1e-9, self.judge.seconds)
+        repeats = max(1, min(_REPEATS, int(_LASTS / each)))
+        rounds = max(5, min(30, int(_TIMING / (each * repeats * len(modules)))))
+        seconds = seconds_of(modules, self.judge.samples[0], rounds, repeats)
         self.judge.seconds = seconds["float"]
         timed = {id(c): replace(c, seconds=seconds[str(n)]) for n, c in enumerate(leading)}
         self.tried = [timed.get(id(c), c) for c in self.tried]
@@ -295,3 +307,7 @@ class ModeSearch:
         names = chosen.weights.translated({n: n for n in self.exact.modes}, self.base)
         sources = {own: name for name, own in names.items()}
         return {n: costs.reason(sources.get(n, n), mode) for n, mode in chosen.modes.items()}
+
+
+def _level(quality: Quality) -> float:
+    return round(quality.sure / _LEVEL) if math.isfinite(quality.sure) else quality.sure

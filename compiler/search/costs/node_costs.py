@@ -148,15 +148,16 @@ def _probes(trials: Trials) -> list[frozenset[str]]:
 
 
 def seconds_of(
-    modules: Mapping[str, Module], feeds: Feeds, rounds: int = _ROUNDS
+    modules: Mapping[str, Module], feeds: Feeds, rounds: int = _ROUNDS, repeats: int = 1
 ) -> dict[str, float]:
     """The seconds of the quickest run of each module on one thread, all of them interleaved.
 
-    What else a machine does only ever adds.
+    What else a machine does only ever adds. ``repeats`` runs in a row make one of a small model.
     """
     runners = {name: Runner(module, threads=1) for name, module in modules.items()}
     runs = {n: (lambda runner=r: runner.run(feeds)) for n, r in runners.items()}
-    return {n: float(s.min()) for n, s in interleave(runs, rounds, primed=True).items()}
+    times = interleave(runs, rounds, repeats=repeats, primed=True)
+    return {n: float(s.min()) for n, s in times.items()}
 
 
 def layer_names(module: Module) -> dict[str, str]:
