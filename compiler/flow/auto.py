@@ -8,10 +8,18 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from qdqc.calibration.masking import masking_by
 from qdqc.calibration.table import Table
 from qdqc.data.dataset import Dataset
 from qdqc.diagnostics import QdqcError
-from qdqc.flow.calibrate import Calibration, calibrate_module, header_of, tables_of
+from qdqc.flow.calibrate import (
+    NO_MASK,
+    Calibration,
+    calibrate_module,
+    header_of,
+    mask_of,
+    tables_of,
+)
 from qdqc.flow.effort import ALONE, Effort
 from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.samples import DataSource
@@ -87,6 +95,7 @@ class _Search:
     ) -> None:
         self.module, self.request, self.listener = module, request, listener
         self.deployment = replace(request.deployment, mode="INT8", leave_float=False)
+        self.mask = mask_of(module, data, request.mask, listener)
         count = len(data)
         judges = _judges(count)
         self.judging = data.share(judges) if count != 1 else data
@@ -98,7 +107,8 @@ class _Search:
     def auto(self, names: Sequence[str]) -> ModeSearch:
         request, listener = self.request, self.listener
         samples = _within(self.judging, _MOST)
-        judge = Judge(self.module, names, samples, self._metric(names, len(samples)))
+        masking = masking_by(self.module.graph, self.mask) if self.mask else None
+        judge = Judge(self.module, names, samples, self._metric(names, len(samples)), masking)
         goal = goal_of(request.goal, judge.ideal.score)
         listener.note(f"goal: {goal.text()}")
         models = MixedModels(
@@ -130,7 +140,7 @@ class _Search:
         given = self.request.table
         if given is not None:
             return {given.header.get("method", "given"): given}
-        mask = self.request.mask
+        mask = self.mask
         return tables_of(
             self.module,
             self.training,
@@ -145,7 +155,7 @@ class _Search:
         request = Calibration(
             method=method,
             recipe=recipe,
-            mask=self.request.mask,
+            mask=self.mask or NO_MASK,
             target=self.request.deployment.target,
         )
         tuned = calibrate_module(

@@ -40,6 +40,7 @@ __all__ = [
     "calibrate",
     "calibrate_module",
     "header_of",
+    "mask_of",
     "tables_of",
 ]
 
@@ -195,7 +196,7 @@ def calibrate_module(
         listener.warn(
             f"{odd.message}, a parameter of '{odd.node.name}': what depends on it is lost"
         )
-    request = replace(request, mask=_mask_of(module, data, request.mask, listener))
+    request = replace(request, mask=mask_of(module, data, request.mask, listener))
     work = _Work(data, request, effort, listener)
     if not request.recipe:
         table = work.table_of(module)
@@ -212,7 +213,7 @@ def calibrate_module(
     return Calibrated(result.module, result.table, statistics, result, work.scores, work.widened)
 
 
-def _mask_of(module: Module, data: Dataset, wanted: str, listener: Listener) -> str:
+def mask_of(module: Module, data: Dataset, wanted: str, listener: Listener) -> str:
     """The input to mask by: the one that is wanted, else the one that shows padding; or empty."""
     if wanted:
         return "" if wanted == NO_MASK else wanted

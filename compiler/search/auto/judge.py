@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qdqc.calibration.masking import Masking
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.graph import Module
 from qdqc.ir.op import Kind
@@ -69,8 +70,8 @@ class Judge:
     """Judges models by their outputs on held-back samples, and times them. One thread.
 
     The SQNR is that of the mean noise over signal of the outputs, each of all samples together.
-    A ``metric`` of the user's gives the score instead. Raises QdqcError where onnxruntime refuses
-    the float module.
+    Positions that ``masking`` leaves out do not count. A ``metric`` of the user's gives the score
+    instead. Raises QdqcError where onnxruntime refuses the float module.
     """
 
     def __init__(
@@ -79,17 +80,19 @@ class Judge:
         names: Sequence[str],
         samples: Sequence[Feeds],
         metric: Objective | None = None,
+        masking: Masking | None = None,
     ) -> None:
         self.samples, self.names = samples, tuple(names)
         self._likeness = Likeness(dict.fromkeys(names, 1 / len(names)), "snr")
-        self._metric = metric
-        self.exact, self.seconds = self._run(module)
-        ideal = metric.ideal(self.exact) if metric else math.inf
+        self._metric, self.masking = metric, masking
+        self._exact, self.seconds = self._run(module)
+        self._wanted = self._kept(self._exact)
+        ideal = metric.ideal(self._exact) if metric else math.inf
         self.ideal = Quality(math.inf, ideal, math.inf)
 
     def noise(self, outputs: Sequence[Outputs]) -> float:
         """Noise over signal, the mean of the outputs; infinite where they can't be compared."""
-        noise = 1.0 - self._likeness.score(outputs, self.exact[: len(outputs)])
+        noise = 1.0 - self._likeness.score(self._kept(outputs), self._wanted)
         return math.inf if noise >= _UNLIKE else max(0.0, noise)
 
     def judged(self, module: Module) -> tuple[Quality, float]:
@@ -103,7 +106,7 @@ class Judge:
             return Quality(-math.inf, -math.inf, -math.inf), math.inf
         noise = self.noise(outputs)
         sqnr, sure = decibels(noise), decibels(noise + self._error(outputs))
-        score = self._metric.score(outputs, self.exact) if self._metric else sure
+        score = self._metric.score(outputs, self._exact) if self._metric else sure
         return Quality(sqnr, score, sure), seconds
 
     def _error(self, outputs: Sequence[Outputs]) -> float:
@@ -117,7 +120,7 @@ class Judge:
         for name in self.names if count > 1 else ():
             pairs = [
                 (np.asarray(a[name]), np.asarray(b[name]))
-                for a, b in zip(outputs, self.exact, strict=True)
+                for a, b in zip(self._kept(outputs), self._wanted, strict=True)
             ]
             if any(a.shape != b.shape or b.dtype.kind != "f" for a, b in pairs):
                 continue
@@ -132,8 +135,16 @@ class Judge:
     def losses(self, module: Module) -> list[float]:
         """The noise over signal of each sample by itself."""
         outputs, _ = self._run(module)
-        pairs = zip(outputs, self.exact, strict=True)
+        pairs = zip(self._kept(outputs), self._wanted, strict=True)
         return [1.0 - self._likeness.score([ours], [exact]) for ours, exact in pairs]
+
+    def _kept(self, outputs: Sequence[Outputs]) -> Sequence[Outputs]:
+        """The outputs of the samples without what the mask leaves out."""
+        masking = self.masking
+        if masking is None:
+            return outputs
+        pairs = zip(outputs, self.samples, strict=True)
+        return [{n: masking.kept(n, a, dict(s)) for n, a in o.items()} for o, s in pairs]
 
     def _run(self, module: Module) -> tuple[list[Outputs], float]:
         own = {v.name for v in module.graph.outputs}

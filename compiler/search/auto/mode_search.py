@@ -226,8 +226,8 @@ class ModeSearch:
         samples = self._noisy(method, len(costs.layers.every), most)
         like = Likeness(dict.fromkeys(self.judge.names, 1 / len(self.judge.names)), "snr")
         trials = Trials(models, table, samples, like, hands=self.hands)
-        rounding = rounding_noise(trials, within, self.stage("noise", "layer"))
-        judge = Judge(models.module, self.judge.names, samples)
+        judge = Judge(models.module, self.judge.names, samples, masking=self.judge.masking)
+        rounding = rounding_noise(trials, judge, within, self.stage("noise", "layer"))
         modes: dict[str, Mapping[str, float]] = {}
         for mode, names in self._products().items():
             modes[mode] = self._mode_noise(judge, method, names, mode, within)
@@ -254,24 +254,26 @@ class ModeSearch:
         count = max(1, min(_NOISY, count, len(self.samples)))
         looked_at = list(self.samples[: 4 * count])
         models = self.base.models
-        judge = Judge(models.module, self.judge.names, looked_at)
+        judge = Judge(models.module, self.judge.names, looked_at, masking=self.judge.masking)
         losses = judge.losses(models.lowered(self.base.tables[method]))
         worst = sorted(range(len(losses)), key=lambda place: -losses[place])[:count]
         return [looked_at[place] for place in sorted(worst)]
 
     def _tuned(self, report: Callable[[int, int, str], object]) -> None:
         """The best modes, and those of its neighbours, on weights that recipes tuned."""
-        best = self.best
-        if best.is_float or best.quality.sure >= _NEAR:
+        best = min((c for c in self.tried if not c.is_float), key=self._worth)
+        if best.quality.sure >= _NEAR:
             return
         for recipe in self.recipes:
             if not self._within():
                 return
-            leading = self._leading(_TIMED)
+            ways = [("INT8", {}), *((c.label, c.modes) for c in self._leading(_TIMED))]
+            if self.costs is not None:
+                ways.insert(1, ("by cost", self.costs.best(0.0)))
             weights = self.tune(recipe, best.method)
-            for candidate in leading:
-                modes = weights.translated(candidate.modes, candidate.weights)
-                self._try(candidate.label, weights, best.method, modes, report)
+            for label, modes in ways:
+                own = weights.translated(modes, self.base)
+                self._try(label, weights, best.method, own, report)
 
     def _leading(self, count: int) -> list[Candidate]:
         """The best candidates that are not float, each of another quality, the best first.

@@ -13,7 +13,7 @@ from qdqc.diagnostics import QdqcError
 from qdqc.search.auto.judge import Judge
 from qdqc.search.trials.layers import ranges_of
 from qdqc.search.trials.mixed_models import MixedModels
-from qdqc.search.trials.objective import Likeness, Outputs
+from qdqc.search.trials.objective import Outputs
 from qdqc.search.trials.trials import Trials
 
 __all__ = ["mode_noise", "rounding_noise"]
@@ -21,15 +21,16 @@ __all__ = ["mode_noise", "rounding_noise"]
 _Report = Callable[[int, int, str], object]
 
 
-def rounding_noise(trials: Trials, within: Callable[[], bool], report: _Report) -> dict[str, float]:
+def rounding_noise(
+    trials: Trials, judge: Judge, within: Callable[[], bool], report: _Report
+) -> dict[str, float]:
     """The noise over signal of each part of ``Layers.parts_with`` alone: values, and weights.
 
+    ``judge`` has the samples of the trials.
     Parts that onnxruntime can't run by themselves are left out, and so are those behind the one
     at which ``within`` says that time is over.
     """
     layers, ranges = trials.layers, ranges_of(trials.layers.planned)
-    names = trials.objective.names
-    like = Likeness(dict.fromkeys(names, 1 / len(names)), "snr")
     noise: dict[str, float] = {}
     for number, layer in enumerate(layers.every, 1):
         if not within():
@@ -40,8 +41,7 @@ def rounding_noise(trials: Trials, within: Callable[[], bool], report: _Report) 
         except QdqcError:
             parts = {}
         for kind, outputs in parts.items():
-            lost = 1.0 - like.score(outputs, trials.exact[: len(outputs)])
-            noise[f"{kind} {layer.name}"] = max(0.0, lost)
+            noise[f"{kind} {layer.name}"] = judge.noise(outputs)
         report(number, len(layers.every), layer.name)
     return noise
 
