@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["NETS", "Net", "Outputs", "Sample"]
+__all__ = ["NETS", "Net", "Outputs", "Sample", "cosine", "same_class"]
 
 Sample: TypeAlias = dict[str, npt.NDArray[Any]]
 Outputs: TypeAlias = Sequence[Mapping[str, npt.NDArray[Any]]]
@@ -211,4 +211,3 @@ NETS: tuple[Net, ...] = (
     Net("vad6_op15", _with_rate, same_side, "speech", "vad6_ov"),
 )
 """The networks of the zoo. Behind ``@`` stands what tells two uses of a file apart."""
-
