@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qdqc.diagnostics import QdqcError
 from qdqc.tools.arguments import finite
 from qdqc.tools.command import CommandParser, Invocation
-from qdqc.tools.data_options import add_data_options, source_of
+from qdqc.tools.data_options import add_data_options, add_effort_options, effort_of, source_of
 from qdqc.tools.metric_options import add_metric_options, labels_of, metric_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def add_auto_options(parser: CommandParser) -> None:
     add("--budget", type=finite, default=0.0, metavar="S", help="seconds (default: by layers)")
     add("--mask", default="", metavar="INPUT", help="an input that is 0 for padding")
     add_metric_options(add)
+    add_effort_options(parser)
 
 
 def check_auto(args: Any) -> None:
@@ -74,6 +75,8 @@ def planned(
         budget=args.budget,
         table=table,
         mask=args.mask,
+        fingerprint=[Path(f).read_bytes().hex() for f in filter(None, (args.metric, args.labels))],
+        effort=effort_of(args),
     )
     plan = plan_auto(module, request, listener=invocation.listener())
     invocation.report["auto"] = plan.entries()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from qdqc.calibration.batches import Digest
 from qdqc.calibration.masking import masking_by
 from qdqc.calibration.table import Table
 from qdqc.data.dataset import Dataset
@@ -25,14 +26,19 @@ from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.samples import DataSource
 from qdqc.ir.graph import Module
 from qdqc.quant.deployment import INT8, Deployment
+from qdqc.runtime.machine import processor
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.search.auto.candidate import Candidate, Weights
+from qdqc.search.auto.findings import Findings
 from qdqc.search.auto.goal import goal_of
 from qdqc.search.auto.judge import Judge, judged_by
 from qdqc.search.auto.mode_search import ModeSearch
 from qdqc.search.auto.plan import AutoPlan
+from qdqc.search.trials.journal import Journal
 from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Metric
+from qdqc.text.digest import module_digest
+from qdqc.versions import version_of
 
 __all__ = ["AutoRequest", "plan_auto"]
 
@@ -55,6 +61,7 @@ class AutoRequest:
     ``metric`` of held-back samples and their ``labels``, or empty for a balance of both.
     ``budget`` is in seconds, 0 for one by the number of layers. ``table`` gives the ranges, else
     ``METHODS`` do. ``mask`` is an input that is 0 for padding. Without ``recipes`` weights stay.
+    ``fingerprint`` says what else findings depend on: the contents of the user's files.
     """
 
     source: DataSource
@@ -66,6 +73,7 @@ class AutoRequest:
     table: Table | None = None
     mask: str = ""
     recipes: Sequence[str] = ("best",)
+    fingerprint: Sequence[object] = ()
     effort: Effort = field(default_factory=lambda: ALONE)
 
 
@@ -107,6 +115,7 @@ class _Search:
     def auto(self, names: Sequence[str]) -> ModeSearch:
         request, listener = self.request, self.listener
         samples = _within(self.judging, _MOST)
+        self.noisy = _within(self.training, _LOOKED_AT)
         masking = masking_by(self.module.graph, self.mask) if self.mask else None
         judge = Judge(self.module, names, samples, self._metric(names, len(samples)), masking)
         goal = goal_of(request.goal, judge.ideal.score)
@@ -118,15 +127,33 @@ class _Search:
         return ModeSearch(
             Weights(models, self._tables()),
             judge,
-            _within(self.training, _LOOKED_AT),
+            self.noisy,
             self._tuned,
             () if request.table is not None else request.recipes,
             goal,
             request.budget or _budget(layers),
             request.effort.hands(),
+            Findings(self._journal(names, samples)),
             listener.stage,
             listener.note,
         )
+
+    def _journal(self, names: Sequence[str], samples: Sequence[Feeds]) -> Journal:
+        """What an earlier run of the same search found, on this machine."""
+        request, listener = self.request, self.listener
+        folder = request.effort.journal_folder(listener)
+        if folder is None:
+            return Journal(None, "")
+        digest = Digest()
+        for sample in (*samples, *self.noisy):
+            digest.add(dict(sample))
+        versions = [version_of(p) for p in ("qdqc", "onnxruntime", "numpy")]
+        judged = [list(names), self.mask, list(request.fingerprint)]
+        key = [module_digest(self.module), digest.text(), versions, processor(), self.deployment]
+        journal = Journal(folder, repr(["auto", *key, *judged]))
+        if journal.taken_up:
+            listener.note(f"{journal.taken_up} findings of an earlier run are taken up")
+        return journal
 
     def _metric(self, names: Sequence[str], count: int) -> Metric | None:
         request, labels = self.request, None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["cores", "has_vnni", "peak_of", "private_memory"]
+__all__ = ["cores", "has_vnni", "peak_of", "private_memory", "processor"]
 
 _INTERVAL = 0.005
 """Seconds between two looks at the memory of a process."""
@@ -28,6 +29,17 @@ def has_vnni(cpuinfo: str | Path = "/proc/cpuinfo") -> bool | None:
         return None
     flags = next((line for line in text.splitlines() if line.startswith("flags")), None)
     return None if flags is None else not _VNNI.isdisjoint(flags.split())
+
+
+def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> str:
+    """What tells this processor from others that take other times: its model and its flags."""
+    try:
+        text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "CPU part")
+    lines = [line for line in text.splitlines() if line.startswith(wanted)]
+    return "\n".join(dict.fromkeys(lines))
 
 
 def cores() -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from qdqc.calibration.table import Table
+from qdqc.calibration.table import Table, print_table
 from qdqc.search.auto.judge import Quality
 from qdqc.search.trials.mixed_models import MixedModels
+from qdqc.text.digest import module_digest
 
 __all__ = ["Candidate", "Weights"]
 
@@ -20,6 +23,13 @@ class Weights:
     models: MixedModels
     tables: Mapping[str, Table]
     recipe: str = ""
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """What tells module and ranges apart from others, by method."""
+        module = module_digest(self.models.module)
+        texts = {m: f"{module} {print_table(t)}" for m, t in self.tables.items()}
+        return {m: hashlib.sha256(text.encode()).hexdigest() for m, text in texts.items()}
 
     def translated(self, modes: Mapping[str, str], source: Weights) -> dict[str, str]:
         """Modes by the names of another's nodes, by the own ones.

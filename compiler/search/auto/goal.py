@@ -19,7 +19,13 @@ _GOAL = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)\s*(?P<unit>dB|ms|)", re.IGNOR
 
 
 class Goal(Protocol):
-    """Orders models by their quality and their seconds a run, beside those of the float one."""
+    """Orders models by their quality and their seconds a run, beside those of the float one.
+
+    From ``enough`` dB on more of them do not matter.
+    """
+
+    @property
+    def enough(self) -> float: ...
 
     def worth(self, quality: Quality, seconds: float, exact: float) -> Worth:
         """The smaller the better; ``exact`` is the float model's seconds."""
@@ -35,8 +41,8 @@ class Balanced:
     """The fastest model near to float: what is missing of 30 dB has a price in time.
 
     A dB short of 30 is worth 3 % of time, one short of 25 another 5 %, since tasks are lost there;
-    one between 30 and 40 is worth 0.4 %, one between 40 and 60 half of that. The float model itself is always one to choose, so that
-    none is taken that is slower.
+    one between 30 and 40 is worth 0.4 %, one between 40 and 60 half of that. The float model
+    itself is always one to choose, so that none is taken that is slower.
     """
 
     near: float = 30.0
@@ -66,6 +72,10 @@ class Near:
 
     sqnr: float
 
+    @property
+    def enough(self) -> float:
+        return self.sqnr
+
     def worth(self, quality: Quality, seconds: float, exact: float) -> Worth:
         met = quality.sure >= self.sqnr
         return (0, seconds / exact) if met else (1, -quality.sure)
@@ -80,6 +90,7 @@ class Drop:
 
     drop: float
     ideal: float
+    enough: float = math.inf
 
     def worth(self, quality: Quality, seconds: float, exact: float) -> Worth:
         met = quality.score >= self.ideal - self.drop
@@ -94,6 +105,7 @@ class Latency:
     """The nearest model of at most so many ``seconds`` a run."""
 
     seconds: float
+    enough: float = math.inf
 
     def worth(self, quality: Quality, seconds: float, exact: float) -> Worth:
         met = seconds <= self.seconds

@@ -11,6 +11,8 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 from qdqc.diagnostics import QdqcError
 from qdqc.ops import LSTM, Gemm, MatMul
@@ -18,13 +20,15 @@ from qdqc.quant.refusals import dynamic_refusal
 from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.search.auto.candidate import Candidate, Weights
+from qdqc.search.auto.findings import Findings, floats_of, times_of
 from qdqc.search.auto.goal import BALANCED, Goal
 from qdqc.search.auto.judge import Judge, Quality
 from qdqc.search.auto.noise import mode_noise, rounding_noise
 from qdqc.search.auto.placements import Costs, placements, slower_islands
-from qdqc.search.costs.mode_times import ModeTimes, measure_times
+from qdqc.search.costs.mode_times import measure_times
 from qdqc.search.costs.node_costs import layer_names, layer_times, seconds_of
 from qdqc.search.strategies.strategy import Stage
+from qdqc.search.trials.journal import Journal
 from qdqc.search.trials.layers import Layers
 from qdqc.search.trials.objective import Likeness
 from qdqc.search.trials.spread import ALONE, Hands
@@ -32,8 +36,6 @@ from qdqc.search.trials.trials import Trials
 
 __all__ = ["ModeSearch"]
 
-_ENOUGH = 40.0
-"""Decibels from which on nothing is gained by looking at noise."""
 _NEAR = 30.0
 """Decibels from which on weights need no tuning."""
 _SHARE = 0.5
@@ -71,6 +73,7 @@ class ModeSearch:
     goal: Goal = BALANCED
     budget: float = 60.0
     hands: Hands = ALONE
+    findings: Findings = field(default_factory=lambda: Findings(Journal(None, "")))
     stage: Stage = lambda stage, unit: lambda done, total, note: None
     note: Callable[[str], object] = lambda _: None
     tried: list[Candidate] = field(default_factory=list[Candidate])
@@ -126,8 +129,15 @@ class ModeSearch:
         """Deploy a model, run it on the held-back samples and time it; once."""
         key = id(weights), method, tuple(sorted(modes.items()))
         if key not in self._seen:
-            lowered = weights.models.lowered(weights.tables[method], modes)
-            quality, seconds = self.judge.judged(lowered)
+            entry = ["model", weights.digests[method], sorted(modes.items())]
+
+            def judged() -> list[float]:
+                lowered = weights.models.lowered(weights.tables[method], modes)
+                quality, seconds = self.judge.judged(lowered)
+                return [quality.sqnr, quality.score, quality.sure, seconds]
+
+            sqnr, score, sure, seconds = self.findings.of(entry, _four, judged)
+            quality = Quality(sqnr, score, sure)
             candidate = Candidate(label, weights, method, modes, quality, seconds)
             self._seen[key] = candidate
             self.tried.append(candidate)
@@ -174,7 +184,8 @@ class ModeSearch:
             if not slow or first.is_float:
                 break
             costs = replace(costs, slower={**costs.slower, **slow})
-        if max(c.quality.sure for c in self.tried if not c.is_float) >= _ENOUGH:
+        quantized = [c.quality.sure for c in self.tried if not c.is_float]
+        if max(quantized, default=-math.inf) >= self.goal.enough:
             return
         self.costs = costs = self._with_noise(costs, method)
         for modes in placements(costs, self.judge.seconds):
@@ -194,9 +205,13 @@ class ModeSearch:
         models, table = self.base.models, self.base.tables[method]
         layers = Layers(models, table)
         products, feeds = self._products(), self.judge.samples[0]
+        entry = ["times", self.base.digests[method], products]
+        seconds = self.judge.seconds
         try:
-            times: ModeTimes = measure_times(
-                models, layers, table, feeds, products, self.judge.seconds
+            times = self.findings.of(
+                entry,
+                times_of,
+                lambda: measure_times(models, layers, table, feeds, products, seconds),
             )
         except QdqcError as error:
             self.note(f"nodes can't be timed: {error}")
@@ -210,10 +225,15 @@ class ModeSearch:
         What nodes take depends on what stands beside them, which shows in the mixed model alone.
         """
         models, table = self.base.models, self.base.tables[method]
-        modules = {"INT8": models.lowered(table), "mixed": models.lowered(table, modes)}
-        feeds, names = self.judge.samples[0], layer_names(models.module)
-        times = layer_times(modules, feeds, names, costs.times.runs)
-        return slower_islands(models.module.graph, costs, modes, times["INT8"], times["mixed"])
+
+        def measured() -> dict[str, float]:
+            modules = {"INT8": models.lowered(table), "mixed": models.lowered(table, modes)}
+            feeds, names = self.judge.samples[0], layer_names(models.module)
+            times = layer_times(modules, feeds, names, costs.times.runs)
+            return slower_islands(models.module.graph, costs, modes, times["INT8"], times["mixed"])
+
+        entry = ["slower", self.base.digests[method], sorted(modes.items())]
+        return self.findings.of(entry, floats_of, measured)
 
     def _with_noise(self, costs: Costs, method: str) -> Costs:
         """The costs with the noise of each rounding, as long as its share of the budget lasts."""
@@ -227,10 +247,19 @@ class ModeSearch:
         like = Likeness(dict.fromkeys(self.judge.names, 1 / len(self.judge.names)), "snr")
         trials = Trials(models, table, samples, like, hands=self.hands)
         judge = Judge(models.module, self.judge.names, samples, masking=self.judge.masking)
-        rounding = rounding_noise(trials, judge, within, self.stage("noise", "layer"))
+        report, digest = self.stage("noise", "layer"), self.base.digests[method]
+        rounding = self.findings.of(
+            ["noise", digest],
+            floats_of,
+            lambda: rounding_noise(trials, judge, within, report),
+            whole=within,
+        )
         modes: dict[str, Mapping[str, float]] = {}
         for mode, names in self._products().items():
-            modes[mode] = self._mode_noise(judge, method, names, mode, within)
+            make = partial(self._mode_noise, judge, method, names, mode, within)
+            modes[mode] = self.findings.of(
+                ["noise", digest, mode, names], floats_of, make, whole=within
+            )
         return replace(costs, rounding=rounding, modes=modes)
 
     def _mode_noise(
@@ -240,7 +269,7 @@ class ModeSearch:
         names: Sequence[str],
         mode: str,
         within: Callable[[], bool],
-    ) -> Mapping[str, float]:
+    ) -> dict[str, float]:
         models, table = self.base.models, self.base.tables[method]
         if len(names) <= _PRODUCTS:
             return mode_noise(models, table, judge, names, mode, within)
@@ -261,8 +290,9 @@ class ModeSearch:
 
     def _tuned(self, report: Callable[[int, int, str], object]) -> None:
         """The best modes, and those of its neighbours, on weights that recipes tuned."""
-        best = min((c for c in self.tried if not c.is_float), key=self._worth)
-        if best.quality.sure >= _NEAR:
+        quantized = [c for c in self.tried if not c.is_float]
+        best = min(quantized, key=self._worth, default=self.exact)
+        if best.quality.sure >= min(_NEAR, self.goal.enough):
             return
         for recipe in self.recipes:
             if not self._within():
@@ -295,7 +325,12 @@ class ModeSearch:
         each = max(1e-9, self.judge.seconds)
         repeats = max(1, min(_REPEATS, int(_LASTS / each)))
         rounds = max(5, min(30, int(_TIMING / (each * repeats * len(modules)))))
-        seconds = seconds_of(modules, self.judge.samples[0], rounds, repeats)
+        entry = ["timed", [[c.weights.digests[c.method], sorted(c.modes.items())] for c in leading]]
+        seconds = self.findings.of(
+            entry,
+            floats_of,
+            lambda: seconds_of(modules, self.judge.samples[0], rounds, repeats),
+        )
         self.judge.seconds = seconds["float"]
         timed = {id(c): replace(c, seconds=seconds[str(n)]) for n, c in enumerate(leading)}
         self.tried = [timed.get(id(c), c) for c in self.tried]
@@ -309,6 +344,12 @@ class ModeSearch:
         names = chosen.weights.translated({n: n for n in self.exact.modes}, self.base)
         sources = {own: name for name, own in names.items()}
         return {n: costs.reason(sources.get(n, n), mode) for n, mode in chosen.modes.items()}
+
+
+def _four(kept: Any) -> list[float]:
+    """Raises TypeError or ValueError for anything but four numbers."""
+    sqnr, score, sure, seconds = map(float, kept)
+    return [sqnr, score, sure, seconds]
 
 
 def _level(quality: Quality) -> float:

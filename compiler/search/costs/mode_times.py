@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from qdqc.calibration.table import Table
 from qdqc.ir.core import Value
@@ -39,6 +40,10 @@ class ModeTimes:
     dequantized: Mapping[str, float]
     runs: int
     fused: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def entries(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
 
     def of(self, name: str, mode: str) -> float:
         """Seconds of a node in a mode; 0 where no kernel is its own."""
