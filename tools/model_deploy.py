@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_SLOWER, _NOTICED = 1.2, 5e-5
+"""How much slower than float a model is reported as such: its share, and seconds a run."""
+
 _WEAK = (
     "note: a check on random inputs is weak: it would pass with the wrong preprocessing too; "
     "--test_input F judges by real data"
@@ -77,6 +80,8 @@ def _deploy(invocation: Invocation) -> int:
     if plan is not None and passed:
         for path in write_plan(plan, output):
             invocation.tell(f"wrote {path}")
+    if passed and deployment.mode != "F32" and not args.benchmark:
+        _tell_slower(deployed, samples, output, invocation)
     if args.benchmark:
         _benchmark(deployed, samples, output, invocation)
     return EXIT_OK if passed else EXIT_INPUT
@@ -158,6 +163,20 @@ def _prove(
         invocation.warn(render_bad_fusions(proof.bad_fusions))
     if name:
         invocation.answer(render_why(node_named(deployed.typed, name), proof.audit, target))
+
+
+def _tell_slower(
+    deployed: Deployed, samples: CheckSamples, output: Path, invocation: Invocation
+) -> None:
+    """Say so where the model is clearly slower than float here, and what to do."""
+    if deployed.target.runtime != "onnxruntime":
+        return
+    exact, seconds = deployed.pace(output, samples.first)
+    if seconds > _SLOWER * exact and seconds - exact > _NOTICED:
+        invocation.warn(
+            f"it takes {seconds / exact:.1f} times as long as the float model on this machine: "
+            "--quantize AUTO finds the modes that pay, --benchmark shows the times by op"
+        )
 
 
 def _benchmark(

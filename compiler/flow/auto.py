@@ -119,7 +119,6 @@ class _Search:
         masking = masking_by(self.module.graph, self.mask) if self.mask else None
         judge = Judge(self.module, names, samples, self._metric(names, len(samples)), masking)
         goal = goal_of(request.goal, judge.ideal.score)
-        listener.note(f"goal: {goal.text()}")
         models = MixedModels(
             self.module, replace(request.deployment, mode="INT8", leave_float=False)
         )

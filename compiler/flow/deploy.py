@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,6 +43,8 @@ from qdqc.text.qir_files import qir_files
 __all__ = ["Benchmark", "Deployed", "check_deployment", "deploy", "fitting_target"]
 
 _CHECKED_SAMPLES = 4
+_PACED = 5
+"""Rounds that say whether a model is slower than float."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,16 @@ class Deployed:
         """How the target's runtime runs the written file, and whether its kernels are right."""
         decisions, runtime = self.decisions, self.target.runtime
         return proof_of(self.module, self.reference, decisions, path, sample, runtime)
+
+    def pace(self, path: Path, sample: Mapping[str, Any]) -> tuple[float, float]:
+        """Seconds of the float model and of the written file, roughly: the quickest runs of few.
+
+        Processor time of one thread, in turns.
+        """
+        models = {"float": rooted_model(self.reference), "deployed": str(path)}
+        feeds = {"float": sample, "deployed": taken(self.module, self.reference, sample)}
+        times = time_models(models, feeds, rounds=_PACED, clock=time.process_time)
+        return float(times["float"].min()), float(times["deployed"].min())
 
     def benchmark(self, path: Path, sample: Mapping[str, Any]) -> Benchmark:
         """Time the written file beside the float model on one thread."""

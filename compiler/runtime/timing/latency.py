@@ -107,6 +107,7 @@ def time_models(
     *,
     rounds: int = 30,
     threads: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Seconds]:
     """Seconds that each model takes for its inputs, [rounds] each, interleaved.
 
@@ -117,7 +118,7 @@ def time_models(
         session = open_session(model, threads=threads)
         inputs = {n: as_given(a) for n, a in feeds[name].items()}
         runs[name] = partial(fetch, session, None, inputs)
-    return interleave(runs, rounds)
+    return interleave(runs, rounds, clock=clock)
 
 
 def op_times(model: Any, feeds: Feeds, *, threads: int = 1) -> list[OpTime]:

@@ -23,7 +23,7 @@ from qdqc.search.auto.candidate import Candidate, Weights
 from qdqc.search.auto.findings import Findings, floats_of, times_of
 from qdqc.search.auto.goal import BALANCED, Goal
 from qdqc.search.auto.judge import Judge, Quality
-from qdqc.search.auto.noise import mode_noise, rounding_noise
+from qdqc.search.auto.noise import mode_noise, rounding_noise, shares_below
 from qdqc.search.auto.placements import Costs, placements, slower_islands
 from qdqc.search.costs.mode_times import measure_times
 from qdqc.search.costs.node_costs import layer_names, layer_times, seconds_of
@@ -260,7 +260,9 @@ class ModeSearch:
             modes[mode] = self.findings.of(
                 ["noise", digest, mode, names], floats_of, make, whole=within
             )
-        return replace(costs, rounding=rounding, modes=modes)
+        costs = replace(costs, rounding=rounding, modes=modes)
+        below = shares_below(models.module, table, costs.noisy(), samples[0])
+        return replace(costs, below=below)
 
     def _mode_noise(
         self,

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+
 from qdqc.calibration.table import Table
 from qdqc.diagnostics import QdqcError
+from qdqc.ir.graph import Module
+from qdqc.runtime.sessions.session import Feeds, Runner
 from qdqc.search.auto.judge import Judge
 from qdqc.search.trials.layers import ranges_of
 from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Outputs
 from qdqc.search.trials.trials import Trials
 
-__all__ = ["mode_noise", "rounding_noise"]
+__all__ = ["mode_noise", "rounding_noise", "shares_below"]
 
 _Report = Callable[[int, int, str], object]
 
@@ -44,6 +48,22 @@ def rounding_noise(
             noise[f"{kind} {layer.name}"] = judge.noise(outputs)
         report(number, len(layers.every), layer.name)
     return noise
+
+
+def shares_below(
+    module: Module, table: Table, names: Iterable[str], sample: Feeds
+) -> dict[str, float]:
+    """Of the numbers of values that are not 0, the share below a step of 8 bits, by name.
+
+    A spectrum or a log spans decades: most of it is nothing at the step that its peaks ask for.
+    """
+    known = [n for n in names if n in table.rows and module.value(n) is not None]
+    if not known:
+        return {}
+    values = Runner(module, known, threads=1, lean=True).run(sample)
+    steps = {n: (table.rows[n].max - table.rows[n].min) / 255 for n in known}
+    sizes = {n: np.abs(values[n][values[n] != 0]) for n in known}
+    return {n: float((sizes[n] < steps[n]).mean()) for n in known if sizes[n].size}
 
 
 def mode_noise(

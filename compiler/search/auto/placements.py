@@ -17,6 +17,8 @@ from qdqc.search.trials.layers import Layers
 __all__ = ["Costs", "placements", "slower_islands"]
 
 _STEPS = 12
+_WIDE = 0.5
+"""Share of values below a step from which on their range spans too much for 8 bits."""
 _NOISY = 0.02
 """Share of the noise from which on it is a node's reason."""
 _SPAN = 4.0
@@ -30,7 +32,8 @@ class Costs:
     ``rounding`` is by ``values N`` and ``weights N`` of INT8, as ``Layers.parts_with`` has them;
     ``modes`` is the noise of products in other modes, by mode and name. What was not measured is
     taken to make none. ``slower`` is what float nodes take beyond their time, by name, where a
-    mixed model showed it.
+    mixed model showed it, ``below`` the share of numbers that lie below a step of 8 bits, of nodes
+    that make much noise.
     """
 
     layers: Layers
@@ -38,6 +41,7 @@ class Costs:
     rounding: Mapping[str, float]
     modes: Mapping[str, Mapping[str, float]]
     slower: Mapping[str, float] = field(default_factory=dict[str, float])
+    below: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def others(self, name: str, price: float) -> tuple[str, float]:
         """The mode beside INT8 that costs least for a node, and its cost in seconds."""
@@ -61,10 +65,23 @@ class Costs:
         parts = (self.rounding.get(f"{kind} {name}", 0.0) for kind in ("values", "weights"))
         share = sum(parts) / total if total > 0 else 0.0
         if share >= _NOISY:
-            return f"its rounding makes {100 * share:.0f} % of the noise of INT8"
+            below = self.below.get(name, 0.0)
+            wide = (
+                f": {100 * below:.0f} % of its values lie below one step" if below > _WIDE else ""
+            )
+            return f"its rounding makes {100 * share:.0f} % of the noise of INT8{wide}"
         if other < integer:
             return f"it takes {other:.0f} us in {mode}, and {integer:.0f} us in INT8"
         return f"casts beside nodes that are not INT8 would take more than the {mode} kernel"
+
+    def noisy(self, count: int = 20) -> list[str]:
+        """The nodes whose values' rounding makes most noise."""
+        parts = {
+            p.removeprefix("values "): n for p, n in self.rounding.items() if p[:6] == "values"
+        }
+        total = sum(self.rounding.values())
+        worst = sorted(parts, key=lambda name: -parts[name])[:count]
+        return [name for name in worst if total > 0 and parts[name] / total >= _NOISY]
 
     def best(self, price: float) -> dict[str, str]:
         """The modes of nodes that leave INT8 where noise over signal of 1 costs ``price``."""
