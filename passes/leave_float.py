@@ -19,7 +19,7 @@ from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.pipeline.spec import resolve
 from qdqc.quant.cheapest import Prices, cheapest, cost_of
 from qdqc.quant.placement import decide
-from qdqc.quant.qtable import EMPTY, Qtable, plan
+from qdqc.quant.qtable import EMPTY, Qtable, load_qtable, plan
 from qdqc.quant.targets.target import Target, target_named
 
 __all__ = ["LeaveFloat"]
@@ -35,14 +35,16 @@ class LeaveFloat(Pass):
 
     Thin first convolutions, those of one channel, narrow groups and what lies between them, by the
     target's ``costs``: the placement of least cost is cut, and taken where it saves 2 % of the
-    integer kernels' time, and 50 microseconds. Nodes that a qtable names keep their mode. Sizes
-    that the types leave open are those of the table's samples; without, nothing is left out. For
-    calibrated modules whose activations are in parts, before ``quantize``.
+    integer kernels' time, and 50 microseconds. Nodes that a qtable names, the file of the option
+    or the caller's, keep their mode. Sizes that the types leave open are those of the table's
+    samples; where they are not known, nodes stay integer. For calibrated modules whose
+    activations are in parts, before ``quantize``.
     """
 
     name = "leave-float"
 
     target: str = "ort-cpu"
+    qtable: str = ""
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         target = target_named(self.target)
@@ -51,7 +53,8 @@ class LeaveFloat(Pass):
         shapes = _shapes(graph.module, _sample(ctx))
         costs = {n: c for n in graph.nodes() if (c := target.costs.node(n, shapes)) is not None}
         decisions = decide(graph, target)
-        prices = _prices(graph, target, costs, shapes, _named(graph, ctx.qtable))
+        qtable = load_qtable(self.qtable) if self.qtable else ctx.qtable
+        prices = _prices(graph, target, costs, shapes, _named(graph, qtable))
         floats = cheapest(graph, target, decisions, prices)
         modes = {node: "F32" for node in graph.nodes() if node.name in floats}
         changed = decide(graph, target, modes)
@@ -70,7 +73,7 @@ def _named(graph: Graph, qtable: Qtable | None) -> dict[str, str]:
     """The modes that a qtable gives to nodes and to the parts that were made of them."""
     lines = (replace(line, optional=True) for line in (qtable or EMPTY).lines)
     modes = plan(graph, "", Qtable(tuple(lines)))
-    places = {n.loc.names: modes[n.name] for n in graph.nodes() if modes[n.name]}
+    places = {n.loc.names: modes[n.name] for n in graph.nodes() if n.loc.names and modes[n.name]}
     return {n.name: modes[n.name] or places.get(n.loc.names, "") for n in graph.nodes()}
 
 
