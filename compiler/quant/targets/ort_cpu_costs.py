@@ -2,8 +2,8 @@
 
 Measured with onnxruntime 1.32 on one thread of a Zen 4 at 7x7 to 120x160 pixels and 1 to 512
 channels; most kernels are met within 15 %. A profiler adds 2 us to each kernel: what a call costs
-is from chains of tiny nodes without one. They say where integers do not pay, not how long a model
-takes: what is near is left to a search that measures.
+is from whole models without one. They say where integers do not pay, not how long a model takes:
+what is near is left to a search that measures.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ _GROUPED = ((2, 0.18), (4, 0.38), (8, 0.8), (16, 0.85), (32, 1.85), (64, 2.8))
 
 _QUANTIZE, _DEQUANTIZE, _REORDER = 0.13, 0.12, 0.12
 """Nanoseconds an element of a cast, and of a change to or from the layout of float images."""
-_CALL = 0.4
-"""Microseconds to call a kernel."""
+_CALL = 1.0
+"""Microseconds to call a kernel amid others, about twice what it is in a chain of its like."""
 _READ = 0.07, 0.03
 """Nanoseconds that a product takes to read a weight, in float and in integers, however few rows."""
 
