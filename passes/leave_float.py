@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from qdqc.diagnostics import QdqcError
 from qdqc.ir.clone import clone
-from qdqc.ir.core import Node, Value
+from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.graph import Graph, Module
 from qdqc.ir.op import Kind
 from qdqc.ir.types import TensorType
@@ -18,8 +19,8 @@ from qdqc.pipeline.manager import PassManager
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.pipeline.spec import resolve
 from qdqc.quant.cheapest import Prices, cheapest, cost_of
-from qdqc.quant.placement import decide
-from qdqc.quant.qtable import EMPTY, Qtable, plan
+from qdqc.quant.placement import Decision, decide
+from qdqc.quant.qtable import EMPTY, Qtable, load_qtable, plan
 from qdqc.quant.targets.target import Target, target_named
 
 __all__ = ["LeaveFloat"]
@@ -35,14 +36,16 @@ class LeaveFloat(Pass):
 
     Thin first convolutions, those of one channel, narrow groups and what lies between them, by the
     target's ``costs``: the placement of least cost is cut, and taken where it saves 2 % of the
-    integer kernels' time, and 50 microseconds. Nodes that a qtable names keep their mode. Sizes
-    that the types leave open are those of the table's samples; without, nothing is left out. For
-    calibrated modules whose activations are in parts, before ``quantize``.
+    integer kernels' time, and 50 microseconds. Nodes that a qtable names, the file of the option
+    or the caller's, keep their mode. Sizes that the types leave open are those of the table's
+    samples; where they are not known, nodes stay integer. For calibrated modules whose
+    activations are in parts, before ``quantize``.
     """
 
     name = "leave-float"
 
     target: str = "ort-cpu"
+    qtable: str = ""
 
     def run(self, graph: Graph, ctx: PassContext) -> int:
         target = target_named(self.target)
@@ -51,13 +54,12 @@ class LeaveFloat(Pass):
         shapes = _shapes(graph.module, _sample(ctx))
         costs = {n: c for n in graph.nodes() if (c := target.costs.node(n, shapes)) is not None}
         decisions = decide(graph, target)
-        prices = _prices(graph, target, costs, shapes, _named(graph, ctx.qtable))
+        qtable = load_qtable(self.qtable) if self.qtable else ctx.qtable
+        prices = _prices(graph, target, costs, shapes, _named(graph, qtable))
         floats = cheapest(graph, target, decisions, prices)
-        modes = {node: "F32" for node in graph.nodes() if node.name in floats}
-        changed = decide(graph, target, modes)
-        before, behind = (cost_of(target, d, prices) for d in (decisions, changed))
+        modes, saved = _followed(graph, target, decisions, prices, floats)
         whole = sum(costs[n][1] for n, d in decisions.items() if d.integer and n in costs)
-        if before - behind < max(_LEAST, _SHARE * whole):
+        if saved < max(_LEAST, _SHARE * whole):
             return 0
         for node, mode in modes.items():
             node.mode = mode
@@ -66,11 +68,46 @@ class LeaveFloat(Pass):
         return len(modes)
 
 
+def _followed(
+    graph: Graph,
+    target: Target,
+    decisions: Mapping[Node[Any], Decision],
+    prices: Prices,
+    floats: Collection[str],
+) -> tuple[dict[Node[Any], str], float]:
+    """The modes of those islands of float nodes that make it cheaper, and what they save.
+
+    Placement may take more nodes out with one, which then read or feed no integers; where that
+    costs more than the island saves, as it does where a qtable names them, it is left out.
+    """
+    modes: dict[Node[Any], str] = {}
+    before = cost = cost_of(target, decisions, prices)
+    for island in _islands(graph, floats):
+        more = modes | dict.fromkeys(island, "F32")
+        behind = cost_of(target, decide(graph, target, more), prices)
+        if behind < cost:
+            modes, cost = more, behind
+    return modes, before - cost
+
+
+def _islands(graph: Graph, floats: Collection[str]) -> list[list[Node[Any]]]:
+    """Float nodes by what they share: those that read or give the same value are together."""
+    import networkx
+
+    shared: Any = networkx.Graph()
+    nodes = [n for n in graph.nodes() if n.name in floats]
+    for node in nodes:
+        values = (v for v in node.present_operands if not isinstance(v, Constant))
+        shared.add_edges_from((node, v) for v in (*values, *node.present_results))
+    parts = [set[Any](part) for part in networkx.connected_components(shared)]
+    return [[n for n in nodes if n in part] for part in parts]
+
+
 def _named(graph: Graph, qtable: Qtable | None) -> dict[str, str]:
     """The modes that a qtable gives to nodes and to the parts that were made of them."""
     lines = (replace(line, optional=True) for line in (qtable or EMPTY).lines)
     modes = plan(graph, "", Qtable(tuple(lines)))
-    places = {n.loc.names: modes[n.name] for n in graph.nodes() if modes[n.name]}
+    places = {n.loc.names: modes[n.name] for n in graph.nodes() if n.loc.names and modes[n.name]}
     return {n.name: modes[n.name] or places.get(n.loc.names, "") for n in graph.nodes()}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from qdqc.ir.core import Constant, Node, Value
 from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind
-from qdqc.quant.placement import Decision
+from qdqc.quant.placement import Decision, always_integer
 from qdqc.quant.targets.target import Target, activations
 
 __all__ = ["Prices", "cheapest", "cost_of", "rounded_source"]
@@ -47,7 +47,8 @@ def cheapest(
 ) -> frozenset[str]:
     """The names of integer nodes that cost less in float, of those that ``decisions`` place.
 
-    A node that can't be integer stays float; one without a price follows its neighbours.
+    A node that can't be integer stays float; one without a price follows its neighbours. Where
+    both sides cost the same, a node is integer.
     """
     import networkx
 
@@ -60,8 +61,10 @@ def cheapest(
     for value in _floats(graph):
         _cross(net, value, able, target, prices)
     for source, values in _roundings(graph, decisions).items():
-        _round(net, values, able, prices.rounding.get(source, 0.0))
-    _, (float_side, _) = networkx.minimum_cut(net.whole(), _FLOAT, _INTEGER)
+        _round(net, values, able, target, prices.rounding.get(source, 0.0))
+    # Seen from the integer end, so that of equal placements the one with most integers is taken.
+    reverse = net.whole().reverse(copy=False)
+    _, (_, float_side) = networkx.minimum_cut(reverse, _INTEGER, _FLOAT)
     return frozenset(n.name for n in able if _at(n.name) in float_side)
 
 
@@ -82,7 +85,7 @@ def cost_of(target: Target, decisions: Mapping[Node[Any], Decision], prices: Pri
             rounded |= (read & taken) - made
         else:
             spread |= read & made
-    free = {v for v in spread if v.producer and v.producer.op.name in target.float_result}
+    free = {v for v in spread if v.producer and not always_integer(v.producer, target)}
     total += sum(prices.quantized.get(v.name, 0.0) for v in rounded)
     return total + sum(prices.dequantized.get(v.name, 0.0) for v in spread - free)
 
@@ -102,6 +105,15 @@ class _Net:
     def tie(self, first: str, second: str) -> None:
         for arc in ((first, second), (second, first)):
             self.arc(_at(arc[0]), _at(arc[1]), None)
+
+    def cast(self, floats: Iterable[str], integers: Iterable[str], price: float) -> None:
+        """Paid once where any of ``floats`` is float and any of ``integers`` integer."""
+        start, end = self.helper(), self.helper()
+        self.arc(start, end, price)
+        for name in floats:
+            self.arc(name, start, None)
+        for name in integers:
+            self.arc(end, name, None)
 
     def helper(self) -> str:
         self._helpers += 1
@@ -149,24 +161,21 @@ def _cross(
     target: Target,
     prices: Prices,
 ) -> None:
-    """The casts of a value where it crosses from its producer to its readers."""
+    """The casts of a value where it crosses from its producer to its readers.
+
+    A product that may give float gives integers only where all its readers take them: where one
+    does not, its float result is free, and is cast for those that do.
+    """
     producer = value.producer
     takers = [u for u in _users(value) if u in able and _reads(u, value, able[u])]
-    others = [u for u in _users(value) if u not in takers]
+    readers = [_side(u, able) for u in takers]
     start = _side(producer, able)
-    if takers:
-        helper = net.helper()
-        net.arc(start, helper, prices.quantized.get(value.name, 0.0))
-        for user in takers:
-            net.arc(helper, _side(user, able), None)
-    free = producer is None or producer not in able or producer.op.name in target.float_result
+    elsewhere = [_FLOAT] if value.is_output or len(takers) < len(_users(value)) else []
+    free = producer is None or producer not in able or not always_integer(producer, target)
+    floats = [start, *readers, *elsewhere] if free else [start]
+    net.cast(floats, readers, prices.quantized.get(value.name, 0.0))
     if not free:
-        helper = net.helper()
-        net.arc(helper, start, prices.dequantized.get(value.name, 0.0))
-        if others or value.is_output:
-            net.arc(_FLOAT, helper, None)
-        for user in takers:
-            net.arc(_side(user, able), helper, None)
+        net.cast([*readers, *elsewhere], [start], prices.dequantized.get(value.name, 0.0))
 
 
 def _users(value: Value) -> list[Node[Any]]:
@@ -198,17 +207,22 @@ def rounded_source(value: Value, decisions: Mapping[Node[Any], Decision]) -> str
 
 
 def _round(
-    net: _Net, values: Iterable[Value], able: Mapping[Node[Any], Decision], price: float
+    net: _Net,
+    values: Iterable[Value],
+    able: Mapping[Node[Any], Decision],
+    target: Target,
+    price: float,
 ) -> None:
-    """The rounding of elements, paid where a node that makes or reads them is integer."""
-    if price <= 0:
-        return
-    helper = net.helper()
-    net.arc(_FLOAT, helper, price)
+    """The rounding of elements, paid where a node that makes or reads them is integer.
+
+    Products that may give float round them only for readers.
+    """
+    rounding: list[str] = []
     for value in values:
         producer = value.producer
-        makes = producer is not None and producer in able and able[producer].result
-        readers = [u for u in _users(value) if u in able and _reads(u, value, able[u])]
-        for node in (*((producer,) if makes else ()), *readers):
-            if node is not None:
-                net.arc(helper, _side(node, able), None)
+        if producer is not None and producer in able and always_integer(producer, target):
+            rounding.append(_side(producer, able))
+        rounding += [
+            _side(u, able) for u in _users(value) if u in able and _reads(u, value, able[u])
+        ]
+    net.cast([_FLOAT], rounding, price)

@@ -17,7 +17,7 @@ from qdqc.ir.op import Kind, QuantTraits
 from qdqc.quant.refusals import mode_reason
 from qdqc.quant.targets.target import Target
 
-__all__ = ["Decision", "decide", "nested_decisions"]
+__all__ = ["Decision", "always_integer", "decide", "nested_decisions"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def decide(
         if node in reasons:
             decisions[node] = Decision(False, seen, reason=reasons[node])
         elif seen.kind is Kind.WEIGHTED:
-            result = _always_integer(node, target) or _quantized_result(
+            result = always_integer(node, target) or _quantized_result(
                 node, able, fed, feeds, traits
             )
             decisions[node] = Decision(True, seen, result=result)
@@ -101,12 +101,12 @@ def _fed(
             if producer is None or producer not in able:
                 continue
             weighted = traits[producer].kind is Kind.WEIGHTED
-            if producer in fed or (weighted and _always_integer(producer, target)):
+            if producer in fed or (weighted and always_integer(producer, target)):
                 fed.add(node)
     return fed
 
 
-def _always_integer(node: Node[Any], target: Target) -> bool:
+def always_integer(node: Node[Any], target: Target) -> bool:
     """Whether an integer product gives integers whoever reads them.
 
     Saturation does a clamp for nothing, and runtimes know no integer kernel of a product with a

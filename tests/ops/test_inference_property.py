@@ -690,6 +690,22 @@ def recurrent(draw: Draw, cls: Any) -> Case:
     return case(cls(hidden_size=hidden, direction=direction), f32(length, batch, width), w, r, bias)
 
 
+@family("dynamic_quantize_lstm")
+def recurrent_in_integers(draw: Draw, cls: type[Op]) -> Case:
+    """Weights are turned; scales and zero points are one for each direction, or each column."""
+    length, batch, width, hidden = dims(draw, 4, 4, least=1)
+    direction = draw(st.sampled_from(("forward", "reverse", "bidirectional")))
+    count = 2 if direction == "bidirectional" else 1
+    elem = draw(st.sampled_from(("i8", "u8")))
+    bias = f32(count, 8 * hidden) if draw(st.booleans()) else None
+    weights = [np.ones((count, n, 4 * hidden), typed(elem).elem.dtype) for n in (width, hidden)]
+    scales = (count, 4 * hidden) if draw(st.booleans()) else (count,)
+    stored = np.full(scales, 0.5, np.float32), np.zeros(scales, weights[0].dtype)
+    op = made(draw, cls, hidden_size=hidden, direction=direction)
+    x = f32(length, batch, width)
+    return case(op, x, *weights, bias, None, None, None, None, *stored, *stored)
+
+
 @family("attention")
 def attention(draw: Draw, cls: type[Op]) -> Case:
     batch, shared, queries, keys = dims(draw, 4, 4, least=1)

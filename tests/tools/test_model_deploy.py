@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,44 @@ def test_why_of_a_float_node_gives_the_reason(
     assert capsys.readouterr().out.startswith(
         "conv 'a' runs in float by FusedConv: its mode is F32\n"
     )
+
+
+THIN = """module @thin {opsets = {"" = 17}} {
+  const %w : f32[1,1,3,3] = dense[0.1, 0.2, -0.1, 0.3, 0.1, -0.2, 0.1, -0.3, 0.2]
+  graph (%x : f32[1,1,224,224]) -> (%y) {
+    %a = conv(%x, %w) {pads = [1, 1, 1, 1]} : f32[1,1,224,224]
+    %t = transpose(%a) {perm = [0, 1, 3, 2]} : f32[1,1,224,224]
+    %y = conv(%t, %w) {pads = [1, 1, 1, 1]} : f32[1,1,224,224]
+  }
+}"""
+
+
+def test_why_of_a_node_that_integers_would_slow_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "net.qir"
+    save(parse_module(THIN, verify=True), path)
+    save_table(Table(dict.fromkeys("xaty", Range(-4, 4, 4))), tmp_path / "net.table")
+
+    def why(name: str, *options: str) -> str:
+        deploy(path, "--why", name, "-q", *options)
+        return capsys.readouterr().out.splitlines()[0]
+
+    told = re.fullmatch(
+        r"conv 'a' runs in float by Conv: integers would take about (\d+) us, float (\d+) us",
+        why("a"),
+    )
+    assert told is not None
+    assert int(told[1]) > int(told[2])
+    assert why("t") == (
+        "transpose 't' runs in float by Transpose: its neighbours are float: casts would take more "
+        "than its integer kernel saves"
+    )
+    assert why("a", "--no-leave-float") == "conv 'a' runs in integers by QLinearConv"
+    table = tmp_path / "q"
+    table.write_text("a INT8\n")
+    assert why("a", "--quantize_table", str(table)) == "conv 'a' runs in integers by QLinearConv"
+    assert "float by" in why("y", "--quantize_table", str(table))
 
 
 def test_the_benchmark_tells_both_models(net: Path, capsys: pytest.CaptureFixture[str]) -> None:

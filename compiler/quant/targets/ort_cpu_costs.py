@@ -1,8 +1,9 @@
 """What onnxruntime's kernels cost on x64 with VNNI, in microseconds: formulas fitted to profiles.
 
 Measured with onnxruntime 1.32 on one thread of a Zen 4 at 7x7 to 120x160 pixels and 1 to 512
-channels; most kernels are met within 15 %. They say where integers do not pay, not how long a
-model takes: what is near is left to a search that measures.
+channels; most kernels are met within 15 %. A profiler adds 2 us to each kernel: what a call costs
+is from whole models without one. They say where integers do not pay, not how long a model takes:
+what is near is left to a search that measures.
 """
 
 from __future__ import annotations
@@ -61,8 +62,10 @@ _GROUPED = ((2, 0.18), (4, 0.38), (8, 0.8), (16, 0.85), (32, 1.85), (64, 2.8))
 
 _QUANTIZE, _DEQUANTIZE, _REORDER = 0.13, 0.12, 0.12
 """Nanoseconds an element of a cast, and of a change to or from the layout of float images."""
-_CALL = 2.5
-"""Microseconds to call a kernel."""
+_CALL = 1.0
+"""Microseconds to call a kernel amid others, about twice what it is in a chain of its like."""
+_READ = 0.07, 0.03
+"""Nanoseconds that a product takes to read a weight, in float and in integers, however few rows."""
 
 
 class OrtCpuCosts:
@@ -120,7 +123,7 @@ def _conv(node: Node[Any], shape: tuple[int, ...]) -> tuple[float, float] | None
     if group > 1 and each == 1 and group == out:
         return _depthwise(out, taps, places)
     blocks = _up(out, _BLOCK)
-    exact = 3.2 + places * blocks * (0.0171 * taps * each + 0.046)
+    exact = 0.5 + places * blocks * (0.0171 * taps * each + 0.046)
     if group > 1:
         ratio = next((r for width, r in reversed(_GROUPED) if each >= width), 0.15)
         return exact, exact / ratio
@@ -129,15 +132,15 @@ def _conv(node: Node[Any], shape: tuple[int, ...]) -> tuple[float, float] | None
         rows, row = kernel[0] if len(kernel) > 1 else 1, kernel[-1] * each
         integer += 1.4 * rows + 0.033 * taps * each + (4.6 * rows if row % 4 else 0.0)
     integer += 0.147 * out if out % _BLOCK else 0.0
-    return exact, 4.1 + places * integer
+    return exact, 0.8 + places * integer
 
 
 def _depthwise(channels: int, taps: int, places: float) -> tuple[float, float]:
     """Channels that fill no blocks have no vector kernel in integers."""
-    exact = 2.0 + places * _up(channels, _BLOCK) * (0.0168 * taps + 0.06)
+    exact = 0.5 + places * _up(channels, _BLOCK) * (0.0168 * taps + 0.06)
     each = 0.0258 if channels % _BLOCK == 0 else 0.07
     integer = each * max(channels, _BLOCK) * taps + 0.92 * taps + 0.088 * channels
-    return exact, 4.1 + places * integer
+    return exact, 1.0 + places * integer
 
 
 def _product(node: Node[Any], shape: tuple[int, ...]) -> tuple[float, float] | None:
@@ -148,8 +151,9 @@ def _product(node: Node[Any], shape: tuple[int, ...]) -> tuple[float, float] | N
     work = math.prod(weight.data.shape)
     rows = math.prod(shape) // max(1, shape[-1])
     depth = work // max(1, shape[-1])
-    exact = 2.0 + rows * work * 0.0171e-3
-    return exact, 3.5 + rows * (depth + shape[-1]) * 0.13e-3 + rows * work * 0.0042e-3
+    exact = 0.4 + work * max(rows * 0.0171, _READ[0]) * 1e-3
+    integer = 1.3 + work * max(rows * 0.0042, _READ[1]) * 1e-3
+    return exact, integer + rows * (depth + shape[-1]) * 0.13e-3
 
 
 def _is_absorbed(node: Node[Any]) -> bool:
