@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,9 +67,8 @@ class Candidate:
 
     @property
     def is_float(self) -> bool:
-        """Whether nothing at all is quantized."""
-        nodes = self.weights.models.module.graph.nodes()
-        return all(self.modes.get(n.name) == "F32" for n in nodes)
+        """Whether nothing at all is rounded: outputs are the float model's to the bit."""
+        return self.quality.sqnr == math.inf
 
     def counts(self) -> dict[str, int]:
         """How many products and other computing nodes are in each mode beside INT8."""

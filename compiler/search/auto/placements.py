@@ -64,24 +64,23 @@ class Costs:
         total = sum(self.rounding.values())
         parts = (self.rounding.get(f"{kind} {name}", 0.0) for kind in ("values", "weights"))
         share = sum(parts) / total if total > 0 else 0.0
+        why: list[str] = []
+        if other < integer:
+            why.append(f"it takes {other:.0f} us in {mode}, and {integer:.0f} us in INT8")
         if share >= _NOISY:
             below = self.below.get(name, 0.0)
-            wide = (
-                f": {100 * below:.0f} % of its values lie below one step" if below > _WIDE else ""
-            )
-            return f"its rounding makes {100 * share:.0f} % of the noise of INT8{wide}"
-        if other < integer:
-            return f"it takes {other:.0f} us in {mode}, and {integer:.0f} us in INT8"
-        return f"casts beside nodes that are not INT8 would take more than the {mode} kernel"
+            wide = f", as {100 * below:.0f} % of its values lie below one step"
+            why.append(f"its rounding makes {100 * share:.0f} % of the noise of INT8")
+            why[-1] += wide if below > _WIDE else ""
+        beside = f"casts beside nodes that are not INT8 would take more than the {mode} kernel"
+        return "; ".join(why) or beside
 
     def noisy(self, count: int = 20) -> list[str]:
         """The nodes whose values' rounding makes most noise."""
-        parts = {
-            p.removeprefix("values "): n for p, n in self.rounding.items() if p[:6] == "values"
-        }
         total = sum(self.rounding.values())
-        worst = sorted(parts, key=lambda name: -parts[name])[:count]
-        return [name for name in worst if total > 0 and parts[name] / total >= _NOISY]
+        worst = sorted(self.rounding, key=lambda part: -self.rounding[part])[:count]
+        much = [p for p in worst if total > 0 and self.rounding[p] / total >= _NOISY]
+        return [part.removeprefix("values ") for part in much if part.startswith("values ")]
 
     def best(self, price: float) -> dict[str, str]:
         """The modes of nodes that leave INT8 where noise over signal of 1 costs ``price``."""
