@@ -13,7 +13,7 @@ from qdqc.ir.data import Data
 from qdqc.ir.graph import Graph, Module
 from qdqc.ir.op import Kind, QuantTraits
 from qdqc.ir.types import Array, Elem, Quant, Range, TensorType
-from qdqc.ops import Conv, ConvTranspose, Dequantize, Gemm, Quantize, Restate
+from qdqc.ops import Conv, ConvTranspose, Dequantize, Quantize, Restate
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.quant.arithmetic import (
     activation_quant,
@@ -28,6 +28,7 @@ from qdqc.quant.lines import align, line_of
 from qdqc.quant.lowered import integers_name, stored_name, view_name
 from qdqc.quant.placement import Decision, decide, nested_decisions
 from qdqc.quant.targets.target import Target, activations, target_named
+from qdqc.quant.views import scale_axis
 
 __all__ = ["QuantizePass"]
 
@@ -294,7 +295,7 @@ class _Quantization:
             result.rename(integers_name(self.module, name))
         views: dict[Dequantize, Value] = {}
         for use in outside:
-            op = Dequantize(axis=_scale_axis(use.user, result))
+            op = Dequantize(axis=scale_axis(use.user, result))
             if op not in views:
                 is_free = self.module.value(name) is None
                 place = name if is_free else view_name(self.module, name)
@@ -309,16 +310,3 @@ class _Quantization:
                 views[op] = made.result
                 self.casts += 1
             use.take(views[op])
-
-
-def _scale_axis(user: object, value: Value) -> int | None:
-    """The axis along which a float product's cast writes its scale once per channel.
-
-    onnxruntime quantizes the weights of a float Conv or Gemm that stands between casts, without
-    a word; it does so only where the cast before it has one single scale.
-    """
-    shape = value.tensor.shape
-    is_product = isinstance(user, Node) and isinstance(user.op, Conv | ConvTranspose | Gemm)
-    if is_product and shape is not None and len(shape) > 1 and isinstance(shape[1], int):
-        return 1
-    return None

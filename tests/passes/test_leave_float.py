@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 import qdqc
 from qdqc.ir.graph import Module
+from qdqc.ir.types import Elem
 from qdqc.pipeline.manager import run
 from qdqc.quant.deployment import Deployment
 from qdqc.runtime.sessions.session import Runner
@@ -105,3 +106,15 @@ def test_a_qtable_of_all_nodes_leaves_none() -> None:
     assert all(decision.integer for decision in found.values())
     alone = qdqc.deploy(model, table=table, qtable=qdqc.Qtable.of({"y": "INT8"})).decisions
     assert {name: decision.integer for name, decision in alone.items()} == {"a": False, "y": True}
+
+
+def test_integers_come_in_and_go_out_though_the_nodes_are_float(tmp_path: Path) -> None:
+    module, feeds = thin(SIZED), images(224)
+    table = qdqc.calibrate(module, feeds, method="max")
+    deployed = qdqc.deploy(module, Deployment(quant_input=True, quant_output=True), table=table)
+    border = (*deployed.module.graph.inputs, *deployed.module.graph.outputs)
+    assert {v.tensor.elem for v in border} == {Elem.U8}
+    path, _ = deployed.write(tmp_path / "thin.onnx")
+    audit = qdqc.prove(path)
+    assert len(audit.products("float")) == 2
+    assert not audit.products("integer")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -17,6 +18,7 @@ from qdqc.onnx_io.exporter import export_onnx
 from qdqc.ops import Add, Conv, Gemm, Reshape
 from qdqc.pipeline.manager import run
 from qdqc.quant.arithmetic import dequantize, quantize
+from qdqc.runtime.audit.kernels import optimised_model
 from qdqc.runtime.comparison.check import taken
 from qdqc.runtime.sessions.session import Runner
 
@@ -91,10 +93,35 @@ def test_floats_that_others_read_come_from_the_integers(net: Any, calibrated: An
     np.testing.assert_allclose(z, dequantize(stored, quant) + b, rtol=1e-5, atol=1e-5)
 
 
+def test_an_input_that_is_read_in_float_is_quantized_by_its_range(
+    net: Any, calibrated: Any, tmp_path: Path
+) -> None:
+    """The float product behind its cast stays one: onnxruntime rounds no weights of it."""
+    made = net()
+    x = made.input("x", 1, 3, 8, 8)
+    a = made.op("a", Conv(), x, made.weight("w", 4, 3, 3, 3))
+    made.returns(made.op("y", Conv(), a, made.weight("v", 4, 4, 1, 1)))
+    named = run(calibrated(made), "assign-precision")
+    named.value("a").producer.mode = "F32"  # pyright: ignore[reportOptionalMemberAccess]
+    bare = run(named, AFTER.format("strip-casts{inputs=true}"))
+    quant = bare.graph.inputs[0].tensor.quant
+    assert quant is not None
+    path = tmp_path / "bare.onnx"
+    onnx.save(export_onnx(bare), path)
+    kernels = [n.op_type for n in optimised_model(path).graph.node]
+    assert (kernels.count("Conv"), kernels.count("QLinearConv")) == (1, 1)
+    image = made.feeds(1)["x"]
+    stored = quantize(image, quant, Elem.U8)
+    plain = run(named, "quantize,lower-to-qdq")
+    found = onnx_run(bare, {"x": stored})
+    np.testing.assert_allclose(found, onnx_run(plain, {"x": dequantize(stored, quant)}), atol=1e-5)
+
+
 def test_what_has_no_scale_stays_float(network: Module, capsys: pytest.CaptureFixture[str]) -> None:
+    network.graph.inputs[0].type = network.graph.inputs[0].tensor.with_range(None)
     bare = run(network, "strip-casts{inputs=true}")
     assert bare.graph.inputs[0].tensor.elem is Elem.F32
-    assert "input 'x' stays float: nothing quantizes it" in capsys.readouterr().err
+    assert "input 'x' stays float: it has no calibrated range" in capsys.readouterr().err
     network.graph.outputs[0].type = network.graph.outputs[0].tensor.with_range(None)
     bare = run(network, "strip-casts{outputs=true}")
     assert bare.graph.outputs[0].tensor.elem is Elem.F32
