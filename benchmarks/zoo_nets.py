@@ -211,4 +211,3 @@ NETS: tuple[Net, ...] = (
     Net("vad6_op15", _with_rate, same_side, "speech", "vad6_ov"),
 )
 """The networks of the zoo. Behind ``@`` stands what tells two uses of a file apart."""
-
