@@ -19,7 +19,7 @@ from qdqc.pipeline.manager import PassManager
 from qdqc.pipeline.pass_ import Pass, PassContext
 from qdqc.pipeline.spec import resolve
 from qdqc.quant.cheapest import Prices, cheapest, cost_of
-from qdqc.quant.placement import Decision, decide
+from qdqc.quant.placement import decide
 from qdqc.quant.qtable import EMPTY, Qtable, load_qtable, plan
 from qdqc.quant.targets.target import Target, target_named
 
@@ -37,7 +37,8 @@ class LeaveFloat(Pass):
     Thin first convolutions, those of one channel, narrow groups and what lies between them, by the
     target's ``costs``: the placement of least cost is cut, and taken where it saves 2 % of the
     integer kernels' time, and 50 microseconds. Nodes that a qtable names, the file of the option
-    or the caller's, keep their mode. Sizes that the types leave open are those of the table's
+    or the caller's, keep their mode; those it takes out of INT8 take no others with them, so that
+    a search finds what each of them does. Sizes that the types leave open are those of the table's
     samples; where they are not known, nodes stay integer. For calibrated modules whose
     activations are in parts, before ``quantize``.
     """
@@ -53,14 +54,16 @@ class LeaveFloat(Pass):
             return 0
         shapes = _shapes(graph.module, _sample(ctx))
         costs = {n: c for n in graph.nodes() if (c := target.costs.node(n, shapes)) is not None}
-        decisions = decide(graph, target)
         qtable = load_qtable(self.qtable) if self.qtable else ctx.qtable
-        prices = _prices(graph, target, costs, shapes, _named(graph, qtable))
-        floats = cheapest(graph, target, decisions, prices)
-        modes, saved = _followed(graph, target, decisions, prices, floats)
+        named = _named(graph, qtable)
+        free = {n: "INT8" for n in graph.nodes() if named[n.name] not in ("", "INT8")}
+        prices = _prices(graph, target, costs, shapes, named)
+        decisions = decide(graph, target, free)
+        modes, saved = _cheaper(graph, target, prices, free)
         whole = sum(costs[n][1] for n, d in decisions.items() if d.integer and n in costs)
         if saved < max(_LEAST, _SHARE * whole):
             return 0
+        modes = {node: mode for node, mode in modes.items() if not named[node.name]}
         for node, mode in modes.items():
             node.mode = mode
             ctx.reasons[node.name] = _reason(costs.get(node))
@@ -68,23 +71,20 @@ class LeaveFloat(Pass):
         return len(modes)
 
 
-def _followed(
-    graph: Graph,
-    target: Target,
-    decisions: Mapping[Node[Any], Decision],
-    prices: Prices,
-    floats: Collection[str],
+def _cheaper(
+    graph: Graph, target: Target, prices: Prices, free: Mapping[Node[Any], str]
 ) -> tuple[dict[Node[Any], str], float]:
     """The modes of those islands of float nodes that make it cheaper, and what they save.
 
     Placement may take more nodes out with one, which then read or feed no integers; where that
     costs more than the island saves, as it does where a qtable names them, it is left out.
     """
+    decisions = decide(graph, target, free)
     modes: dict[Node[Any], str] = {}
     before = cost = cost_of(target, decisions, prices)
-    for island in _islands(graph, floats):
+    for island in _islands(graph, cheapest(graph, target, decisions, prices)):
         more = modes | dict.fromkeys(island, "F32")
-        behind = cost_of(target, decide(graph, target, more), prices)
+        behind = cost_of(target, decide(graph, target, {**free, **more}), prices)
         if behind < cost:
             modes, cost = more, behind
     return modes, before - cost
@@ -146,13 +146,13 @@ def _prices(
     shapes: dict[str, tuple[int, ...]],
     named: dict[str, str],
 ) -> Prices:
-    """In microseconds. A node that a qtable names, or of which nothing is known, stays integer."""
+    """In microseconds. A node that a qtable makes INT8, or of which nothing is known, stays so."""
     assert target.costs is not None
     most = 1.0 + sum(max(cost) for cost in costs.values())
     integer = {n.name: cost[1] - cost[0] for n, cost in costs.items()}
     for node in graph.nodes():
         computes = node.traits.kind in (Kind.WEIGHTED, Kind.ARITHMETIC)
-        if named[node.name] or (computes and node not in costs):
+        if named[node.name] == "INT8" or (computes and node not in costs):
             integer[node.name] = -most
     values: list[Value] = [*graph.inputs, *(r for n in graph.nodes() for r in n.present_results)]
     sized = [(v, shapes[v.name]) for v in values if v.name in shapes]

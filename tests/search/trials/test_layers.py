@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from search_nets import Net, attention, branches, residual, samples_of, table_of
 
+from qdqc.flow.deploy import deploy
 from qdqc.ir.graph import Module
 from qdqc.ir.op import Kind
 from qdqc.ir.types import Elem, Range
-from qdqc.ops import Concat, MaxPool, Sigmoid
+from qdqc.ops import Add, Concat, MaxPool, Sigmoid
 from qdqc.quant.arithmetic import activation_quant
 from qdqc.quant.deployment import Deployment
+from qdqc.quant.qtable import Qtable
 from qdqc.search.trials.layers import Layers, ranges_of
 from qdqc.search.trials.mixed_models import MixedModels
 
@@ -116,3 +118,22 @@ def test_a_layer_knows_how_quantization_sees_its_node() -> None:
     assert gate.node is not None
     assert isinstance(gate.node.op, Sigmoid)
     assert layers.kind(layers.every[0]) is None, "the input"
+
+
+def test_what_stays_float_for_its_time_does_so_whatever_else_is_float() -> None:
+    """Mixed models are as the layers foretell them: no mode of one layer moves another's."""
+    net = Net(1, 1, 112, 112, seed=6)
+    thin = net.conv("thin", net.x, 16, strides=(2, 2))
+    a = net.conv("a", thin, 64, 1)
+    b = net.op("s", Add(), net.conv("b", a, 64), a)
+    c = net.conv("c", net.conv("narrow", b, 64, group=32), 64)
+    module = net.returns(net.conv("y", c, 64, 1))
+    layers = layers_of(module)
+    integer = {layer.name for layer in layers.integer}
+    assert {"a", "b", "c"} <= integer
+    assert not {"thin", "narrow"} & integer
+    table = table_of(module, samples_of(module))
+    for name in integer:
+        foretold = {n.name for n, d in layers.decided(frozenset({name})).items() if d.integer}
+        decisions = deploy(module, table=table, qtable=Qtable.of({name: "F32"})).decisions
+        assert {n for n, d in decisions.items() if d.integer} == foretold
