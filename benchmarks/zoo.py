@@ -36,6 +36,8 @@ __all__ = ["main"]
 _LASTS = 0.02
 """Seconds that a measurement lasts at least: runs of small models are timed together."""
 _NEAR, _LEAST = 30.0, 15.0
+_WHOLE = 200.0
+"""Decibels from which on nothing was quantized."""
 _COSTS = ("seconds", "peak")
 
 
@@ -183,7 +185,7 @@ def _conclude(rows: Sequence[Row]) -> None:
 def _goals(source: Row, auto: Row, others: Sequence[Row]) -> dict[str, bool]:
     """What is asked of AUTO beside the other ways, and whether it is met."""
     known = [row for row in others if not row.fault]
-    peers = [row for row in known if row.way.startswith("ort")]
+    peers = [row for row in known if row.way.startswith("ort") and row.sqnr < _WHOLE]
     near = max((row.sqnr for row in peers), default=0.0)
     rivals = [row.speed for row in peers if row.sqnr >= min(auto.sqnr, _NEAR)]
     best = max((row.score for row in known), default=0.0)

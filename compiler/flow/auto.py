@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from qdqc.calibration.batches import Digest
+from qdqc.calibration.kept_samples import kept_of
 from qdqc.calibration.masking import masking_by
 from qdqc.calibration.table import Table
 from qdqc.data.dataset import Dataset
@@ -35,6 +36,7 @@ from qdqc.search.auto.judge import Judge, judged_by
 from qdqc.search.auto.mode_search import ModeSearch
 from qdqc.search.auto.plan import AutoPlan
 from qdqc.search.trials.journal import Journal
+from qdqc.search.trials.layers import Layers
 from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Metric
 from qdqc.text.digest import module_digest
@@ -123,12 +125,14 @@ class _Search:
             self.module, replace(request.deployment, mode="INT8", leave_float=False)
         )
         layers = sum(1 for _ in self.module.graph.nodes())
+        tables = self._tables()
         return ModeSearch(
-            Weights(models, self._tables()),
+            Weights(models, tables),
             judge,
             self.noisy,
             self._tuned,
             () if request.table is not None else request.recipes,
+            _modes_of(self.module, request.deployment, next(iter(tables.values()))),
             goal,
             request.budget or _budget(layers),
             request.effort.hands(),
@@ -166,8 +170,8 @@ class _Search:
         given = self.request.table
         if given is not None:
             return {given.header.get("method", "given"): given}
-        mask = self.mask
-        return tables_of(
+        mask, kept = self.mask, kept_of(self.training, self.module.graph, 1)
+        tables = tables_of(
             self.module,
             self.training,
             METHODS,
@@ -176,6 +180,9 @@ class _Search:
             effort=self.request.effort,
             listener=self.listener,
         )
+        for table in tables.values():
+            table.keep(kept)
+        return tables
 
     def _tuned(self, recipe: str, method: str) -> Weights:
         request = Calibration(
@@ -191,6 +198,14 @@ class _Search:
             tuned.module, replace(self.request.deployment, mode="INT8", leave_float=False)
         )
         return Weights(models, {method: tuned.table}, recipe)
+
+
+def _modes_of(module: Module, deployment: Deployment, table: Table) -> dict[str, str]:
+    """The modes that plain INT8 gives to nodes, where the target's costs leave any float."""
+    plain = replace(deployment, mode="INT8", leave_float=True)
+    layers = Layers(MixedModels(module, plain), table)
+    nodes = layers.planned.graph.nodes()
+    return {layers.owner(node): "F32" for node in nodes if node.mode == "F32"}
 
 
 def _judges(count: int) -> Callable[[int], bool]:
@@ -233,5 +248,6 @@ def _plan(auto: ModeSearch, chosen: Candidate, request: AutoRequest) -> AutoPlan
         auto.goal.text(),
         auto.reasons(chosen),
         auto.judge.samples,
+        auto.costs.alone() if auto.costs is not None else {},
         auto.stopped,
     )

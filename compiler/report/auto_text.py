@@ -24,6 +24,9 @@ def render_plan(plan: AutoPlan) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [f"goal: {plan.goal}"]
     lines += ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    if len(plan.alone) > 1:
+        values, weights = (f"{plan.alone[kind]:.1f}" for kind in ("values", "weights"))
+        lines.append(f"in INT8, values alone leave {values} dB, and weights alone {weights} dB")
     if plan.stopped:
         lines.append("the search was stopped: the best model so far is taken")
     if plan.chosen.is_float:

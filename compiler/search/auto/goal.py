@@ -40,7 +40,7 @@ class Goal(Protocol):
 class Balanced:
     """The fastest model near to float: what is missing of 30 dB has a price in time.
 
-    A dB short of 30 is worth 3 % of time, one short of 25 another 5 %, since tasks are lost there;
+    A dB short of 30 is worth 4 % of time, one short of 25 another 5 %, since tasks are lost there;
     one between 30 and 40 is worth 0.4 %, one between 40 and 60 half of that. The float model
     itself is always one to choose, so that none is taken that is slower.
     """
@@ -52,14 +52,14 @@ class Balanced:
 
     def worth(self, quality: Quality, seconds: float, exact: float) -> Worth:
         sqnr = quality.sure
-        short = 0.03 * max(0.0, self.near - sqnr) + 0.05 * max(0.0, self.lost - sqnr)
+        short = 0.04 * max(0.0, self.near - sqnr) + 0.05 * max(0.0, self.lost - sqnr)
         fine = 0.002 * max(0.0, min(sqnr, self.enough) - self.near)
         fine += 0.002 * max(0.0, min(sqnr, self.all_there_is) - self.near)
         return 0, math.log(seconds / exact) + short - fine
 
     def text(self) -> str:
         return (
-            f"the fastest model near to float: {self.near:g} dB, each missing one for 3 % of time"
+            f"the fastest model near to float: {self.near:g} dB, each missing one for 4 % of time"
         )
 
 

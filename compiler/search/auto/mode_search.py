@@ -42,7 +42,7 @@ _SHARE = 0.5
 """Of the budget, that the noise of roundings may take."""
 _NOISY = 8
 """Samples at most that noise is measured on."""
-_TIMED = 5
+_TIMED = 6
 """Candidates that are timed beside one another in the end."""
 _TIMING, _LASTS, _REPEATS = 4.0, 0.003, 50
 """Seconds of all timing, of a measurement at least, and the runs in a row that make it one."""
@@ -51,7 +51,7 @@ _ROUNDS = 3
 _PRODUCTS = 48
 """Products up to which each is tried alone in another mode."""
 
-_LEVEL = 2.0
+_LEVEL = 1.0
 """Decibels within which two qualities are one."""
 
 _Tune = Callable[[str, str], Weights]
@@ -63,6 +63,7 @@ class ModeSearch:
 
     ``base`` is the float module with tables by method, ``tune`` gives that of a recipe and a
     method. ``judge`` holds samples that nothing is chosen by, ``samples`` are the others.
+    ``by_target`` are the modes that plain INT8 would have.
     """
 
     base: Weights
@@ -70,6 +71,7 @@ class ModeSearch:
     samples: Sequence[Feeds]
     tune: _Tune
     recipes: Sequence[str] = ("best",)
+    by_target: Mapping[str, str] = field(default_factory=dict[str, str])
     goal: Goal = BALANCED
     budget: float = 60.0
     hands: Hands = ALONE
@@ -149,6 +151,8 @@ class ModeSearch:
         for method in self.base.tables:
             self._try("INT8", self.base, method, {}, report)
         method = self._method(self.base, {})
+        if self.by_target:
+            self._try("by the target's costs", self.base, method, self.by_target, report)
         products = self._products()
         for mode, names in products.items():
             if names:

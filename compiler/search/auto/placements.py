@@ -11,6 +11,7 @@ from qdqc.ir.graph import Graph
 from qdqc.ir.op import Kind
 from qdqc.ir.view import to_networkx
 from qdqc.quant.cheapest import Prices, cheapest
+from qdqc.runtime.comparison.compare import decibels
 from qdqc.search.costs.mode_times import ModeTimes
 from qdqc.search.trials.layers import Layers
 
@@ -74,6 +75,13 @@ class Costs:
             why[-1] += wide if below > _WIDE else ""
         beside = f"casts beside nodes that are not INT8 would take more than the {mode} kernel"
         return "; ".join(why) or beside
+
+    def alone(self) -> dict[str, float]:
+        """The SQNR in dB that rounded values alone leave in INT8, and weights alone."""
+        noise = {"values": 0.0, "weights": 0.0}
+        for part, lost in self.rounding.items():
+            noise[part.partition(" ")[0]] += lost
+        return {kind: decibels(lost) for kind, lost in noise.items() if lost > 0}
 
     def noisy(self, count: int = 20) -> list[str]:
         """The nodes whose values' rounding makes most noise."""

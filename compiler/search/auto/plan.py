@@ -22,7 +22,8 @@ class AutoPlan:
 
     ``reasons`` say by node why it left INT8. ``tried`` are all candidates, ``exact`` is the float
     model with its seconds; ``goal`` is as people read it. ``held_back`` are the samples that all
-    of them were judged on.
+    of them were judged on, ``alone`` the SQNR in dB that rounded ``values`` and ``weights`` leave
+    each alone, as the sum of single roundings says, where it was looked at.
     """
 
     module: Module
@@ -35,6 +36,7 @@ class AutoPlan:
     goal: str
     reasons: Mapping[str, str]
     held_back: Sequence[Feeds] = field(repr=False)
+    alone: Mapping[str, float] = field(default_factory=dict[str, float])
     stopped: bool = False
 
     @property
@@ -51,5 +53,6 @@ class AutoPlan:
             "candidates": [c.entries() for c in self.tried],
             "modes": dict(self.chosen.modes) if not self.chosen.is_float else "F32",
             "reasons": dict(self.reasons),
+            "alone": dict(self.alone),
             "stopped": self.stopped,
         }

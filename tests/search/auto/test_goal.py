@@ -43,7 +43,7 @@ def test_no_model_slower_than_float_is_worth_more_than_float() -> None:
 def test_at_one_speed_the_nearer_model_wins_and_a_decibel_has_its_price() -> None:
     near, far = (BALANCED.worth(of(s), 0.5, 1.0) for s in (30.0, 29.0))
     assert near < far
-    assert far[1] - near[1] == pytest.approx(0.03)
+    assert far[1] - near[1] == pytest.approx(0.04)
 
 
 def test_a_stated_goal_is_met_by_the_fastest_model_that_has_it() -> None:
