@@ -169,8 +169,8 @@ def _lies_between(node: Node[Any]) -> bool:
     """Whether a pool stands between convolutions, whose layout its integer kernel needs."""
     source = node.at(0)
     maker = source.producer if source is not None else None
-    beside = [maker, *node.result.users]
-    return all(n is not None and isinstance(n.op, Conv) for n in beside)
+    ends = maker is not None and isinstance(maker.op, Conv)
+    return ends and any(isinstance(n.op, Conv) for n in node.result.users)
 
 
 def _leaves_blocks(node: Node[Any], shapes: list[tuple[int, ...] | None]) -> bool:
