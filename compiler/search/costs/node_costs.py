@@ -154,8 +154,7 @@ def seconds_of(
 
     What else a machine does only ever adds. ``repeats`` runs in a row make one of a small model.
     """
-    runners = {name: Runner(module, threads=1) for name, module in modules.items()}
-    runs = {n: (lambda runner=r: runner.run(feeds)) for n, r in runners.items()}
+    runs = {name: Runner(module, threads=1).call(feeds) for name, module in modules.items()}
     times = interleave(runs, rounds, repeats=repeats, primed=True)
     return {n: float(s.min()) for n, s in times.items()}
 
