@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import numpy as np
 import pytest
@@ -109,13 +108,3 @@ def test_a_method_is_spelt_with_what_is_not_default() -> None:
 def test_what_names_no_method(text: str, message: str) -> None:
     with pytest.raises(QdqcError, match=re.escape(message)):
         method_named(text)
-
-
-@pytest.mark.parametrize("method", METHODS.names())
-def test_a_tensor_takes_milliseconds(method: str) -> None:
-    stats, best = stats_of(BELL), np.inf
-    for _ in range(3):
-        start = time.perf_counter()
-        METHODS[method].range(stats)
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.06, "8 ms or less alone on a core"
