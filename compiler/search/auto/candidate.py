@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,7 +50,8 @@ class Weights:
 class Candidate:
     """``modes`` are those of nodes that are not INT8, by name; ``method`` gave the ranges.
 
-    ``seconds`` are those of a run. ``label`` says where it comes from.
+    ``seconds`` are those of a run. Of one that ``is_float`` nothing at all is quantized. ``label``
+    says where it comes from.
     """
 
     label: str
@@ -60,15 +60,11 @@ class Candidate:
     modes: Mapping[str, str] = field(repr=False)
     quality: Quality
     seconds: float
+    is_float: bool = False
 
     @property
     def table(self) -> Table:
         return self.weights.tables[self.method]
-
-    @property
-    def is_float(self) -> bool:
-        """Whether nothing at all is rounded: outputs are the float model's to the bit."""
-        return self.quality.sqnr == math.inf
 
     def counts(self) -> dict[str, int]:
         """How many products and other computing nodes are in each mode beside INT8."""

@@ -11,11 +11,18 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache
 from typing import Any
 
 from qdqc.diagnostics import QdqcError
-from qdqc.ops import LSTM, Gemm, MatMul
+from qdqc.ops import (
+    CASTS,
+    LSTM,
+    DynamicQuantizeLinear,
+    DynamicQuantizeLSTM,
+    Gemm,
+    MatMul,
+)
 from qdqc.quant.refusals import dynamic_refusal
 from qdqc.quant.targets.target import target_named
 from qdqc.runtime.sessions.session import Feeds
@@ -53,6 +60,9 @@ _PRODUCTS = 48
 
 _LEVEL = 1.0
 """Decibels within which two qualities are one."""
+
+_QUANTIZED = (*CASTS, DynamicQuantizeLinear, DynamicQuantizeLSTM)
+"""Ops of a lowered module of which some node is not float."""
 
 _Tune = Callable[[str, str], Weights]
 
@@ -93,7 +103,8 @@ class ModeSearch:
         nodes = self.base.models.module.graph.nodes()
         modes = {n.name: "F32" for n in nodes}
         method = next(iter(self.base.tables))
-        return Candidate("float", self.base, method, modes, self.judge.ideal, self.judge.seconds)
+        seconds = self.judge.seconds
+        return Candidate("float", self.base, method, modes, self.judge.ideal, seconds, True)
 
     @property
     def best(self) -> Candidate:
@@ -136,11 +147,12 @@ class ModeSearch:
             def judged() -> list[float]:
                 lowered = weights.models.lowered(weights.tables[method], modes)
                 quality, seconds = self.judge.judged(lowered)
-                return [quality.sqnr, quality.score, quality.sure, seconds]
+                is_float = not any(isinstance(n.op, _QUANTIZED) for n in lowered.walk())
+                return [quality.sqnr, quality.score, quality.sure, seconds, is_float]
 
-            sqnr, score, sure, seconds = self.findings.of(entry, _four, judged)
+            sqnr, score, sure, seconds, is_float = self.findings.of(entry, _numbers, judged)
             quality = Quality(sqnr, score, sure)
-            candidate = Candidate(label, weights, method, modes, quality, seconds)
+            candidate = Candidate(label, weights, method, modes, quality, seconds, bool(is_float))
             self._seen[key] = candidate
             self.tried.append(candidate)
             report(len(self.tried), 0, f"{self.best.quality.sqnr:.1f} dB")
@@ -150,22 +162,16 @@ class ModeSearch:
         """The methods in INT8, and products in modes of their own."""
         for method in self.base.tables:
             self._try("INT8", self.base, method, {}, report)
-        method = self._method(self.base, {})
+        method = self._method()
         if self.by_target:
             self._try("by the target's costs", self.base, method, self.by_target, report)
-        products = self._products()
-        for mode, names in products.items():
-            if names:
-                self._try(f"{mode} products", self.base, method, dict.fromkeys(names, mode), report)
+        for mode, names in self._products().items():
+            self._try(f"{mode} products", self.base, method, dict.fromkeys(names, mode), report)
 
-    def _method(self, weights: Weights, modes: Mapping[str, str]) -> str:
-        """The method whose model with these modes is nearest to float, of those tried."""
-        tried = [c for c in self.tried if c.weights is weights and c.modes == modes]
-        return (
-            max(tried, key=lambda c: c.quality.score).method
-            if tried
-            else next(iter(weights.tables))
-        )
+    def _method(self) -> str:
+        """The method whose INT8 model is nearest to float."""
+        tried = (c for c in self.tried if c.weights is self.base and not c.modes)
+        return max(tried, key=lambda c: c.quality.score).method
 
     def _products(self) -> dict[str, list[str]]:
         """Products that a mode of its own has a kernel for, by mode."""
@@ -177,7 +183,7 @@ class ModeSearch:
 
     def _mixed(self, report: Callable[[int, int, str], object]) -> None:
         """Placements by cost alone, then at rising prices of noise."""
-        method = self._method(self.base, {})
+        method = self._method()
         costs = self._measured(method)
         if costs is None:
             return
@@ -195,14 +201,10 @@ class ModeSearch:
         for modes in placements(costs, self.judge.seconds):
             if self._within():
                 self._try("by cost and noise", self.base, method, modes, report)
-        self._other_methods(self.base, report)
-
-    def _other_methods(self, weights: Weights, report: Callable[[int, int, str], object]) -> None:
-        """The best modes so far with the ranges of the other methods."""
         best = self.best
-        for method in weights.tables:
+        for other in self.base.tables:
             if self._within() and not best.is_float:
-                self._try(best.label, weights, method, best.modes, report)
+                self._try(best.label, self.base, other, best.modes, report)
 
     def _measured(self, method: str) -> Costs | None:
         """The costs of nodes; None where the modes can't be profiled."""
@@ -247,26 +249,32 @@ class ModeSearch:
             return self._within() and time.monotonic() - start < most
 
         models, table = self.base.models, self.base.tables[method]
-        samples = self._noisy(method, len(costs.layers.every), most)
-        like = Likeness(dict.fromkeys(self.judge.names, 1 / len(self.judge.names)), "snr")
-        trials = Trials(models, table, samples, like, hands=self.hands)
-        judge = Judge(models.module, self.judge.names, samples, masking=self.judge.masking)
-        report, digest = self.stage("noise", "layer"), self.base.digests[method]
-        rounding = self.findings.of(
-            ["noise", digest],
-            floats_of,
-            lambda: rounding_noise(trials, judge, within, report),
-            whole=within,
-        )
+        digest = self.base.digests[method]
+
+        @cache  # not made where all was found before
+        def judge() -> Judge:
+            samples = self._noisy(method, len(costs.layers.every), most)
+            return Judge(models.module, self.judge.names, samples, masking=self.judge.masking)
+
+        def roundings() -> dict[str, float]:
+            like = Likeness(dict.fromkeys(self.judge.names, 1 / len(self.judge.names)), "snr")
+            trials = Trials(models, table, judge().samples, like, hands=self.hands)
+            return rounding_noise(trials, judge(), within, self.stage("noise", "layer"))
+
+        rounding = self.findings.of(["noise", digest], floats_of, roundings, whole=within)
         modes: dict[str, Mapping[str, float]] = {}
         for mode, names in self._products().items():
-            make = partial(self._mode_noise, judge, method, names, mode, within)
             modes[mode] = self.findings.of(
-                ["noise", digest, mode, names], floats_of, make, whole=within
+                ["noise", digest, mode, names],
+                floats_of,
+                lambda mode=mode, names=names: self._mode_noise(
+                    judge(), method, names, mode, within
+                ),
+                whole=within,
             )
-        costs = replace(costs, rounding=rounding, modes=modes)
-        below = shares_below(models.module, table, costs.noisy(), samples[0])
-        return replace(costs, below=below)
+        noisy = replace(costs, rounding=rounding, modes=modes)
+        below = shares_below(models.module, table, noisy.noisy(), self.judge.samples[0])
+        return replace(noisy, below=below)
 
     def _mode_noise(
         self,
@@ -352,10 +360,10 @@ class ModeSearch:
         return {n: costs.reason(sources.get(n, n), mode) for n, mode in chosen.modes.items()}
 
 
-def _four(kept: Any) -> list[float]:
-    """Raises TypeError or ValueError for anything but four numbers."""
-    sqnr, score, sure, seconds = map(float, kept)
-    return [sqnr, score, sure, seconds]
+def _numbers(kept: Any) -> list[float]:
+    """What ``_try`` keeps of a model. Raises TypeError or ValueError for anything else."""
+    sqnr, score, sure, seconds, is_float = map(float, kept)
+    return [sqnr, score, sure, seconds, is_float]
 
 
 def _level(quality: Quality) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,10 +114,10 @@ class Costs:
         }
         prices = Prices(integer, self.times.quantized, self.times.dequantized, rounding, tied)
         floats = cheapest(graph, self.layers.target, decisions, prices)
-        owners = {self.layers.owner(n): n for n in able if n.name in floats}
+        owners = dict.fromkeys(self.layers.owner(n) for n in able if n.name in floats)
         return self._modes(owners, price)
 
-    def _modes(self, owners: Mapping[str, object], price: float) -> dict[str, str]:
+    def _modes(self, owners: Iterable[str], price: float) -> dict[str, str]:
         """The modes of float nodes, and of products that integers do not take."""
         modes = {name: self.others(name, price)[0] for name in owners}
         for node, decision in self.layers.decisions.items():
