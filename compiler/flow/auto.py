@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count as counter
 from itertools import islice
 from typing import Any
 
@@ -22,11 +23,14 @@ from qdqc.flow.calibrate import (
     mask_of,
     tables_of,
 )
+from qdqc.flow.deploy import fitting_target
 from qdqc.flow.effort import ALONE, Effort
 from qdqc.flow.listener import SILENT, Listener
 from qdqc.flow.samples import DataSource
 from qdqc.ir.graph import Module
 from qdqc.quant.deployment import INT8, Deployment
+from qdqc.quant.lowering import has_quantized_activations
+from qdqc.quant.targets.target import target_named
 from qdqc.runtime.machine import processor
 from qdqc.runtime.sessions.session import Feeds
 from qdqc.search.auto.candidate import Candidate, Weights
@@ -40,6 +44,7 @@ from qdqc.search.trials.layers import Layers
 from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.search.trials.objective import Metric
 from qdqc.text.digest import module_digest
+from qdqc.tuning.recipe import EVERY, MOST, is_judge
 from qdqc.versions import version_of
 
 __all__ = ["AutoRequest", "plan_auto"]
@@ -47,8 +52,6 @@ __all__ = ["AutoRequest", "plan_auto"]
 METHODS = ("mse", "max")
 """Threshold methods that are tried: one that clips, and one that does not."""
 
-_EVERY, _MOST = 5, 20
-"""One sample in so many is held back to judge by, and not more than so many."""
 _JUDGED = 256 << 20
 """Bytes of held-back samples."""
 _LOOKED_AT = 48
@@ -86,10 +89,22 @@ def plan_auto(module: Module, request: AutoRequest, *, listener: Listener = SILE
     """
     if request.labels is not None and request.metric is None:
         raise QdqcError("`labels` are for a metric", notes=["give `metric`, or leave them out"])
+    if has_quantized_activations(module):
+        note = "deploy it with a mode: INT8 requantizes what came in with scales"
+        raise QdqcError(
+            "the best model is searched for float ones, and this is quantized", notes=[note]
+        )
     names = judged_by(module)
     if not names:
         raise QdqcError("the model has no float outputs to judge by", notes=["give a mode"])
-    data = request.source.open(module.graph, listener)
+    target = fitting_target(request.deployment.target, listener.warn)
+    request = replace(request, deployment=replace(request.deployment, target=target))
+    if target_named(target).runtime != "onnxruntime":
+        listener.warn(
+            f"times are those of onnxruntime on this machine, not of {target_named(target).runtime}"
+        )
+    # Labels belong to the samples in their order, of which then none are drawn.
+    data = request.source.open(module.graph, listener, every=request.labels is not None)
     goal_of(request.goal, 0.0 if request.metric is not None else math.inf)
     search = _Search(module, request, data, listener)
     auto = search.auto(names)
@@ -106,24 +121,21 @@ class _Search:
         self.module, self.request, self.listener = module, request, listener
         self.deployment = replace(request.deployment, mode="INT8", leave_float=False)
         self.mask = mask_of(module, data, request.mask, listener)
-        count = len(data)
-        judges = _judges(count)
-        self.judging = data.share(judges) if count != 1 else data
-        self.training = data.share(lambda n: not judges(n)) if count != 1 else data
-        self.numbers = [n for n in range(count) if judges(n)] if count != 1 else [0]
-        if count == 1:
+        few = sum(1 for _ in islice(data, EVERY))  # streams do not know their length
+        self.judges = _judges(few)
+        self.judging = data.share(self.judges)
+        self.training = data.share(lambda n: not self.judges(n)) if few > 1 else data
+        if few == 1:
             listener.note("there is one sample: models are judged on what gave them their ranges")
 
     def auto(self, names: Sequence[str]) -> ModeSearch:
         request, listener = self.request, self.listener
-        samples = _within(self.judging, _MOST)
+        samples = _within(self.judging, MOST)
         self.noisy = _within(self.training, _LOOKED_AT)
         masking = masking_by(self.module.graph, self.mask) if self.mask else None
         judge = Judge(self.module, names, samples, self._metric(names, len(samples)), masking)
         goal = goal_of(request.goal, judge.ideal.score)
-        models = MixedModels(
-            self.module, replace(request.deployment, mode="INT8", leave_float=False)
-        )
+        models = MixedModels(self.module, self.deployment)
         layers = sum(1 for _ in self.module.graph.nodes())
         tables = self._tables()
         return ModeSearch(
@@ -159,11 +171,19 @@ class _Search:
         return journal
 
     def _metric(self, names: Sequence[str], count: int) -> Metric | None:
+        """The metric of the user's on the held-back samples. Raises QdqcError for few labels."""
         request, labels = self.request, None
         if request.metric is None:
             return None
         if request.labels is not None:
-            labels = [request.labels[n] for n in self.numbers[:count]]
+            numbers = list(islice(filter(self.judges, counter()), count))
+            if numbers[-1] >= len(request.labels):
+                raise QdqcError(
+                    f"there are {len(request.labels)} labels, and sample {numbers[-1] + 1} "
+                    "is judged by its own",
+                    notes=["give one label a sample, in the order of the data"],
+                )
+            labels = [request.labels[n] for n in numbers]
         return Metric(tuple(names), request.metric, labels)
 
     def _tables(self) -> dict[str, Table]:
@@ -194,9 +214,7 @@ class _Search:
         tuned = calibrate_module(
             self.module, self.training, request, effort=self.request.effort, listener=self.listener
         )
-        models = MixedModels(
-            tuned.module, replace(self.request.deployment, mode="INT8", leave_float=False)
-        )
+        models = MixedModels(tuned.module, self.deployment)
         return Weights(models, {method: tuned.table}, recipe)
 
 
@@ -209,10 +227,8 @@ def _modes_of(module: Module, deployment: Deployment, table: Table) -> dict[str,
 
 
 def _judges(count: int) -> Callable[[int], bool]:
-    """Which of so many samples are held back; 0 is a number that nobody knows."""
-    if 0 < count < _EVERY:
-        return lambda number: number == count - 1
-    return lambda number: number % _EVERY == _EVERY - 1 and number < _EVERY * _MOST
+    """Which of so many samples are held back: as recipes have it, or the last of a few."""
+    return is_judge if count >= EVERY else lambda number: number == count - 1
 
 
 def _budget(layers: int) -> float:

@@ -22,12 +22,15 @@ from qdqc.search.trials.mixed_models import MixedModels
 from qdqc.text.digest import module_digest
 
 __all__ = [
+    "EVERY",
+    "MOST",
     "RECIPES",
     "Recipe",
     "Share",
     "Stage",
     "Step",
     "Tuned",
+    "is_judge",
     "recipe_named",
     "tune",
 ]
@@ -106,7 +109,7 @@ class Best(Recipe):
 _SLACK = 0.1
 """Of a recipe that does not select, a step that loses more dB on the judges is left out."""
 
-_EVERY, _MOST = 5, 20
+EVERY, MOST = 5, 20
 """One sample in so many is held out to judge by, and not more than so many."""
 
 
@@ -160,18 +163,19 @@ class Share:
 
     def __iter__(self) -> Iterator[Sample]:
         for index, sample in enumerate(self._samples):
-            if _is_judge(index) is self._held_out:
+            if is_judge(index) is self._held_out:
                 yield sample
 
     def __len__(self) -> int:
         """Their number; 0 where only reading them would show it."""
         samples: Any = self._samples
         total = len(samples) if hasattr(samples, "__len__") else 0
-        return sum(_is_judge(index) is self._held_out for index in range(total))
+        return sum(is_judge(index) is self._held_out for index in range(total))
 
 
-def _is_judge(index: int) -> bool:
-    return index % _EVERY == _EVERY - 1 and index < _EVERY * _MOST
+def is_judge(index: int) -> bool:
+    """Whether the sample of that number is held out."""
+    return index % EVERY == EVERY - 1 and index < EVERY * MOST
 
 
 def tune(

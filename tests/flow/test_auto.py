@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from small_models import f32, model, start_over
 
 import qdqc
@@ -100,6 +100,46 @@ def test_a_metric_judges_with_the_labels_of_the_samples_held_back() -> None:
     )
     assert made.report.plan is not None
     assert all(labels == [4, 9] for labels in seen)
+
+
+def test_too_few_labels_are_told() -> None:
+    given: dict[str, Any] = {"metric": lambda outputs, labels: 1.0, "goal": "0.1"}
+    with pytest.raises(QdqcError, match="there are 3 labels, and sample 10"):
+        qdqc.quantize(conv_model(), samples_of(10), mode="auto", labels=[1, 2, 3], **given)
+
+
+@pytest.mark.parametrize("count", [2, 4, 12])
+def test_samples_of_unknown_number_are_split_alike(count: int, tmp_path: Path) -> None:
+    """A Python file does not say how many samples it gives."""
+    script = tmp_path / "data.py"
+    script.write_text(
+        "import numpy as np\n"
+        "def dataset():\n"
+        f"    for n in range({count}):\n"
+        "        yield {'x': np.full((1, 3, 16, 16), n, np.float32)}\n"
+    )
+    plan = qdqc.quantize(conv_model(), script, mode="auto").report.plan
+    assert plan is not None
+    judged = [count - 1] if count < 5 else [4, 9]
+    assert [int(s["x"].flat[0]) for s in plan.held_back] == judged
+
+
+def test_a_model_that_is_quantized_is_refused() -> None:
+    quantized = qdqc.quantize(conv_model(), samples_of(5), leave_float=False).model
+    with pytest.raises(QdqcError, match="this is quantized"):
+        qdqc.quantize(quantized, samples_of(5), mode="auto")
+
+
+def test_equal_outputs_are_no_sign_of_a_float_model() -> None:
+    """Integers give the very same zeros: what is deployed is what was chosen."""
+    zero = conv_model()
+    zero.graph.node.append(helper.make_node("Mul", ["y", "none"], ["z"]))
+    zero.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "none"))
+    zero.graph.output[0].name = "z"
+    plan = qdqc.quantize(zero, samples_of(10), mode="auto", goal="20dB").report.plan
+    assert plan is not None
+    assert any(not c.is_float for c in plan.tried if not c.modes)
+    assert plan.deployment.mode == ("F32" if plan.chosen.is_float else "INT8")
 
 
 def test_one_sample_is_told(tmp_path: Path) -> None:
