@@ -85,8 +85,11 @@ def planned(
 
 
 def auto_files(output: Path) -> list[Path]:
-    """The files beside the model that repeat it: qtable and calibration table."""
-    return [output.with_suffix(".qtable"), output.with_suffix(".cali_table")]
+    """The files beside the model that repeat it: qtable, calibration table and its samples."""
+    from qdqc.calibration.kept_samples import samples_path
+
+    table = output.with_suffix(".cali_table")
+    return [output.with_suffix(".qtable"), table, samples_path(table)]
 
 
 def write_plan(plan: AutoPlan, output: Path) -> list[Path]:
@@ -95,7 +98,7 @@ def write_plan(plan: AutoPlan, output: Path) -> list[Path]:
     from qdqc.files import write_together
     from qdqc.quant.qtable import print_qtable
 
-    qtable, table = auto_files(output)
+    qtable, table, _ = auto_files(output)
     files = table_files(plan.table, table) if plan.table is not None else []
     if plan.modes is not None:
         text = print_qtable(plan.modes, {"goal": plan.goal})
